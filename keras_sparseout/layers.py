@@ -1,0 +1,427 @@
+"""Sparseout layers: drop-ins for keras.layers.Dropout and SpatialDropout1D/2D/3D."""
+
+import functools
+import platform
+
+import keras
+import tensorflow as tf
+
+from keras_sparseout import masks, ops, validation
+
+
+@keras.saving.register_keras_serializable("keras_sparseout")
+class Sparseout(keras.layers.Layer):
+    """Dropout with an exponent q that sets how sparse the activations become.
+
+    In training, for an input x and a drop rate p,
+
+        keep ~ Bernoulli(1 - p)
+        xi   = keep / (1 - p) - 1
+        y    = x (1 + (|x| + epsilon)^((q - 2) / 2) xi)
+
+    so that E[y] = x and Var[y] = |x|^q p / (1 - p). At inference y = x. With q = 2 it
+    is `keras.layers.Dropout`; q < 2 makes the activations that it is applied to sparser
+    and q > 2 denser. For q != 2 a dropped unit is not 0: look at the sparsity of the
+    layer's *input*, as `keras_sparseout.SparsityTracker` does.
+
+    Sparsity is not free: at q <= 1 accuracy falls, and far below that units die.
+
+    Args:
+        rate: Drop rate p in [0, 1], rounded to a multiple of 2^-16 when drawn.
+        q: Exponent of the noise's variance, a finite number >= 0.
+        noise_shape: Tuple with one entry for each dimension of the input, the batch
+            among them: None for one draw an element, 1 for one draw along that
+            dimension. `(None, 1, None)` draws one mask a sequence, the same at each of
+            its timesteps. None: one draw an element.
+        seed: Integer, or None for a random one. Its state is saved with the weights, so
+            that a resumed run draws on where it stopped.
+        epsilon: Added to |x|, >= 1e-30; it bounds the multiplier near x = 0, where for
+            q <= 1 and activations with density at 0 (tanh, LSTM) its variance grows
+            without bound as epsilon falls. The authors' release has 1e-12. None:
+            `keras.config.epsilon()`.
+        stop_gradient: True holds the multiplier constant in the gradient, as in the
+            authors' release; False takes the derivative of the formula. They agree only
+            at q = 2; with True the range of sparsity is the wider one. For q != 2 the
+            held gradient is that of no loss function, see
+            `keras_sparseout.ops.sparseout`.
+        adjustable: Whether `rate` and `q` are variables, so that assigning to
+            `layer.rate` or `layer.q` takes effect at the next training step, without a
+            retrace. Otherwise they are constants of the compiled graph: faster, no
+            weights, and assigning raises.
+        jit_compile: Whether the call is compiled with XLA, also in a model that is not:
+            True, False, or "auto" for wherever every dimension but the batch is known.
+            XLA compiles anew for each batch size, so give False where it keeps
+            changing. One seed gives different masks with and without.
+        **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
+
+    Call arguments:
+        inputs: Floating-point tensor of any shape.
+        training: Whether to perturb; `fit` sets it.
+
+    Output shape: Same as input.
+
+    Raises:
+        ValueError: if an argument is out of range, or `noise_shape` does not broadcast
+            to the input.
+        AttributeError: on assigning `rate` or `q` of a layer that is not adjustable.
+
+    Source: Khan & Stavness (2019), "Sparseout: Controlling Sparsity in Deep Networks",
+        https://arxiv.org/abs/1904.08050.
+
+    Example:
+
+    >>> layer = Sparseout(0.5, q=1.0, seed=7)
+    >>> x = np.array([[4.0, 4.0, 4.0, 4.0]], "float32")
+    >>> np.round(layer(x, training=True)).tolist()
+    [[2.0, 6.0, 6.0, 2.0]]
+    >>> np.round(layer(x)).tolist()
+    [[4.0, 4.0, 4.0, 4.0]]
+    """
+
+    def __init__(
+        self,
+        rate,
+        q=2.0,
+        noise_shape=None,
+        seed=None,
+        *,
+        epsilon=None,
+        stop_gradient=True,
+        adjustable=False,
+        jit_compile="auto",
+        **kwargs,
+    ):
+        rate = validation.check_rate(rate)
+        q = validation.check_q(q)
+        noise_shape = validation.check_noise_shape(noise_shape)
+        seed = validation.check_seed(seed)
+        epsilon = validation.check_epsilon(epsilon)
+        validation.check_bool("stop_gradient", stop_gradient)
+        validation.check_bool("adjustable", adjustable)
+        _check_jit_compile(jit_compile)
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+        self._noise_shape = noise_shape
+        self._epsilon = epsilon
+        self._stop_gradient = stop_gradient
+        self._adjustable = adjustable
+        self._jit_compile = jit_compile
+        self._rate = self._add_knob("rate", rate) if adjustable else rate
+        self._q = self._add_knob("q", q) if adjustable else q
+
+    noise_shape = property(lambda self: self._noise_shape)
+    epsilon = property(lambda self: self._epsilon)
+    stop_gradient = property(lambda self: self._stop_gradient)
+    adjustable = property(lambda self: self._adjustable)
+    jit_compile = property(lambda self: self._jit_compile)
+
+    @property
+    def rate(self):
+        """Drop rate, a float; can be assigned if the layer is adjustable."""
+        return self._read_knob(self._rate)
+
+    @rate.setter
+    def rate(self, value):
+        self._assign_knob("rate", self._rate, validation.check_rate(value))
+
+    @property
+    def q(self):
+        """Exponent, a float; can be assigned if the layer is adjustable."""
+        return self._read_knob(self._q)
+
+    @q.setter
+    def q(self, value):
+        self._assign_knob("q", self._q, validation.check_q(value))
+
+    def _add_knob(self, name, value):
+        # float32 whatever the policy: in float16 a rate of .3 is another threshold.
+        return self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(value),
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            name=name,
+        )
+
+    def _read_knob(self, knob):
+        if not self._adjustable:
+            return knob
+        # The shortest decimal, so that what was assigned as .3 reads as .3.
+        return float(str(keras.ops.convert_to_numpy(knob)))
+
+    def _assign_knob(self, name, knob, value):
+        if not self._adjustable:
+            raise AttributeError(
+                f"`{name}` of layer {self.name!r} is a constant of the compiled graph "
+                f"and can't be assigned. Received: {name}={value!r}. Make the layer "
+                f"with {type(self).__name__}(..., adjustable=True) to change it while "
+                "training."
+            )
+        knob.assign(value)
+
+    def build(self, input_shape):
+        self._check_shape(input_shape)
+
+    def call(self, inputs, training=False):
+        self._check_shape(inputs.shape)
+        validation.check_floating(inputs.dtype, "inputs")
+        if not training or (not self._adjustable and self._rate == 0):
+            return inputs
+        seed = masks.seed_pair(self.seed_generator)
+        settings = {
+            "noise_shape": self._noise_shape,
+            "epsilon": self._epsilon,
+            "stop_gradient": self._stop_gradient,
+        }
+        compiled = self._compiles(inputs)
+        if self._adjustable:
+            knobs = [tf.convert_to_tensor(k) for k in (self._rate, self._q)]
+            if compiled:
+                return _compiled(None, None, **settings)(inputs, seed, *knobs)
+            return ops.draw_and_perturb(inputs, *knobs, seed, **settings)
+        if compiled:
+            return _compiled(self._rate, self._q, **settings)(inputs, seed)
+        return ops.draw_and_perturb(inputs, self._rate, self._q, seed, **settings)
+
+    def _compiles(self, inputs):
+        if self._jit_compile != "auto":
+            return self._jit_compile
+        return None not in inputs.shape[1:] and not _on_apple_gpu()
+
+    def _check_shape(self, shape):
+        validation.check_noise_shape_fits(self._noise_shape, shape)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def compute_output_spec(self, inputs, training=False):
+        self._check_shape(inputs.shape)
+        validation.check_floating(inputs.dtype, "inputs")
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def save_own_variables(self, store):
+        # Keras leaves the states of seed generators out of its files.
+        store["seed_state"] = keras.ops.convert_to_numpy(self.seed_generator.state)
+        if self._adjustable:
+            store["rate"] = keras.ops.convert_to_numpy(self._rate)
+            store["q"] = keras.ops.convert_to_numpy(self._q)
+
+    def load_own_variables(self, store):
+        # What is absent stays as constructed: a file may come from a model with
+        # keras.layers.Dropout here, or with constant rate and q.
+        if "seed_state" in store:
+            self.seed_generator.state.assign(store["seed_state"])
+        if self._adjustable and "rate" in store:
+            self._rate.assign(store["rate"])
+            self._q.assign(store["q"])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "rate": self.rate,
+            "q": self.q,
+            "noise_shape": self._noise_shape,
+            "seed": self.seed,
+            "epsilon": self._epsilon,
+            "stop_gradient": self._stop_gradient,
+            "adjustable": self._adjustable,
+            "jit_compile": self._jit_compile,
+        }
+
+
+class _SpatialSparseout(Sparseout):
+    """Sparseout with one draw a sample and channel; `_axes` names the dimensions."""
+
+    _axes = ()
+
+    def __init__(self, rate, q=2.0, data_format=None, seed=None, **kwargs):
+        self._data_format = _check_data_format(data_format)
+        spatial = (1,) * (len(self._axes) - 2)
+        first = self._data_format == "channels_first"
+        noise_shape = (None, None, *spatial) if first else (None, *spatial, None)
+        super().__init__(rate, q, noise_shape, seed, **kwargs)
+
+    data_format = property(lambda self: self._data_format)
+
+    def _check_shape(self, shape):
+        if len(shape) != len(self._axes):
+            raise ValueError(
+                f"`inputs` of {type(self).__name__} must have {len(self._axes)} "
+                f"dimensions, ({', '.join(self._axes)}) or with the channels first. "
+                f"Received: inputs.shape={tuple(shape)}. Use SpatialSparseout1D, 2D or "
+                "3D for 3, 4 or 5 dimensions, or Sparseout for any."
+            )
+
+    def get_config(self):
+        config = super().get_config()
+        del config["noise_shape"]
+        return {**config, "data_format": self._data_format}
+
+
+@keras.saving.register_keras_serializable("keras_sparseout")
+class SpatialSparseout1D(_SpatialSparseout):
+    """Sparseout with one draw for each sample and channel of a sequence.
+
+    It stands to `keras.layers.SpatialDropout1D` as `Sparseout` to
+    `keras.layers.Dropout`: the mask is that of `Sparseout` with
+    `noise_shape=(None, 1, None)`; the multiplier still follows |x| at each timestep.
+
+    Args:
+        rate: Drop rate in [0, 1].
+        q: Exponent, >= 0; 2 is `keras.layers.SpatialDropout1D`.
+        seed: Integer, or None for a random one.
+        **kwargs: The further arguments of `Sparseout`.
+
+    Input shape: `(samples, timesteps, channels)`.
+
+    Output shape: Same as input.
+
+    Raises:
+        ValueError: if an argument is out of range or the input has another rank.
+
+    Source: Tompson et al. (2015), https://arxiv.org/abs/1411.4280; Khan & Stavness
+        (2019), https://arxiv.org/abs/1904.08050.
+
+    Example:
+
+    >>> layer = SpatialSparseout1D(0.5, q=1.5, seed=1)
+    >>> y = layer(np.ones((1, 3, 2), "float32"), training=True)
+    >>> np.round(y).tolist()
+    [[[2.0, 0.0], [2.0, 0.0], [2.0, 0.0]]]
+    """
+
+    _axes = ("samples", "timesteps", "channels")
+
+    def __init__(self, rate, q=2.0, seed=None, **kwargs):
+        super().__init__(rate, q, "channels_last", seed, **kwargs)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["data_format"]
+        return config
+
+
+@keras.saving.register_keras_serializable("keras_sparseout")
+class SpatialSparseout2D(_SpatialSparseout):
+    """Sparseout with one draw for each sample and channel of an image.
+
+    It stands to `keras.layers.SpatialDropout2D` as `Sparseout` to
+    `keras.layers.Dropout`: the mask is that of `Sparseout` with
+    `noise_shape=(None, 1, 1, None)`; the multiplier still follows |x| at each pixel.
+
+    Args:
+        rate: Drop rate in [0, 1].
+        q: Exponent, >= 0; 2 is `keras.layers.SpatialDropout2D`.
+        data_format: `"channels_last"` or `"channels_first"`. None:
+            `keras.config.image_data_format()`.
+        seed: Integer, or None for a random one.
+        **kwargs: The further arguments of `Sparseout`.
+
+    Input shape: `(samples, rows, cols, channels)`, or with the channels second.
+
+    Output shape: Same as input.
+
+    Raises:
+        ValueError: if an argument is out of range or the input has another rank.
+
+    Source: Tompson et al. (2015), https://arxiv.org/abs/1411.4280; Khan & Stavness
+        (2019), https://arxiv.org/abs/1904.08050.
+
+    Example:
+
+    >>> layer = SpatialSparseout2D(0.5, q=1.5, seed=1)
+    >>> y = layer(np.ones((1, 2, 2, 2), "float32"), training=True)
+    >>> np.round(y).tolist()
+    [[[[2.0, 0.0], [2.0, 0.0]], [[2.0, 0.0], [2.0, 0.0]]]]
+    """
+
+    _axes = ("samples", "rows", "cols", "channels")
+
+
+@keras.saving.register_keras_serializable("keras_sparseout")
+class SpatialSparseout3D(_SpatialSparseout):
+    """Sparseout with one draw for each sample and channel of a volume.
+
+    It stands to `keras.layers.SpatialDropout3D` as `Sparseout` to
+    `keras.layers.Dropout`: the mask is that of `Sparseout` with
+    `noise_shape=(None, 1, 1, 1, None)`; the multiplier still follows |x| at each voxel.
+
+    Args:
+        rate: Drop rate in [0, 1].
+        q: Exponent, >= 0; 2 is `keras.layers.SpatialDropout3D`.
+        data_format: `"channels_last"` or `"channels_first"`. None:
+            `keras.config.image_data_format()`.
+        seed: Integer, or None for a random one.
+        **kwargs: The further arguments of `Sparseout`.
+
+    Input shape: `(samples, dim1, dim2, dim3, channels)`, or with the channels second.
+
+    Output shape: Same as input.
+
+    Raises:
+        ValueError: if an argument is out of range or the input has another rank.
+
+    Source: Tompson et al. (2015), https://arxiv.org/abs/1411.4280; Khan & Stavness
+        (2019), https://arxiv.org/abs/1904.08050.
+
+    Example:
+
+    >>> layer = SpatialSparseout3D(0.5, q=1.5, seed=1)
+    >>> y = layer(np.ones((1, 2, 1, 1, 2), "float32"), training=True)
+    >>> np.round(y).tolist()
+    [[[[[2.0, 0.0]]], [[[2.0, 0.0]]]]]
+    """
+
+    _axes = ("samples", "dim1", "dim2", "dim3", "channels")
+
+
+# At module level, one for each setting: kept on a layer, the function and its random
+# op would be exported by tf.saved_model.save.
+@functools.cache
+def _compiled(rate, q, *, noise_shape, epsilon, stop_gradient):
+    """The XLA-compiled call; with rate and q None it takes them as tensors."""
+
+    @tf.function(jit_compile=True, reduce_retracing=True, autograph=False)
+    def call(inputs, seed, rate=rate, q=q):
+        return ops.draw_and_perturb(
+            inputs,
+            rate,
+            q,
+            seed,
+            noise_shape=noise_shape,
+            epsilon=epsilon,
+            stop_gradient=stop_gradient,
+            alg="threefry",
+        )
+
+    return call
+
+
+@functools.cache
+def _on_apple_gpu():
+    return platform.system() == "Darwin" and bool(
+        tf.config.list_physical_devices("GPU")
+    )
+
+
+def _check_jit_compile(jit_compile):
+    if not (isinstance(jit_compile, bool) or jit_compile == "auto"):
+        raise ValueError(
+            '`jit_compile` must be True, False or "auto". Received: '
+            f"jit_compile={jit_compile!r}. Leave it out for the default."
+        )
+
+
+def _check_data_format(data_format):
+    if data_format is None:
+        return keras.config.image_data_format()
+    if data_format not in ("channels_last", "channels_first"):
+        raise ValueError(
+            '`data_format` must be "channels_last" or "channels_first". Received: '
+            f"data_format={data_format!r}. Leave it out for "
+            "keras.config.image_data_format()."
+        )
+    return data_format

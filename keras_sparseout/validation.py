@@ -1,0 +1,132 @@
+"""Checks of arguments, so that one rule gives one message everywhere."""
+
+import math
+import numbers
+
+import keras
+
+# Below this a float32 intermediate is a denormal, which XLA and most GPUs flush to 0.
+SMALLEST_EPSILON = 1e-30
+
+
+def check_rate(rate):
+    """Returns `rate` as a float; raises unless it is a number in [0, 1]."""
+    if not is_real(rate) or not 0 <= rate <= 1:
+        raise ValueError(
+            "`rate` must be a number between 0 and 1, the fraction of units to drop. "
+            f"Received: rate={rate!r}. Give for example rate=0.5."
+        )
+    return float(rate)
+
+
+def check_q(q):
+    """Returns `q` as a float; raises unless it is a finite number >= 0."""
+    if isinstance(q, (tuple, list)):
+        raise ValueError(
+            "`q` must be a finite number >= 0; it stands where keras.layers.Dropout "
+            f"has `noise_shape`. Received: q={q!r}. Pass noise_shape={q!r} by name."
+        )
+    if not is_real(q) or not math.isfinite(q) or q < 0:
+        raise ValueError(
+            f"`q` must be a finite number >= 0. Received: q={q!r}. Give q=2 for "
+            "Dropout, less for sparser activations, more for denser ones."
+        )
+    return float(q)
+
+
+def check_epsilon(epsilon):
+    """Returns `epsilon` as a float, `keras.config.epsilon()` for None."""
+    if epsilon is None:
+        epsilon = keras.config.epsilon()
+    if (
+        not is_real(epsilon)
+        or not math.isfinite(epsilon)
+        or epsilon < SMALLEST_EPSILON
+    ):
+        raise ValueError(
+            f"`epsilon` must be a finite number >= {SMALLEST_EPSILON:g}: a smaller one "
+            f"is flushed to 0 in float32. Received: epsilon={epsilon!r}. Leave it None "
+            "for keras.config.epsilon(), or give 1e-12 as the authors' release does."
+        )
+    return float(epsilon)
+
+
+def check_seed(seed):
+    """Returns `seed` as an int, or None for a random one."""
+    if seed is None:
+        return None
+    if (
+        isinstance(seed, bool)
+        or not isinstance(seed, numbers.Integral)
+        or not -(2**63) <= seed < 2**63
+    ):
+        raise ValueError(
+            "`seed` must be an integer of at most 64 bits, or None. Received: "
+            f"seed={seed!r}. Give for example seed=42, or None for a random seed."
+        )
+    return int(seed)
+
+
+def check_noise_shape(noise_shape):
+    """Returns `noise_shape` as a tuple of positive ints and None, or None."""
+    if noise_shape is None:
+        return None
+    if not isinstance(noise_shape, (tuple, list)) or not all(
+        dim is None
+        or (
+            isinstance(dim, numbers.Integral) and not isinstance(dim, bool) and dim > 0
+        )
+        for dim in noise_shape
+    ):
+        raise ValueError(
+            "`noise_shape` must be a tuple of positive integers and None, where None "
+            "takes the dimension of the input. "
+            f"Received: noise_shape={noise_shape!r}. Give for example "
+            "noise_shape=(None, 1, None) for one draw a sequence and unit."
+        )
+    return tuple(None if dim is None else int(dim) for dim in noise_shape)
+
+
+def check_noise_shape_fits(noise_shape, shape):
+    """Raises unless a mask of `noise_shape` broadcasts to an input of `shape`."""
+    if noise_shape is None:
+        return
+    fits = len(noise_shape) == len(shape) and all(
+        noise in (None, 1) or dim is None or noise == dim
+        for noise, dim in zip(noise_shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            "`noise_shape` must have one entry for each dimension of the input, each "
+            "of them None, 1 or the size of that dimension. "
+            f"Received: noise_shape={noise_shape!r} for an input of shape "
+            f"{tuple(shape)}. Give None where each element has its own draw and 1 "
+            "where all share one."
+        )
+
+
+def check_floating(x_dtype, name="x"):
+    """Raises unless `x_dtype` is a real floating-point type."""
+    dtype = keras.backend.standardize_dtype(x_dtype)
+    if dtype not in ("float16", "bfloat16", "float32", "float64"):
+        raise ValueError(
+            f"`{name}` must be real floating-point numbers. Received: "
+            f"{name}.dtype={dtype}. Convert it first, for example with "
+            f'keras.ops.cast({name}, "float32").'
+        )
+    return dtype
+
+
+def check_bool(name, value):
+    """Returns `value`; raises unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"`{name}` must be True or False. Received: {name}={value!r}. "
+            f"Give {name}=True or {name}=False."
+        )
+    return value
+
+
+def is_real(value):
+    """Whether `value` is a real number, which a bool is not."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
