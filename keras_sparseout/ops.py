@@ -80,10 +80,10 @@ def sparseout(
 
     Example:
 
-    >>> x = np.array([4.0, -4.0, 0.25, 0.25], "float32")
+    >>> x = np.array([4.0, 4.0, 0.25, 0.25], "float32")
     >>> mask = np.array([True, False, True, False])
     >>> np.round(sparseout(x, 0.5, q=1.0, mask=mask), 3).tolist()
-    [6.0, -2.0, 0.75, -0.25]
+    [6.0, 2.0, 0.75, -0.25]
     >>> np.round(sparseout(x, 0.5, q=2.0, mask=mask), 3).tolist()
     [8.0, 0.0, 0.5, 0.0]
     """
@@ -98,9 +98,7 @@ def sparseout(
     if mask is None:
         noise_shape = validation.check_noise_shape(noise_shape)
         validation.check_noise_shape_fits(noise_shape, x.shape)
-        if not (
-            isinstance(seed, keras.random.SeedGenerator) or ops.is_tensor(seed)
-        ):
+        if not (isinstance(seed, keras.random.SeedGenerator) or ops.is_tensor(seed)):
             seed = validation.check_seed(seed)
         return draw_and_perturb(
             x,
@@ -148,9 +146,7 @@ def draw_and_perturb(
             for noise, dim in zip(noise_shape, shape, strict=True)
         )
     keep, keep_prob = masks.bernoulli(shape, rate, seed, alg=alg)
-    return perturb(
-        x, keep, keep_prob, q, epsilon=epsilon, stop_gradient=stop_gradient
-    )
+    return perturb(x, keep, keep_prob, q, epsilon=epsilon, stop_gradient=stop_gradient)
 
 
 def perturb(x, keep, keep_prob, q, *, epsilon, stop_gradient):

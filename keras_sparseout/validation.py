@@ -38,11 +38,7 @@ def check_epsilon(epsilon):
     """Returns `epsilon` as a float, `keras.config.epsilon()` for None."""
     if epsilon is None:
         epsilon = keras.config.epsilon()
-    if (
-        not is_real(epsilon)
-        or not math.isfinite(epsilon)
-        or epsilon < SMALLEST_EPSILON
-    ):
+    if not is_real(epsilon) or not math.isfinite(epsilon) or epsilon < SMALLEST_EPSILON:
         raise ValueError(
             f"`epsilon` must be a finite number >= {SMALLEST_EPSILON:g}: a smaller one "
             f"is flushed to 0 in float32. Received: epsilon={epsilon!r}. Leave it None "
@@ -73,9 +69,7 @@ def check_noise_shape(noise_shape):
         return None
     if not isinstance(noise_shape, (tuple, list)) or not all(
         dim is None
-        or (
-            isinstance(dim, numbers.Integral) and not isinstance(dim, bool) and dim > 0
-        )
+        or (isinstance(dim, numbers.Integral) and not isinstance(dim, bool) and dim > 0)
         for dim in noise_shape
     ):
         raise ValueError(
