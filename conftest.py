@@ -4,12 +4,12 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
 
-import keras_sparseout  # noqa: E402
+import keras_sparseout
 
 # Two replicas on one machine; has to come before TensorFlow starts its devices.
 tf.config.set_logical_device_configuration(

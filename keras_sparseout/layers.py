@@ -171,20 +171,20 @@ class Sparseout(keras.layers.Layer):
         if not training or (not self._adjustable and self._rate == 0):
             return inputs
         seed = masks.seed_pair(self.seed_generator)
+        knobs = (self._rate, self._q)
         settings = {
             "noise_shape": self._noise_shape,
             "epsilon": self._epsilon,
             "stop_gradient": self._stop_gradient,
         }
-        compiled = self._compiles(inputs)
         if self._adjustable:
-            knobs = [tf.convert_to_tensor(k) for k in (self._rate, self._q)]
-            if compiled:
-                return _compiled(None, None, **settings)(inputs, seed, *knobs)
+            knobs = tuple(tf.convert_to_tensor(knob) for knob in knobs)
+        if not self._compiles(inputs):
             return ops.draw_and_perturb(inputs, *knobs, seed, **settings)
-        if compiled:
-            return _compiled(self._rate, self._q, **settings)(inputs, seed)
-        return ops.draw_and_perturb(inputs, self._rate, self._q, seed, **settings)
+        shape = tuple(inputs.shape[1:])
+        if self._adjustable:
+            return _compiled(shape, None, None, **settings)(inputs, seed, *knobs)
+        return _compiled(shape, *knobs, **settings)(inputs, seed)
 
     def _compiles(self, inputs):
         if self._jit_compile != "auto":
@@ -378,11 +378,15 @@ class SpatialSparseout3D(_SpatialSparseout):
     _axes = ("samples", "dim1", "dim2", "dim3", "channels")
 
 
-# At module level, one for each setting: kept on a layer, the function and its random
-# op would be exported by tf.saved_model.save.
+# At module level: kept on a layer, the function and its random op would be exported by
+# tf.saved_model.save. One for each shape too: shared by layers of several ranks, its
+# traces would be generalised to an unknown rank.
 @functools.cache
-def _compiled(rate, q, *, noise_shape, epsilon, stop_gradient):
-    """The XLA-compiled call; with rate and q None it takes them as tensors."""
+def _compiled(shape, rate, q, *, noise_shape, epsilon, stop_gradient):
+    """The XLA-compiled call for inputs of (batch, *shape).
+
+    With `rate` and `q` None it takes them as tensors.
+    """
 
     @tf.function(jit_compile=True, reduce_retracing=True, autograph=False)
     def call(inputs, seed, rate=rate, q=q):
