@@ -96,13 +96,14 @@ class SparsityTracker(keras.callbacks.Callback):
         self._probe = None
 
     def on_train_begin(self, logs=None):
+        first = next(self._batches(), None)
+        if first is None:
+            raise _empty("a data set without batches")
+        watching.build(self.model, first)
         watched = watching.select(self.model, self.layers)
         self._probe = watching.Probe(self.model, watched, self.metrics)
         self.history = {}
         # Now, so that data or layers that do not fit fail before an epoch is spent.
-        first = next(self._batches(), None)
-        if first is None:
-            raise _empty("a data set without batches")
         self._probe.measure([first])
         if self.verbose:
             print(self._describe(watched))

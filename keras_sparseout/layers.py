@@ -150,7 +150,7 @@ class Sparseout(keras.layers.Layer):
         if not self._adjustable:
             return knob
         # The shortest decimal, so that what was assigned as .3 reads as .3.
-        return float(str(keras.ops.convert_to_numpy(knob)))
+        return float(str(_value(knob)))
 
     def _assign_knob(self, name, knob, value):
         if not self._adjustable:
@@ -204,10 +204,10 @@ class Sparseout(keras.layers.Layer):
 
     def save_own_variables(self, store):
         # Keras leaves the states of seed generators out of its files.
-        store["seed_state"] = keras.ops.convert_to_numpy(self.seed_generator.state)
+        store["seed_state"] = _value(self.seed_generator.state)
         if self._adjustable:
-            store["rate"] = keras.ops.convert_to_numpy(self._rate)
-            store["q"] = keras.ops.convert_to_numpy(self._q)
+            store["rate"] = _value(self._rate)
+            store["q"] = _value(self._q)
 
     def load_own_variables(self, store):
         # What is absent stays as constructed: a file may come from a model with
@@ -409,6 +409,11 @@ def _on_apple_gpu():
     return platform.system() == "Darwin" and bool(
         tf.config.list_physical_devices("GPU")
     )
+
+
+def _value(variable):
+    # keras.ops.convert_to_numpy of a variable warns with numpy 2.
+    return tf.convert_to_tensor(variable).numpy()
 
 
 def _check_jit_compile(jit_compile):

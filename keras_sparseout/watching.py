@@ -20,6 +20,13 @@ class Watched:
     in_cell: bool
 
 
+def build(model, batch):
+    """Makes a subclassed model create its layers and weights, without running it."""
+    if not model.built:
+        call = tf.function(lambda x: model(x, training=False), autograph=False)
+        call.get_concrete_function(batch)
+
+
 def find(model):
     """Returns every layer inside `model`, nested ones by their path, as `Watched`.
 

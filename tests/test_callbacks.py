@@ -1,0 +1,458 @@
+"""SparsityTracker: what it measures, where it puts it, and that it changes nothing."""
+
+import csv
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_sparseout
+from keras_sparseout import Sparseout, SparsityTracker, metrics
+
+X = np.random.default_rng(0).normal(size=(70, 6, 4)).astype("float32")
+Y = X.sum((1, 2))[:, None]
+
+
+def fit(model, *callbacks, x=X, epochs=2, **kwargs):
+    model.compile("adam", "mse", **kwargs)
+    return model.fit(
+        x, Y, epochs=epochs, verbose=0, shuffle=False, callbacks=list(callbacks)
+    )
+
+
+def activations(model, layer, x):
+    """The input of `layer`, from the graph of a functional model."""
+    return keras.Model(model.inputs, layer.input).predict(x, verbose=0)
+
+
+def small_model(**kwargs):
+    return keras.Sequential(
+        [
+            keras.Input((6, 4)),
+            keras.layers.Dense(8, activation="relu"),
+            Sparseout(0.5, q=1.5, name="first", **kwargs),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5, activation="relu"),
+            Sparseout(0.5, q=1.5, name="second", **kwargs),
+            keras.layers.Dense(1),
+        ]
+    )
+
+
+class Block(keras.layers.Layer):
+    """Layers in a list of a custom layer: `model.layers` does not show them."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.steps = [keras.layers.Dense(4, "relu", name="dense"), Sparseout(0.3)]
+
+    def build(self, input_shape):
+        for step in self.steps:
+            step.build(input_shape)
+
+    def call(self, x, training=False):
+        for step in self.steps:
+            x = step(x, training=training) if isinstance(step, Sparseout) else step(x)
+        return x
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.block = Block(name="block")
+        self.flatten = keras.layers.Flatten()
+        self.head = keras.layers.Dense(1)
+
+    def call(self, x, training=False):
+        return self.head(self.flatten(self.block(x, training=training)))
+
+
+def test_figures_are_those_of_the_activations_that_the_model_gives(capsys):
+    model = small_model()
+    probe = X[:50]
+    tracker = SparsityTracker(probe, batch_size=16)
+    history = fit(model, tracker).history
+    expected = {}
+    for name, function in (
+        ("hoyer", metrics.hoyer),
+        ("zero_fraction", metrics.zero_fraction),
+    ):
+        of_layers = []
+        for layer in ("first", "second"):
+            a = activations(model, model.get_layer(layer), probe)
+            figures = function(a)
+            if figures.ndim > 1:
+                figures = np.nanmean(figures, -1)
+            expected[f"val_{name}/{layer}"] = np.nanmean(figures)
+            of_layers.append(expected[f"val_{name}/{layer}"])
+        expected[f"val_{name}"] = np.mean(of_layers)
+    for key, value in expected.items():
+        assert history[key][-1] == pytest.approx(value, rel=1e-5)
+        assert len(history[key]) == 2
+        assert tracker.history[key] == history[key]
+    assert set(tracker.history) == set(expected)
+    assert capsys.readouterr().out == (
+        "SparsityTracker: hoyer, zero_fraction of the inputs of first, second "
+        "on 50 samples\n"
+    )
+
+
+def test_silent_samples_do_not_count_in_hoyer():
+    model = keras.Sequential(
+        [keras.Input((4,)), Sparseout(0.5, name="layer"), keras.layers.Dense(1)]
+    )
+    x = np.array([[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]], "float32")
+    tracker = SparsityTracker(x, verbose=0)
+    model.compile("sgd", "mse")
+    model.fit(x, np.ones((3, 1)), verbose=0, callbacks=[tracker])
+    assert tracker.history["val_hoyer"] == [pytest.approx(0.5)]
+    assert tracker.history["val_zero_fraction"] == [pytest.approx((0.75 + 1 + 0) / 3)]
+
+
+def test_a_silent_layer_is_nan_and_left_out_of_the_mean():
+    dead = keras.layers.Dense(
+        8, "relu", kernel_initializer="zeros", bias_initializer="zeros", trainable=False
+    )
+    inputs = keras.Input((6, 4))
+    a = Sparseout(0.5, name="dead")(dead(inputs))
+    b = Sparseout(0.5, name="live")(inputs)
+    outputs = keras.layers.Dense(1)(
+        keras.layers.Flatten()(keras.layers.Concatenate()([a, b]))
+    )
+    history = fit(keras.Model(inputs, outputs), SparsityTracker(X)).history
+    assert math.isnan(history["val_hoyer/dead"][0])
+    assert history["val_hoyer"] == history["val_hoyer/live"]
+    assert history["val_zero_fraction/dead"] == [1.0, 1.0]
+
+
+def test_nan_activations_show_in_the_mean():
+    x = X.copy()
+    x[0, 0, 0] = np.nan
+    tracker = SparsityTracker(x, verbose=0)
+    fit(small_model(), tracker)
+    for key in ("val_hoyer/first", "val_hoyer", "val_zero_fraction"):
+        assert math.isnan(tracker.history[key][0])
+
+
+def test_without_sparseout_layers_it_watches_nonlinear_activations():
+    inputs = keras.Input((6, 4))
+    x = keras.layers.Dense(8, activation="relu", name="a")(inputs)
+    x = keras.layers.ReLU(name="b")(keras.layers.Dense(8, name="linear")(x))
+    x = keras.layers.Activation("tanh", name="c")(x)
+    x = keras.layers.LSTM(3, name="d")(x)
+    model = keras.Model(inputs, keras.layers.Dense(1, name="head")(x))
+    tracker = SparsityTracker(X)
+    fit(model, tracker)
+    watched = {key.split("/")[1] for key in tracker.history if "/" in key}
+    assert watched == {"a", "b", "c", "d"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("nested", {"encoder/first", "encoder/second"}),
+        ("subclassed", {"block/sparseout"}),
+        ("nested functional", {"encoder/inner/layer"}),
+    ],
+)
+def test_layers_inside_others_go_by_their_path(kind, names):
+    if kind == "subclassed":
+        model = Subclassed()
+    elif kind == "nested":
+        encoder = keras.Sequential(small_model().layers[:-1], name="encoder")
+        model = keras.Sequential([keras.Input((6, 4)), encoder, keras.layers.Dense(1)])
+    else:
+        inner_in = keras.Input((24,))
+        inner = keras.Model(
+            inner_in, Sparseout(0.5, name="layer")(inner_in), name="inner"
+        )
+        encoder_in = keras.Input((6, 4))
+        encoder = keras.Model(
+            encoder_in, inner(keras.layers.Flatten()(encoder_in)), name="encoder"
+        )
+        inputs = keras.Input((6, 4))
+        model = keras.Model(inputs, keras.layers.Dense(1)(encoder(inputs)))
+    tracker = SparsityTracker(X)
+    fit(model, tracker)
+    assert {k.split("/", 1)[1] for k in tracker.history if "/" in k} == names
+
+
+def test_layers_can_be_named_or_given(capsys):
+    model = small_model()
+    tracker = SparsityTracker(
+        X, layers=[model.get_layer("second"), "first", model.layers[0]], metrics="hoyer"
+    )
+    fit(model, tracker)
+    names = {key.split("/")[1] for key in tracker.history if "/" in key}
+    assert names == {"first", "second", model.layers[0].name}
+    assert "the inputs of second, first and the output of dense" in (
+        capsys.readouterr().out
+    )
+
+
+def test_two_layers_of_one_name_keep_apart():
+    class Twins(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.twins = [Sparseout(0.5, name="twin"), Sparseout(0.5, name="twin")]
+            self.flatten, self.head = keras.layers.Flatten(), keras.layers.Dense(1)
+
+        def call(self, x, training=False):
+            for twin in self.twins:
+                x = twin(x, training=training)
+            return self.head(self.flatten(x))
+
+    tracker = SparsityTracker(X)
+    fit(Twins(), tracker)
+    assert {"val_hoyer/twin", "val_hoyer/twin_1"} < set(tracker.history)
+
+
+def test_a_shared_layer_counts_all_its_calls(capsys):
+    shared = Sparseout(0.5, name="shared")
+    inputs = keras.Input((6, 4))
+    zeros = keras.layers.Rescaling(0.0)(inputs)
+    outputs = keras.layers.Concatenate()([shared(inputs), shared(zeros)])
+    outputs = keras.layers.Dense(1)(keras.layers.Flatten()(outputs))
+    tracker = SparsityTracker(X, metrics="zero_fraction")
+    fit(keras.Model(inputs, outputs), tracker)
+    assert tracker.history["val_zero_fraction"][0] == pytest.approx(0.5)
+    assert "shared (its 2 calls)" in capsys.readouterr().out
+
+
+def test_probe_data_may_be_a_dataset_a_dict_or_a_tuple():
+    inputs = {"a": keras.Input((6, 4), name="a"), "b": keras.Input((6, 4), name="b")}
+    x = Sparseout(0.5, name="layer")(keras.layers.Add()([inputs["a"], inputs["b"]]))
+    outputs = keras.layers.Dense(1)(keras.layers.Flatten()(x))
+    by_name = keras.Model(inputs, outputs)
+    by_place = keras.Model(list(inputs.values()), outputs)
+    data = {"a": X, "b": X[::-1]}
+    dataset = tf.data.Dataset.from_tensor_slices((data, Y)).batch(32)
+    figures = []
+    for model, x, probe in (
+        (by_name, data, data),
+        (by_name, data, dataset),
+        (by_place, tuple(data.values()), tuple(data.values())),
+    ):
+        tracker = SparsityTracker(probe)
+        fit(model, tracker, x=x, epochs=1)
+        figures.append(tracker.history["val_hoyer/layer"][0])
+    # The watched sum of the inputs does not move with the weights.
+    assert figures[1] == pytest.approx(figures[0], rel=1e-5)
+    assert figures[2] == pytest.approx(figures[0], rel=1e-5)
+
+
+def test_metrics_may_be_functions():
+    def largest(x):
+        return keras.ops.max(x, axis=-1)
+
+    tracker = SparsityTracker(X, metrics=("hoyer", largest), layers=["first"])
+    model = small_model()
+    fit(model, tracker)
+    a = activations(model, model.get_layer("first"), X)
+    assert tracker.history["val_largest"][-1] == pytest.approx(
+        a.max(-1).mean(), rel=1e-5
+    )
+
+
+def test_csv_early_stopping_checkpoint_and_tensorboard_see_the_keys(tmp_path):
+    tracker = SparsityTracker(X)
+    stopping = keras.callbacks.EarlyStopping(
+        "val_hoyer", mode="max", min_delta=10.0, patience=1
+    )
+    history = fit(
+        small_model(),
+        tracker,
+        keras.callbacks.CSVLogger(str(tmp_path / "log.csv")),
+        keras.callbacks.ModelCheckpoint(
+            str(tmp_path / "{epoch}-{val_hoyer:.3f}.weights.h5"),
+            monitor="val_zero_fraction/first",
+            mode="max",
+        ),
+        keras.callbacks.TensorBoard(str(tmp_path / "board")),
+        stopping,
+        epochs=5,
+    ).history
+    # The second epoch is no better by 10, so it is the last.
+    assert len(history["val_hoyer"]) == 2
+    with open(tmp_path / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[1]["val_hoyer/second"]) == history["val_hoyer/second"][1]
+    assert (tmp_path / f"1-{history['val_hoyer'][0]:.3f}.weights.h5").exists()
+    assert set(history) == {"loss", *tracker.history}
+    [events] = (tmp_path / "board" / "validation").glob("events*")
+    logged = {
+        value.tag: float(tf.make_ndarray(value.tensor))
+        for record in tf.data.TFRecordDataset(str(events))
+        for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value
+        if value.tag != "keras"
+    }
+    assert logged["epoch_hoyer/first"] == pytest.approx(history["val_hoyer/first"][1])
+
+
+def test_many_layers_go_into_the_history_alone_unless_asked_for():
+    def deep():
+        layers = [Sparseout(0.1, name=f"layer{i}") for i in range(9)]
+        return keras.Sequential(
+            [
+                keras.Input((6, 4)),
+                *layers,
+                keras.layers.Flatten(),
+                keras.layers.Dense(1),
+            ]
+        )
+
+    tracker = SparsityTracker(X)
+    assert set(fit(deep(), tracker).history) == {
+        "loss",
+        "val_hoyer",
+        "val_zero_fraction",
+    }
+    assert len(tracker.history) == 2 * 9 + 2
+    history = fit(deep(), SparsityTracker(X, per_layer=True)).history
+    assert "val_hoyer/layer8" in history
+    history = fit(small_model(), SparsityTracker(X, per_layer=False)).history
+    assert "val_hoyer/first" not in history
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_tracked_run_is_the_untracked_run_bit_for_bit(eager):
+    def run(*callbacks):
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential(
+            [
+                keras.Input((6, 4), batch_size=35),
+                # Draws from its seed even at inference, and keeps its state.
+                keras.layers.LSTM(5, dropout=0.2, stateful=True, return_sequences=True),
+                keras.layers.BatchNormalization(),
+                Sparseout(0.5, q=1.5),
+                keras.layers.Flatten(),
+                keras.layers.Dense(1),
+            ]
+        )
+        model.compile("adam", "mse", run_eagerly=eager)
+        model.fit(
+            X, Y, batch_size=35, epochs=2, shuffle=False, verbose=0, callbacks=callbacks
+        )
+        return [tf.convert_to_tensor(v).numpy() for v in model.variables]
+
+    plain = run()
+    tracked = run(SparsityTracker(X, batch_size=35))
+    assert len(plain) == len(tracked)
+    for a, b in zip(plain, tracked, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_hooks_are_gone_after_training_and_after_an_error():
+    model = small_model()
+    fit(model, SparsityTracker(X))
+    assert not any("call" in vars(layer) for layer in model.layers)
+
+    def failing(x):
+        raise RuntimeError("no figure")
+
+    with pytest.raises(RuntimeError, match="no figure"):
+        fit(model, SparsityTracker(X, metrics=failing))
+    assert not any("call" in vars(layer) for layer in model.layers)
+
+
+def test_a_second_fit_starts_a_new_history():
+    tracker = SparsityTracker(X)
+    model = small_model()
+    fit(model, tracker)
+    fit(model, tracker, epochs=3)
+    assert len(tracker.history["val_hoyer"]) == 3
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [{"jit_compile": True}, {"steps_per_execution": 2}, {"run_eagerly": True}],
+)
+def test_it_works_however_the_model_is_compiled(kwargs):
+    history = fit(small_model(), SparsityTracker(X), **kwargs).history
+    assert np.isfinite(history["val_hoyer/first"]).all()
+
+
+def test_it_works_in_mixed_precision():
+    model = small_model(dtype="mixed_float16")
+    history = fit(model, SparsityTracker(X)).history
+    assert np.isfinite(history["val_hoyer"]).all()
+
+
+class CellWithSparseout(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.state_size = 4
+        self.drop = Sparseout(0.5, name="drop")
+
+    def build(self, input_shape):
+        self.drop.build(input_shape)
+
+    def call(self, x, states, training=False):
+        x = self.drop(x, training=training) + states[0]
+        return x, [x]
+
+
+class WithOwnFunction(Subclassed):
+    @tf.function
+    def call(self, x, training=False):
+        return super().call(x, training=training)
+
+
+def test_layers_that_cannot_be_read_are_an_error_that_names_them():
+    in_cell = keras.Sequential(
+        [
+            keras.Input((6, 4)),
+            keras.layers.RNN(CellWithSparseout(name="cell"), name="rnn"),
+            keras.layers.Dense(1),
+        ]
+    )
+    for model, name in ((in_cell, "rnn/cell/drop"), (WithOwnFunction(), "block/spa")):
+        with pytest.raises(ValueError, match="`layers` must be layers that") as error:
+            fit(model, SparsityTracker(X))
+        assert f"Received: {name}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({"x": X[:0]}, ["`x`", "Received: x=an array of shape (0, 6, 4)"]),
+        ({"x": None}, ["`x`", "Received: x=None"]),
+        ({"x": []}, ["`x`", "Received: x=[]"]),
+        ({"x": "data"}, ["`x`", "Received: x='data'"]),
+        ({"x": (X, X[:3])}, ["`x`", "Received: x with 70, 3 samples"]),
+        ({"x": X, "metrics": ("hoyr",)}, ["`metrics`", "Did you mean 'hoyer'?"]),
+        ({"x": X, "metrics": ("gibberish",)}, ["`metrics`", "Received: metrics=("]),
+        ({"x": X, "metrics": ()}, ["`metrics`", "Received: metrics=()"]),
+        ({"x": X, "batch_size": 0}, ["`batch_size`", "Received: batch_size=0"]),
+        ({"x": X, "per_layer": 1}, ["`per_layer`", "Received: per_layer=1"]),
+    ],
+)
+def test_bad_arguments_say_what_to_do(kwargs, says):
+    with pytest.raises(ValueError, match="Received") as error:
+        SparsityTracker(**kwargs)
+    for words in says:
+        assert words in str(error.value)
+
+
+def test_bad_datasets_say_what_to_do():
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+    with pytest.raises(ValueError, match=r"`x` must be a finite data set.*take"):
+        SparsityTracker(dataset.repeat())
+    with pytest.raises(ValueError, match="`x` must hold at least one sample"):
+        fit(small_model(), SparsityTracker(dataset.take(0)))
+
+
+def test_layers_that_are_not_there_say_what_is():
+    with pytest.raises(ValueError, match=r"Received: 'third'.*first.*second"):
+        fit(small_model(), SparsityTracker(X, layers=["third"]))
+    linear = keras.Sequential(
+        [keras.Input((6, 4)), keras.layers.Flatten(), keras.layers.Dense(1, name="out")]
+    )
+    with pytest.raises(ValueError, match=r"`layers` must name.*flatten.*out"):
+        fit(linear, SparsityTracker(X))
+
+
+def test_it_is_public():
+    assert keras_sparseout.SparsityTracker is SparsityTracker
