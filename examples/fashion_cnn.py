@@ -37,7 +37,9 @@ def build_model(input_shape, classes, regularizer):
     return keras.Sequential(
         [
             keras.Input(input_shape),
-            keras.layers.Rescaling(1 / 255),
+            # To mean 0 and variance 1, so that activations are of the order of 1, where
+            # all q are equally strong: the noise is |x|^(q/2).
+            keras.layers.Rescaling(1 / 90, offset=-0.8),
             keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
             keras.layers.MaxPooling2D(),
             regularizer("block1"),

@@ -1,6 +1,7 @@
 """Bernoulli masks: 16 random bits an element, different on every replica."""
 
 import math
+import numbers
 
 import keras
 import tensorflow as tf
@@ -112,8 +113,8 @@ def seed_pair(seed=None):
         pair = keras.random.randint((2,), 0, 2**31 - 1, dtype="int64")
     elif isinstance(seed, keras.random.SeedGenerator):
         pair = seed.next()
-    elif isinstance(seed, int):
-        pair = tf.constant([seed, 0], tf.int64)
+    elif isinstance(seed, numbers.Integral):
+        pair = tf.constant([int(seed), 0], tf.int64)
     else:
         pair = seed
     # int64: with 32 bits two of 200,000 steps collide more often than not.

@@ -98,7 +98,9 @@ def sparseout(
     if mask is None:
         noise_shape = validation.check_noise_shape(noise_shape)
         validation.check_noise_shape_fits(noise_shape, x.shape)
-        if not (isinstance(seed, keras.random.SeedGenerator) or ops.is_tensor(seed)):
+        if ops.is_tensor(seed):
+            _check_seed_tensor(seed)
+        elif not isinstance(seed, keras.random.SeedGenerator):
             seed = validation.check_seed(seed)
         return draw_and_perturb(
             x,
@@ -132,20 +134,18 @@ def draw_and_perturb(
     Returns:
         Tensor of the shape and dtype of `x`.
     """
-    if isinstance(rate, float):
-        # A rate that rounds to 0 or 1 needs no draw.
-        threshold, keep_prob = masks.quantise(rate)
-        if threshold == 0:
-            return x
-        if keep_prob == 0:
-            return ops.zeros_like(x)
-    shape = ops.shape(x)
+    if isinstance(rate, float) and masks.quantise(rate)[0] == 0:
+        return x
+    shape = noisy = ops.shape(x)
     if noise_shape is not None:
-        shape = tuple(
+        noisy = tuple(
             dim if noise is None else noise
             for noise, dim in zip(noise_shape, shape, strict=True)
         )
-    keep, keep_prob = masks.bernoulli(shape, rate, seed, alg=alg)
+    keep, keep_prob = masks.bernoulli(noisy, rate, seed, alg=alg)
+    if any(dim is None for dim in x.shape) and noise_shape is not None:
+        # Sizes that could not be checked before: raises rather than broadcast x.
+        keep = ops.broadcast_to(keep, shape)
     return perturb(x, keep, keep_prob, q, epsilon=epsilon, stop_gradient=stop_gradient)
 
 
@@ -171,6 +171,10 @@ def perturb(x, keep, keep_prob, q, *, epsilon, stop_gradient):
         n = _multiplier(ops.cast(x, wide), keep, keep_prob, exponent, epsilon, slope)
         return _saturate(ops.cast(v, wide), n, dtype)
 
+    # Held in the value too, for forward-mode derivatives.
+    def held(x):
+        return ops.stop_gradient(x) if stop_gradient else x
+
     # The gradient is spelled out because the product is to be taken, and saturated, in
     # `wide`; an automatic one would multiply in float16. It keeps x and a mask of one
     # byte an element, not n: less memory, and no slower.
@@ -178,10 +182,9 @@ def perturb(x, keep, keep_prob, q, *, epsilon, stop_gradient):
     def apply(x):
         def grad(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
-            held = ops.stop_gradient(x) if stop_gradient else x
-            return times_n(upstream, held, slope=not stop_gradient)
+            return times_n(upstream, held(x), slope=not stop_gradient)
 
-        return times_n(x, x), grad
+        return times_n(x, held(x)), grad
 
     return apply(x)
 
@@ -192,24 +195,25 @@ def _multiplier(x, keep, keep_prob, exponent, epsilon, slope):
     Python numbers are constants that the formula is shortened by; tensors are not.
     """
     fixed = isinstance(keep_prob, float) and isinstance(exponent, float)
-    kept = ops.cast(keep, x.dtype)
+    limit = _largest(x.dtype)
     if isinstance(keep_prob, float):
-        kept = kept * (1 / keep_prob if keep_prob else 0.0)
+        scale = min(1 / keep_prob, limit) if keep_prob else 0.0
     else:
         # At rate 1 nothing is kept, and 0 * inf would be NaN.
-        kept = kept * ops.where(keep_prob > 0, 1 / keep_prob, 0.0)
+        scale = ops.where(keep_prob > 0, 1 / keep_prob, 0.0)
+    kept = ops.cast(keep, x.dtype) * scale
     if fixed and (exponent == 0 or keep_prob == 0):
         return kept
     a = ops.abs(x) + epsilon
     factor = _power(a, exponent)
-    # Up to q = 3 the factor is below 2e19 and its product with the noise finite.
-    may_overflow = not fixed or exponent > 0.5
-    limit = _largest(x.dtype)
+    # Up to q = 3 the factor is below 1e30, and so is its product with the noise, but on
+    # a mask that was given with a rate next to 1.
+    may_overflow = not fixed or exponent > 0.5 or keep_prob < 1e-6
     if may_overflow:
         factor = ops.minimum(factor, limit)
     noise = factor * (kept - 1)
     if slope:
-        noise = noise * (1 + exponent * ops.abs(x) / a)
+        noise = noise * (1 + exponent * (ops.abs(x) / a))
     n = 1 + noise
     if may_overflow:
         n = ops.clip(n, -limit, limit)
@@ -240,6 +244,16 @@ def _largest(dtype):
 
 def _cast_unless_float(value, dtype):
     return value if isinstance(value, float) else ops.cast(value, dtype)
+
+
+def _check_seed_tensor(seed):
+    dtype = keras.backend.standardize_dtype(seed.dtype)
+    if "int" not in dtype or tuple(seed.shape) != (2,):
+        raise ValueError(
+            "`seed`, where it is a tensor, must be of integers and of shape (2,). "
+            f"Received: seed of dtype {dtype} and shape {tuple(seed.shape)}. Make one "
+            "with keras_sparseout.masks.seed_pair."
+        )
 
 
 def _check_mask(mask, x):
