@@ -1,6 +1,8 @@
 """Sparseout layers: drop-ins for keras.layers.Dropout and SpatialDropout1D/2D/3D."""
 
+import difflib
 import functools
+import inspect
 import platform
 
 import keras
@@ -70,7 +72,7 @@ class Sparseout(keras.layers.Layer):
 
     Example:
 
-    >>> layer = Sparseout(0.5, q=1.0, seed=3)
+    >>> layer = Sparseout(0.5, q=1.0, seed=1)
     >>> x = np.array([[4.0, 4.0, 4.0, 4.0]], "float32")
     >>> np.round(layer(x, training=True)).tolist()
     [[6.0, 2.0, 2.0, 6.0]]
@@ -99,6 +101,7 @@ class Sparseout(keras.layers.Layer):
         validation.check_bool("stop_gradient", stop_gradient)
         validation.check_bool("adjustable", adjustable)
         _check_jit_compile(jit_compile)
+        _check_keywords(type(self).__name__, kwargs)
         super().__init__(**kwargs)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -242,6 +245,12 @@ class _SpatialSparseout(Sparseout):
         spatial = (1,) * (len(self._axes) - 2)
         first = self._data_format == "channels_first"
         noise_shape = (None, None, *spatial) if first else (None, *spatial, None)
+        if "noise_shape" in kwargs:
+            raise ValueError(
+                f"`noise_shape` of {type(self).__name__} is given by its name: one "
+                "draw a sample and channel. Received: "
+                f"noise_shape={kwargs['noise_shape']!r}. Use Sparseout for another."
+            )
         super().__init__(rate, q, noise_shape, seed, **kwargs)
 
     data_format = property(lambda self: self._data_format)
@@ -296,6 +305,7 @@ class SpatialSparseout1D(_SpatialSparseout):
     _axes = ("samples", "timesteps", "channels")
 
     def __init__(self, rate, q=2.0, seed=None, **kwargs):
+        _check_keywords(type(self).__name__, kwargs, without="data_format")
         super().__init__(rate, q, "channels_last", seed, **kwargs)
 
     def get_config(self):
@@ -414,6 +424,22 @@ def _on_apple_gpu():
 def _value(variable):
     # keras.ops.convert_to_numpy of a variable warns with numpy 2.
     return tf.convert_to_tensor(variable).numpy()
+
+
+def _check_keywords(name, kwargs, without=None):
+    known = {
+        *inspect.signature(Sparseout.__init__).parameters,
+        *inspect.signature(keras.layers.Layer.__init__).parameters,
+        "input_shape",
+    } - {"self", "kwargs", without}
+    for keyword, value in kwargs.items():
+        if keyword not in known:
+            near = difflib.get_close_matches(keyword, known, n=1)
+            remedy = f"Did you mean `{near[0]}`?" if near else "Leave it out."
+            raise ValueError(
+                f"`{keyword}` is no argument of {name}. Received: "
+                f"{keyword}={value!r}. {remedy}"
+            )
 
 
 def _check_jit_compile(jit_compile):

@@ -118,7 +118,7 @@ def sparseout(
             "either `mask` or both of them."
         )
     mask = ops.convert_to_tensor(mask)
-    _check_mask(mask, x)
+    _, x = masks.resolve(_check_mask(mask, x), x)
     return perturb(x, mask, 1 - rate, q, epsilon=epsilon, stop_gradient=stop_gradient)
 
 
@@ -136,16 +136,8 @@ def draw_and_perturb(
     """
     if isinstance(rate, float) and masks.quantise(rate)[0] == 0:
         return x
-    shape = noisy = ops.shape(x)
-    if noise_shape is not None:
-        noisy = tuple(
-            dim if noise is None else noise
-            for noise, dim in zip(noise_shape, shape, strict=True)
-        )
-    keep, keep_prob = masks.bernoulli(noisy, rate, seed, alg=alg)
-    if any(dim is None for dim in x.shape) and noise_shape is not None:
-        # Sizes that could not be checked before: raises rather than broadcast x.
-        keep = ops.broadcast_to(keep, shape)
+    shape, x = masks.resolve(noise_shape, x)
+    keep, keep_prob = masks.bernoulli(shape, rate, seed, alg=alg)
     return perturb(x, keep, keep_prob, q, epsilon=epsilon, stop_gradient=stop_gradient)
 
 
@@ -257,6 +249,7 @@ def _check_seed_tensor(seed):
 
 
 def _check_mask(mask, x):
+    """Returns the shape of `mask`, as long as that of `x`."""
     dtype = keras.backend.standardize_dtype(mask.dtype)
     if dtype != "bool":
         raise ValueError(
@@ -274,3 +267,4 @@ def _check_mask(mask, x):
             f"mask.shape={tuple(mask.shape)} for x.shape={tuple(x.shape)}. Give one "
             "entry for each dimension, of size 1 where all units share one draw."
         )
+    return shape

@@ -1,0 +1,385 @@
+"""What a layer is saved as, and what comes back, here and in a fresh process."""
+
+import inspect
+import json
+import pathlib
+import subprocess
+import sys
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+import keras_sparseout
+from keras_sparseout import (
+    Sparseout,
+    SpatialSparseout1D,
+    SpatialSparseout2D,
+    SpatialSparseout3D,
+)
+
+LAYERS = {
+    Sparseout: (24,),
+    SpatialSparseout1D: (6, 4),
+    SpatialSparseout2D: (3, 2, 4),
+    SpatialSparseout3D: (3, 2, 2, 2),
+}
+KINDS = {"constant": False, "adjustable": True}
+every_layer = pytest.mark.parametrize("layer", LAYERS, ids=lambda c: c.__name__)
+
+
+def ours(layer, **kwargs):
+    return layer(0.3, 1.5, **kwargs)
+
+
+def dropout(layer):
+    return getattr(keras.layers, layer.__name__.replace("Sparseout", "Dropout"))(0.3)
+
+
+def network(make=ours, **kwargs):
+    """A model that holds every layer, with the weights of two Dense layers."""
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(24, "tanh")])
+    for layer, shape in LAYERS.items():
+        model.add(keras.layers.Reshape(shape))
+        model.add(make(layer, **kwargs))
+    model.add(keras.layers.Flatten())
+    model.add(keras.layers.Dense(2))
+    model.compile("adam", "mse")
+    return model
+
+
+def data():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(24, 8)).astype("float32"), rng.normal(size=(24, 2))
+
+
+def fit(model, **kwargs):
+    # Several batches an epoch, in one order.
+    model.fit(*data(), batch_size=8, shuffle=False, verbose=0, **kwargs)
+
+
+def sparseouts(model):
+    return [layer for layer in model.layers if isinstance(layer, Sparseout)]
+
+
+def state(model):
+    """All that training changes: weights, seed states, the optimizer's variables."""
+    return [np.asarray(v.value) for v in (*model.variables, *model.optimizer.variables)]
+
+
+def seed_states(model):
+    return [s.seed_generator.state.numpy().tolist() for s in sparseouts(model)]
+
+
+def assert_equal(arrays, others):
+    assert len(arrays) == len(others)
+    for a, b in zip(arrays, others, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def own_arguments(layer):
+    """Names of the arguments of a layer, those that it passes on to Sparseout too."""
+    names = set(inspect.signature(layer).parameters) - {"kwargs"}
+    further = inspect.signature(Sparseout).parameters.values()
+    return names | {p.name for p in further if p.kind is p.KEYWORD_ONLY}
+
+
+@every_layer
+def test_config_holds_every_argument_and_makes_an_equal_layer(layer):
+    given = {
+        "rate": 0.3,
+        "q": 1.25,
+        "noise_shape": (None, 1),
+        "data_format": "channels_first",
+        "seed": 7,
+        "epsilon": 1e-5,
+        "stop_gradient": False,
+        "adjustable": True,
+        "jit_compile": False,
+        "name": "regularizer",
+        "trainable": False,
+        "dtype": "mixed_bfloat16",
+    }
+    names = own_arguments(layer) | {"name", "trainable", "dtype"}
+    given = {name: value for name, value in given.items() if name in names}
+    original = layer(**given)
+    config = original.get_config()
+    assert set(config) == set(given) == names
+    assert original.dtype_policy.name == given.pop("dtype")
+    assert {name: config[name] for name in given} == given
+    assert layer.from_config(config).get_config() == config
+
+    serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(original)))
+    assert serialized["registered_name"] == f"keras_sparseout>{layer.__name__}"
+    restored = keras.saving.deserialize_keras_object(serialized)
+    assert type(restored) is layer
+    assert restored.get_config() == config
+
+
+@every_layer
+def test_config_of_defaults_makes_an_equal_layer(layer):
+    config = layer(0.5).get_config()
+    assert layer.from_config(config).get_config() == config
+    assert (config["q"], config["seed"]) == (2.0, None)
+
+
+def test_numpy_scalars_as_arguments_leave_a_config_of_plain_numbers():
+    shape = (None, np.int64(1))
+    layer = Sparseout(np.float32(0.5), np.int64(2), shape, seed=np.int64(3))
+    twin = Sparseout(0.5, 2, (None, 1), 3, name=layer.name)
+    assert json.dumps(layer.get_config()) == json.dumps(twin.get_config())
+
+
+def test_clone_model_makes_layers_of_its_own_that_draw_alike():
+    model = network(seed=5)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    for old, new in zip(sparseouts(model), sparseouts(clone), strict=True):
+        assert old is not new
+        assert old.get_config() == new.get_config()
+    x, _ = data()
+    np.testing.assert_array_equal(clone(x, training=True), model(x, training=True))
+
+
+WITH_IMPORT = """
+import json, pathlib, sys
+import keras, numpy as np, tensorflow as tf
+import keras_sparseout
+
+folder = pathlib.Path(sys.argv[1])
+x = np.load(folder / "x.npy")
+out = {}
+for kind in ("constant", "adjustable"):
+    here = folder / kind
+    whole = keras.saving.load_model(here / "model.keras")
+    rebuilt = keras.models.model_from_json((here / "model.json").read_text())
+    rebuilt.load_weights(here / "model.weights.h5")
+    for name, model in {".keras": whole, ".weights.h5": rebuilt}.items():
+        out[f"{kind}{name}/predicted"] = model(x)
+        steps = [model(x, training=True) for _ in range(2)]
+        out[f"{kind}{name}/continued"] = np.stack(steps)
+np.savez(folder / "with_import.npz", **out)
+"""
+
+WITHOUT_IMPORT = """
+import pathlib, sys
+import keras, numpy as np, tensorflow as tf
+
+folder = pathlib.Path(sys.argv[1])
+x = np.load(folder / "x.npy")
+out = {}
+for kind in ("constant", "adjustable"):
+    exported = tf.saved_model.load(folder / kind / "exported")
+    out[f"{kind}/exported"] = exported.serve(x)
+    raw = tf.saved_model.load(folder / kind / "raw").signatures["serving_default"]
+    out[f"{kind}/raw"], = raw(tf.constant(x)).values()
+    layer = keras.layers.TFSMLayer(folder / kind / "exported", call_endpoint="serve")
+    out[f"{kind}/layer"] = layer(x)
+assert "keras_sparseout" not in sys.modules
+np.savez(folder / "without_import.npz", **out)
+"""
+
+
+def run_fresh(script, folder):
+    root = pathlib.Path(keras_sparseout.__file__).parent.parent
+    subprocess.run([sys.executable, "-c", script, folder], cwd=root, check=True)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder of trained models in every format, and what they give, by kind."""
+    keras.utils.set_random_seed(0)
+    folder = tmp_path_factory.mktemp("saved")
+    x, _ = data()
+    np.save(folder / "x.npy", x)
+    expected = {}
+    for kind, adjustable in KINDS.items():
+        model = network(adjustable=adjustable)
+        fit(model)
+        if adjustable:
+            for layer in sparseouts(model):
+                layer.rate, layer.q = 0.6, 1.2
+        here = folder / kind
+        here.mkdir()
+        (here / "model.json").write_text(model.to_json())
+        model.save(here / "model.keras")
+        model.save_weights(here / "model.weights.h5")
+        model.export(here / "exported", verbose=False)
+        tf.saved_model.save(model, here / "raw")
+        expected[kind, "predicted"] = model(x)
+        steps = [model(x, training=True) for _ in range(2)]
+        expected[kind, "continued"] = np.stack(steps)
+    return folder, expected
+
+
+@pytest.fixture(scope="module")
+def with_import(saved):
+    run_fresh(WITH_IMPORT, saved[0])
+    return np.load(saved[0] / "with_import.npz")
+
+
+@pytest.fixture(scope="module")
+def without_import(saved):
+    run_fresh(WITHOUT_IMPORT, saved[0])
+    return np.load(saved[0] / "without_import.npz")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("file", [".keras", ".weights.h5"])
+def test_a_fresh_process_predicts_and_trains_on_alike(saved, with_import, kind, file):
+    _, expected = saved
+    for what in ("predicted", "continued"):
+        np.testing.assert_allclose(
+            with_import[f"{kind}{file}/{what}"], expected[kind, what], rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", ["exported", "raw", "layer"])
+def test_a_saved_model_needs_no_import(saved, without_import, kind, form):
+    _, expected = saved
+    np.testing.assert_allclose(
+        without_import[f"{kind}/{form}"], expected[kind, "predicted"], rtol=1e-5
+    )
+
+
+def ops_in(graph_def):
+    nodes = [*graph_def.node]
+    for function in graph_def.library.function:
+        nodes.extend(function.node_def)
+    return {node.op for node in nodes}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", ["exported", "raw"])
+def test_a_saved_model_holds_no_random_op(saved, kind, form):
+    contents = saved_model_pb2.SavedModel()
+    contents.ParseFromString((saved[0] / kind / form / "saved_model.pb").read_bytes())
+    (meta_graph,) = contents.meta_graphs
+    ops = ops_in(meta_graph.graph_def)
+    assert "MatMul" in ops
+    assert not [op for op in ops if "Random" in op]
+
+
+def test_a_training_graph_holds_a_random_op():
+    model = network()
+    spec = tf.TensorSpec((None, 8))
+    call = tf.function(lambda x: model(x, training=True)).get_concrete_function(spec)
+    assert [op for op in ops_in(call.graph.as_graph_def()) if "Random" in op]
+
+
+class Block(keras.layers.Layer):
+    """In a file of this one ours and Dropout stand at one place, that of `drop`."""
+
+    def __init__(self, make, **kwargs):
+        super().__init__()
+        self.hidden = keras.layers.Dense(3)
+        self.drop = make(Sparseout, **kwargs)
+
+    def build(self, input_shape):
+        self.hidden.build(input_shape)
+
+    def call(self, x, training=False):
+        return self.drop(self.hidden(x), training=training)
+
+
+def block(make=ours, **kwargs):
+    return keras.Sequential([keras.Input((8,)), Block(make, **kwargs)])
+
+
+@pytest.mark.parametrize("build", [network, block])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ((dropout, {}), (ours, {})),
+        ((dropout, {}), (ours, {"adjustable": True})),
+        ((ours, {}), (dropout, {})),
+        ((ours, {"adjustable": True}), (dropout, {})),
+        ((ours, {}), (ours, {"adjustable": True})),
+        ((ours, {"adjustable": True}), (ours, {})),
+    ],
+)
+def test_weights_go_between_kinds_of_layers(tmp_path, build, source, target):
+    if build is block and target[0] is dropout:
+        pytest.skip("keras.layers.Dropout refuses any entry of its own in a file")
+    x, _ = data()
+    models = [build(make, **kwargs) for make, kwargs in (source, target)]
+    expected, before = (model(x) for model in models)
+    assert not np.allclose(before, expected)
+    models[0].save_weights(tmp_path / "source.weights.h5")
+    models[1].load_weights(tmp_path / "source.weights.h5")
+    np.testing.assert_array_equal(models[1](x), expected)
+
+
+def test_weights_without_a_seed_state_load(tmp_path):
+    path = tmp_path / "old.weights.h5"
+    old, new = network(), network()
+    old.save_weights(path)
+    with h5py.File(path, "r+") as file:
+        names = []
+        file.visit(names.append)
+        seeds = [name for name in names if name.endswith("seed_state")]
+        assert len(seeds) == len(LAYERS)
+        for name in seeds:
+            del file[name]
+    before = seed_states(new)
+    new.load_weights(path)
+    assert_equal(new.get_weights(), old.get_weights())
+    assert seed_states(new) == before
+
+
+def test_weights_bring_the_seed_state_and_assigned_rate_and_q(tmp_path):
+    path = tmp_path / "model.weights.h5"
+    old, new = network(adjustable=True), network(adjustable=True)
+    for layer in sparseouts(old):
+        layer.rate, layer.q = 0.7, 1.3
+    fit(old)
+    fit(new)
+    old.save_weights(path)
+    assert seed_states(new) != seed_states(old)
+    new.load_weights(path)
+    assert seed_states(new) == seed_states(old)
+    assert {(s.rate, s.q) for s in sparseouts(new)} == {(0.7, 1.3)}
+
+
+def test_a_run_resumed_from_a_file_is_the_uninterrupted_one(tmp_path):
+    keras.utils.set_random_seed(1)
+    whole = network(adjustable=True)
+    keras.utils.set_random_seed(1)
+    first = network(adjustable=True)
+    fit(whole, epochs=2)
+    fit(first)
+    first.save(tmp_path / "model.keras")
+    second = keras.saving.load_model(tmp_path / "model.keras")
+    fit(second, initial_epoch=1, epochs=2)
+    assert_equal(state(second), state(whole))
+
+
+class InterruptionError(Exception):
+    pass
+
+
+def test_a_run_resumed_by_backup_and_restore_is_the_uninterrupted_one(tmp_path):
+    def interrupt(batch, logs):
+        if first.optimizer.iterations > 4:
+            raise InterruptionError
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path / "backup")
+
+    interruption = keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)
+    keras.utils.set_random_seed(1)
+    whole = network()
+    fit(whole, epochs=3)
+    keras.utils.set_random_seed(1)
+    first = network()
+    with pytest.raises(InterruptionError):
+        fit(first, epochs=3, callbacks=[backup(), interruption])
+    keras.utils.set_random_seed(2)
+    second = network()
+    fit(second, epochs=3, callbacks=[backup()])
+    assert int(second.optimizer.iterations) == 9
+    assert_equal(state(second), state(whole))
