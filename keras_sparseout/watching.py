@@ -66,8 +66,16 @@ def select(model, layers=None):
         ValueError: if there is none, or one that `layers` names is not in the model.
     """
     found = find(model)
+    if isinstance(layers, (str, keras.layers.Layer)):
+        layers = [layers]
     if layers is not None:
-        return [_look_up(wanted, found) for wanted in layers]
+        named = {w.name: w for w in (_look_up(wanted, found) for wanted in layers)}
+        if not named:
+            raise ValueError(
+                "`layers` must name at least one layer. Received: layers=[]. Leave it "
+                "out for the default."
+            )
+        return list(named.values())
     watched = [w for w in found if isinstance(w.layer, Sparseout)]
     if not watched:
         watched = [w for w in found if not w.in_cell and _is_nonlinear(w.layer)]
@@ -119,7 +127,7 @@ class Probe:
         for metric in self.metrics:
             known = []
             for watched in self.watched:
-                total, count = totals[metric, watched.name]
+                total, count = totals.get((metric, watched.name), (0.0, 0))
                 figure = total / count if count else float("nan")
                 figures[f"{metric}/{watched.name}"] = figure
                 if count:

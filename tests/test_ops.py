@@ -1,3 +1,5 @@
+"""The algebra of Sparseout: against the release, NumPy, Dropout and its moments."""
+
 from itertools import product
 from pathlib import Path
 
@@ -6,44 +8,22 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
+from formula import (
+    BOTH,
+    DTYPES,
+    EPSILON,
+    FORMS,
+    QS,
+    as_float64,
+    compile_if,
+    reference,
+    signed,
+    value_and_gradient,
+)
 
 from keras_sparseout import masks, ops
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "sparseout_2019.npz")
-DTYPES = ("float16", "bfloat16", "float32", "float64")
-QS = (0.0, 0.5, 1.0, 1.3, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0)
-BOTH = (True, False)
-EPSILON = 1e-7  # Keras' default
-# A number given as it is, or in a float32 tensor.
-FORMS = (float, tf.constant)
-
-
-def value_and_gradient(x, upstream, rate, q, stop_gradient=True, **kwargs):
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = ops.sparseout(x, rate, q, stop_gradient=stop_gradient, **kwargs)
-    return y, tape.gradient(y, x, output_gradients=upstream)
-
-
-def compile_if(compiled, function):
-    if not compiled:
-        return function
-    return tf.function(function, jit_compile=True, autograph=False)
-
-
-def as_float64(tensor):
-    return tf.cast(tensor, tf.float64).numpy()
-
-
-def reference(x, keep, keep_prob, q, epsilon=EPSILON):
-    """The value x n and the multiplier n of the formula, in float64."""
-    n = 1 + (np.abs(x) + epsilon) ** ((q - 2) / 2) * (keep / keep_prob - 1)
-    return x * n, n
-
-
-def signed(rng, shape, dtype="float32"):
-    """Numbers of either sign, far enough from 0 for a finite difference."""
-    return tf.cast(rng.uniform(0.3, 2, shape) * rng.choice([-1, 1], shape), dtype)
 
 
 @pytest.mark.parametrize("case", sorted({key.split("/")[0] for key in GOLDEN}))
@@ -203,108 +183,6 @@ def test_forward_mode_agrees_with_reverse_mode(q, stop_gradient):
     np.testing.assert_allclose(accumulator.jvp(y), gradient * tangent, rtol=1e-12)
 
 
-def edge_grid(dtype):
-    """Inputs, masks and upstream gradients, each combined with each."""
-    info = ml_dtypes.finfo(dtype)
-    edges = (0.0, info.smallest_subnormal, info.smallest_normal, 1e-8, 1, info.max)
-    x = np.array([[edge, -edge] for edge in edges], dtype).reshape(-1, 1, 1)
-    keep, upstream = np.array([[True], [False]]), np.array([1, 2, 1000], dtype)
-    return tuple(map(tf.constant, np.broadcast_arrays(x, upstream, keep)))
-
-
-def assert_finite(result, case):
-    for name, tensor in zip(("value", "gradient"), result, strict=True):
-        assert np.all(np.isfinite(as_float64(tensor))), (case, name)
-
-
-@pytest.mark.parametrize("compiled", BOTH)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_edge_inputs_stay_finite(dtype, compiled):
-    low = [q for q in QS if q < 2]
-    cases = [
-        *product((0.1, 0.5, 0.9), QS, BOTH, [EPSILON]),
-        *product([0.9], low, BOTH, [1e-30]),
-    ]
-
-    # All of them in one function, since XLA takes longer over many.
-    def call(x, upstream, mask):
-        return [
-            value_and_gradient(x, upstream, *case, mask=mask, epsilon=epsilon)
-            for *case, epsilon in cases
-        ]
-
-    results = compile_if(compiled, call)(*edge_grid(dtype))
-    for result, case in zip(results, cases, strict=True):
-        assert_finite(result, case)
-
-
-@pytest.mark.parametrize("compiled", BOTH)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_edge_inputs_stay_finite_with_rate_and_q_in_tensors(dtype, compiled):
-    call = compile_if(compiled, value_and_gradient)
-    x, upstream, mask = edge_grid(dtype)
-    for rate, q, held in product((0.0, 0.1, 0.5, 0.9, 1.0), QS, BOTH):
-        result = call(x, upstream, tf.constant(rate), tf.constant(q), held, mask=mask)
-        assert_finite(result, (rate, q, held))
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_rate_next_to_1_stays_finite_on_a_given_mask(dtype):
-    x, upstream, mask = edge_grid(dtype)
-    rates = (
-        np.nextafter(1, 0),
-        tf.constant(np.nextafter(np.float32(1), np.float32(0))),
-    )
-    for case in product(rates, (0.0, 2.0, 8.0), BOTH):
-        result = value_and_gradient(x, upstream, *case, mask=mask, epsilon=1e-30)
-        assert_finite(result, case)
-
-
-@pytest.mark.parametrize("q", [0.0, 2.0, 3.0, 4.0, 8.0])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_not_representable_becomes_the_largest_finite_number(dtype, q):
-    info = ml_dtypes.finfo(dtype)
-    largest = float(info.max)
-    x = np.array([0.0, 0.01, 3.0, 0.3 * largest, 0.9 * largest, largest])
-    x = tf.cast(np.concatenate([x, -x]), dtype)
-    upstream = tf.constant(0.9 * largest, dtype, x.shape)
-    for keep in BOTH:
-        with np.errstate(over="ignore"):
-            value, n = reference(as_float64(x), keep, 0.5, q)
-            exact = np.stack([value, as_float64(upstream) * n])
-        result = value_and_gradient(x, upstream, 0.5, q, mask=[keep])
-        result = np.stack([as_float64(tensor) for tensor in result])
-        saturated = np.clip(exact, -largest, largest)
-        rtol = max(1e-5, float(info.eps))
-        np.testing.assert_allclose(result, saturated, rtol=rtol)
-        over = np.abs(exact) > largest
-        np.testing.assert_array_equal(result[over], saturated[over])
-
-
-@pytest.mark.parametrize("compiled", BOTH)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_infinite_and_nan_numbers_stay_what_they_are(dtype, compiled):
-    fine, bad = [1.0, -2.0, 0.0], [np.inf, -np.inf, np.nan]
-    # In each column one of the two is bad; the rows are kept and dropped.
-    grid = [tf.constant([row] * 2, dtype) for row in (bad + fine, fine + bad)]
-    mask = tf.constant([[True], [False]])
-    call = compile_if(compiled, value_and_gradient)
-    for rate, q, held, form in product((0.5, 1.0), (1.3, 2.0, 8.0), BOTH, FORMS):
-        result = call(*grid, form(rate), form(q), held, mask=mask)
-        value, gradient = map(as_float64, result)
-        case = f"{rate=}, {q=}, {held=}, {form=}"
-        np.testing.assert_array_equal(value[:, :3], [bad] * 2, case)
-        np.testing.assert_array_equal(gradient[:, 3:], [bad] * 2, case)
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
-def test_infinite_and_nan_inputs_stay_under_a_drawn_mask(rate):
-    bad = [np.inf, -np.inf, np.nan]
-    for form in FORMS:
-        value = ops.sparseout(tf.constant(bad), form(rate), seed=1)
-        np.testing.assert_array_equal(value, bad, form.__name__)
-
-
 @pytest.mark.parametrize("q", QS)
 def test_rate_and_q_in_tensors_agree_with_numbers(q):
     x = signed(np.random.default_rng(6), (20, 5))
@@ -398,57 +276,3 @@ def test_a_mask_larger_than_an_unknown_batch_does_not_enlarge_x(kwargs, compiled
     assert call(tf.ones((4, 3))).shape == (4, 3)
     with pytest.raises(tf.errors.InvalidArgumentError):
         call(tf.ones((1, 3)))
-
-
-X = np.ones((2, 3), "float32")
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *product(["rate"], (-0.1, 1.1, np.nan, "0.5", None, True)),
-        *product(["q"], (-1, np.nan, np.inf, "2", None)),
-        *product(["epsilon"], (0, -1, 1e-31, np.nan, np.inf, "1")),
-        *product(["noise_shape"], ((3,), (2, 2), (2.0, 3), "12")),
-        *product(["seed"], (1.5, "a", True, 2**63)),
-        ("stop_gradient", "yes"),
-    ],
-)
-def test_a_bad_value_is_named_with_what_was_received(name, value):
-    with pytest.raises(ValueError, match=f"`{name}` must .* Received: ") as caught:
-        ops.sparseout(**{"x": X, "rate": 0.5, name: value})
-    assert f"{name}={value!r}" in str(caught.value).split("Received: ")[1]
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "rule", "received"),
-    [
-        ({"q": (None, 1, 3)}, "`noise_shape`", "Pass noise_shape=(None, 1, 3)"),
-        ({"x": X.astype("int32")}, "`x`", "x.dtype=int32"),
-        ({"x": X.astype("complex64")}, "`x`", "x.dtype=complex64"),
-        ({"x": X.astype("bool")}, "`x`", "x.dtype=bool"),
-        ({"seed": tf.constant([1.5, 2.0])}, "`seed`", "float32"),
-        ({"seed": tf.constant([1, 2, 3])}, "`seed`", "(3,)"),
-        ({"noise_shape": (0, 3)}, "tuple of positive", "noise_shape=(0, 3)"),
-        ({"noise_shape": (-1, 3)}, "tuple of positive", "noise_shape=(-1, 3)"),
-        ({"noise_shape": (2, 2)}, "`noise_shape`", "of shape (2, 3)"),
-        ({"mask": np.ones((2, 3), "int32")}, "`mask`", "mask.dtype=int32"),
-        ({"mask": np.ones((2, 2), bool)}, "`mask`", "mask.shape=(2, 2)"),
-        ({"mask": np.ones((1, 2, 3), bool)}, "`mask`", "mask.shape=(1, 2, 3)"),
-        ({"mask": X > 0, "noise_shape": (1, 3)}, "`mask`", "noise_shape=(1, 3)"),
-        ({"mask": X > 0, "seed": 4}, "`mask`", "seed=4"),
-    ],
-)
-def test_bad_input_is_named_with_what_was_received(kwargs, rule, received):
-    with pytest.raises(ValueError, match="Received: ") as caught:
-        ops.sparseout(**{"x": X, "rate": 0.5, **kwargs})
-    before, after = str(caught.value).split("Received: ")
-    assert rule in before
-    assert received in after
-
-
-def test_another_backend_needs_a_given_mask(monkeypatch):
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(RuntimeError, match="Received: "):
-        ops.sparseout(X, 0.5)
-    np.testing.assert_array_equal(ops.sparseout(X, 0.5, mask=X > 0), 2 * X)

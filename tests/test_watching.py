@@ -55,11 +55,14 @@ def test_without_sparseout_layers_it_watches_nonlinear_activations():
         ("nested", {"encoder/first", "encoder/second"}),
         ("subclassed", {"block/drop"}),
         ("nested functional", {"encoder/inner/layer"}),
+        ("not built", {"first", "second"}),
     ],
 )
 def test_layers_inside_others_go_by_their_path(kind, names):
     if kind == "subclassed":
         model = Subclassed()
+    elif kind == "not built":
+        model = keras.Sequential(small_model().layers)
     elif kind == "nested":
         encoder = keras.Sequential(small_model().layers[:-1], name="encoder")
         model = keras.Sequential([keras.Input((6, 4)), encoder, keras.layers.Dense(1)])
@@ -79,11 +82,20 @@ def test_layers_inside_others_go_by_their_path(kind, names):
     assert {k.split("/", 1)[1] for k in tracker.history if "/" in k} == names
 
 
+def test_one_layer_needs_no_list():
+    for kind in (str, keras.layers.Layer):
+        model = small_model()
+        layer = "second" if kind is str else model.get_layer("second")
+        tracker = SparsityTracker(X, layers=layer, metrics="hoyer")
+        fit(model, tracker)
+        assert set(tracker.history) == {"val_hoyer", "val_hoyer/second"}
+
+
 def test_layers_can_be_named_or_given(capsys):
     model = small_model()
-    tracker = SparsityTracker(
-        X, layers=[model.get_layer("second"), "first", model.layers[0]], metrics="hoyer"
-    )
+    # One of them twice, which counts once.
+    layers = [model.get_layer("second"), "first", model.layers[0], "second"]
+    tracker = SparsityTracker(X, layers=layers, metrics="hoyer")
     fit(model, tracker)
     names = {key.split("/")[1] for key in tracker.history if "/" in key}
     assert names == {"first", "second", model.layers[0].name}
@@ -169,6 +181,8 @@ def test_layers_that_cannot_be_read_are_an_error_that_names_them():
 
 
 def test_layers_that_are_not_there_say_what_is():
+    with pytest.raises(ValueError, match=r"Received: layers=\[\]"):
+        fit(small_model(), SparsityTracker(X, layers=[]))
     with pytest.raises(ValueError, match=r"Received: 'third'.*first.*second"):
         fit(small_model(), SparsityTracker(X, layers=["third"]))
     linear = keras.Sequential(
