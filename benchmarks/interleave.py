@@ -11,8 +11,7 @@ import tensorflow as tf
 def measure(candidates, rounds=9, burn_in=2):
     """Runs functions in turns, A B C A B C ..., and returns what each took.
 
-    Machines drift by a factor of 2 within minutes, so candidates share each minute, and
-    the fastest of the rounds counts.
+    Machines drift by a factor of 2 within minutes, so candidates share each minute.
 
     Args:
         candidates: Dict of functions without arguments, by name.
@@ -20,9 +19,9 @@ def measure(candidates, rounds=9, burn_in=2):
         burn_in: Number of rounds before them, for tracing and compiling.
 
     Returns:
-        Dict of (CPU seconds of all threads, wall seconds), by name.
+        Dict of lists of (CPU seconds of all threads, wall seconds), one a round.
     """
-    best = {name: (float("inf"), float("inf")) for name in candidates}
+    rounds_of = {name: [] for name in candidates}
     progress = keras.utils.Progbar(burn_in + rounds, unit_name="round")
     for turn in range(burn_in + rounds):
         for name, function in candidates.items():
@@ -30,9 +29,17 @@ def measure(candidates, rounds=9, burn_in=2):
             function()
             spent = time.process_time() - cpu, time.perf_counter() - wall
             if turn >= burn_in:
-                best[name] = tuple(map(min, best[name], spent))
+                rounds_of[name].append(spent)
         progress.update(turn + 1)
-    return best
+    return rounds_of
+
+
+def fastest(rounds_of):
+    """Returns dict of the smallest (CPU seconds, wall seconds) of each list."""
+    return {
+        name: tuple(map(min, *rounds)) if len(rounds) > 1 else rounds[0]
+        for name, rounds in rounds_of.items()
+    }
 
 
 def print_machine():

@@ -30,6 +30,7 @@ DATA = Path(__file__).parent / "data" / EMBEDDED / "1.0.0"
 # Where the regularizers stand; their names are those of the activations before them.
 PLACES = ("block1", "block2", "hidden")
 VALIDATION = 1000
+CSVS = ["history.csv", "history_dropout.csv"]
 
 
 def build_model(input_shape, classes, regularizer):
@@ -196,11 +197,13 @@ class Output:
 
     def __init__(self, folder, names):
         self.folder = Path(folder)
+        self.names = list(names)
         self.missing = list(names)
         self.note = self.folder / "INCOMPLETE.txt"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._say()
-        for path in map(self.path, names):
+        # All that an earlier run may have left, with --compare or without.
+        for path in map(self.path, {*names, *CSVS}):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def path(self, name):
@@ -246,6 +249,8 @@ def parse_arguments():
     arguments = parser.parse_args()
     if arguments.epochs < 1:
         parser.error(f"--epochs must be at least 1. Received: {arguments.epochs}.")
+    if not 0 <= arguments.seed < 2**32:
+        parser.error(f"--seed must be from 0 to 2^32 - 1. Received: {arguments.seed}.")
     if Path(arguments.out).exists() and not Path(arguments.out).is_dir():
         parser.error(f"--out must be a folder. Received: {arguments.out}, a file.")
     try:
@@ -267,7 +272,7 @@ def main():
         regularizers[f"Dropout({args.rate:g})"] = lambda name: keras.layers.Dropout(
             args.rate, name=name
         )
-    csvs = ["history.csv", "history_dropout.csv"][: len(regularizers)]
+    csvs = CSVS[: len(regularizers)]
     output = Output(args.out, [*csvs, "model.keras", "saved_model", "sparsity.png"])
 
     histories, results = {}, {}
@@ -286,9 +291,7 @@ def main():
     draw(histories, output.path("sparsity.png"))
     output.done("sparsity.png")
     print_table(results)
-    print(
-        f"\nWritten: {', '.join(str(path) for path in sorted(output.folder.iterdir()))}"
-    )
+    print(f"\nWritten into {output.folder}: {', '.join(output.names)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Callbacks: watching the sparsity of activations while a model trains."""
 
 import difflib
+import inspect
+import numbers
+import warnings
 
 import keras
 import tensorflow as tf
@@ -26,24 +29,26 @@ class SparsityTracker(keras.callbacks.Callback):
     the means go there; `history` holds all of them.
 
     A layer's metric is taken along the last axis (the units; in a convolution the
-    channels at each position), averaged over the positions of a sample, and then over
-    the samples, all of equal weight. All-zero vectors, of which Hoyer's sparsity is
-    undefined, count in `zero_fraction` alone; a layer with no others has NaN, and is
-    left out of the mean.
+    channels at each position, also in layers with `data_format="channels_first"`),
+    averaged over the positions of a sample, and then over the samples, all of equal
+    weight. All-zero vectors, of which Hoyer's sparsity is undefined, count in
+    `zero_fraction` alone; a layer with no others, or of one unit, has NaN, and is left
+    out of the mean.
 
     It changes nothing: neither weights nor seeds nor recurrent states.
 
     Args:
         x: Probe data: a numpy array or tensor, a tuple or dict of them for a model of
-            several inputs, or a `tf.data.Dataset` of batches as for `fit`. A thousand
-            samples are plenty.
+            several inputs (so without labels), or a `tf.data.Dataset` of batches as for
+            `fit`. A thousand samples are plenty.
         layers: Which to watch: a list of layers of the model or their names (a nested
             layer's is its path, "encoder/dense"). None: the inputs of all Sparseout
             layers; in a model without any, the outputs of all layers with a nonlinear
             activation. Of a Sparseout layer it is always the input that is measured,
             of any other layer the output.
         metrics: Names ("hoyer", "zero_fraction") or functions f(x), as those of
-            `keras_sparseout.metrics`: one value for each vector along the last axis.
+            `keras_sparseout.metrics`: one value for each vector along the last axis; or
+            a dict of functions by name.
         batch_size: How many samples of arrays run at once.
         per_layer: Whether the figures of each layer go into `logs`: True, False, or
             None for up to 8 layers.
@@ -85,7 +90,7 @@ class SparsityTracker(keras.callbacks.Callback):
     ):
         super().__init__()
         self.x = _check_data(x)
-        self.layers = layers
+        self.layers = _check_layers(layers)
         self.metrics = _check_metrics(metrics)
         self.batch_size = _check_batch_size(batch_size)
         if per_layer is not None:
@@ -96,6 +101,7 @@ class SparsityTracker(keras.callbacks.Callback):
         self._probe = None
 
     def on_train_begin(self, logs=None):
+        _warn_if_late(self)
         first = next(self._batches(), None)
         if first is None:
             raise _empty("a data set without batches")
@@ -163,7 +169,7 @@ def _check_data(x):
             )
         return x
     arrays = keras.tree.flatten(x)
-    if not arrays or not all(getattr(a, "shape", ()) for a in arrays):
+    if not arrays or not all(len(getattr(a, "shape", ())) for a in arrays):
         raise ValueError(
             "`x` must be an array or tensor of samples, a tuple or dict of them, or a "
             f"tf.data.Dataset of batches. Received: x={_brief(x)}. Convert it with "
@@ -192,35 +198,86 @@ def _brief(x):
     return f"an array of shape {x.shape}" if hasattr(x, "shape") else repr(x)[:80]
 
 
+def _check_layers(layers):
+    """Returns a list of layers and names, or None."""
+    if layers is None:
+        return None
+    if isinstance(layers, (str, keras.layers.Layer)):
+        return [layers]
+    if (
+        not isinstance(layers, (list, tuple))
+        or not layers
+        or not all(isinstance(item, (str, keras.layers.Layer)) for item in layers)
+    ):
+        raise ValueError(
+            "`layers` must be a list of at least one layer or name of a layer. "
+            f"Received: layers={layers!r}. Leave it out for the default."
+        )
+    return list(layers)
+
+
 def _check_metrics(metrics):
     """Returns a dict of functions by name."""
     if isinstance(metrics, str) or callable(metrics):
-        metrics = (metrics,)
-    functions = {}
-    for metric in metrics:
-        if callable(metric):
-            functions[metric.__name__] = metric
-        elif metric in _METRICS:
-            functions[metric] = _METRICS[metric]
-        else:
-            near = difflib.get_close_matches(str(metric), _METRICS, n=1)
+        metrics = [metrics]
+    if not isinstance(metrics, (list, tuple, dict)) or not metrics:
+        raise ValueError(
+            "`metrics` must be a list of at least one name or function, or a dict of "
+            f"functions by name. Received: metrics={metrics!r}. Leave it out for "
+            f"{', '.join(_METRICS)}."
+        )
+    if isinstance(metrics, dict):
+        named = list(metrics.items())
+    else:
+        named = [(getattr(m, "__name__", m), _METRICS.get(str(m), m)) for m in metrics]
+    names = [name for name, _ in named]
+    for name, function in named:
+        if not callable(function):
+            near = difflib.get_close_matches(str(name), _METRICS, n=1)
             raise ValueError(
                 "`metrics` must be functions f(x) or among the names "
                 f"{', '.join(_METRICS)}. Received: metrics={metrics!r}."
                 + (f" Did you mean {near[0]!r}?" if near else " Give one of these.")
             )
-    if not functions:
-        raise ValueError(
-            f"`metrics` must name at least one. Received: metrics={metrics!r}. Leave "
-            f"it out for {', '.join(_METRICS)}."
-        )
-    return functions
+        if not isinstance(name, str) or names.count(name) > 1 or name == "loss":
+            raise ValueError(
+                "`metrics` must have a name each, all different and none of them "
+                f"'loss', since they name the log keys. Received: metrics={metrics!r}. "
+                "Give a dict of functions by name."
+            )
+    return dict(named)
+
+
+def _warn_if_late(tracker):
+    """Warns if callbacks that read the logs come before `tracker` in the list."""
+    readers = (
+        keras.callbacks.CSVLogger,
+        keras.callbacks.EarlyStopping,
+        keras.callbacks.ModelCheckpoint,
+        keras.callbacks.ReduceLROnPlateau,
+        keras.callbacks.TensorBoard,
+    )
+    # A callback is not told of the list it is in; the list is what calls it.
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            earlier = caller.callbacks[: caller.callbacks.index(tracker)]
+            late = [type(c).__name__ for c in earlier if isinstance(c, readers)]
+            if late:
+                warnings.warn(
+                    f"{', '.join(late)} will not see the figures of SparsityTracker, "
+                    "which comes after in `callbacks`. Put the tracker first.",
+                    stacklevel=2,
+                )
+            return
+        frame = frame.f_back
 
 
 def _check_batch_size(batch_size):
     if (
         isinstance(batch_size, bool)
-        or not isinstance(batch_size, int)
+        or not isinstance(batch_size, numbers.Integral)
         or batch_size < 1
     ):
         raise ValueError(

@@ -122,7 +122,10 @@ class Sparseout(keras.layers.Layer):
 
     @property
     def rate(self):
-        """Drop rate, a float; can be assigned if the layer is adjustable."""
+        """Drop rate, a float, to read outside of traced code.
+
+        It can be assigned if the layer is adjustable.
+        """
         return self._read_knob(self._rate)
 
     @rate.setter
@@ -131,7 +134,10 @@ class Sparseout(keras.layers.Layer):
 
     @property
     def q(self):
-        """Exponent, a float; can be assigned if the layer is adjustable."""
+        """Exponent, a float, to read outside of traced code.
+
+        It can be assigned if the layer is adjustable.
+        """
         return self._read_knob(self._q)
 
     @q.setter
@@ -184,7 +190,7 @@ class Sparseout(keras.layers.Layer):
             knobs = tuple(tf.convert_to_tensor(knob) for knob in knobs)
         if not self._compiles(inputs):
             return ops.draw_and_perturb(inputs, *knobs, seed, **settings)
-        shape = tuple(inputs.shape[1:])
+        shape = (None, *inputs.shape[1:]) if inputs.shape.rank else ()
         if self._adjustable:
             return _compiled(shape, None, None, **settings)(inputs, seed, *knobs)
         return _compiled(shape, *knobs, **settings)(inputs, seed)
@@ -393,7 +399,7 @@ class SpatialSparseout3D(_SpatialSparseout):
 # traces would be generalised to an unknown rank.
 @functools.cache
 def _compiled(shape, rate, q, *, noise_shape, epsilon, stop_gradient):
-    """The XLA-compiled call for inputs of (batch, *shape).
+    """The XLA-compiled call for inputs of `shape`, whose first size is the batch.
 
     With `rate` and `q` None it takes them as tensors.
     """

@@ -1,5 +1,7 @@
 """Measures of activation sparsity: one value for each vector along an axis."""
 
+import numbers
+
 import keras
 import numpy as np
 from keras import ops
@@ -15,8 +17,8 @@ def hoyer(x, axis=-1):
     for a vector of n elements. It rises with sparsity: 0 where all |x_i| are equal, 1
     where one alone is not 0; the scale of x does not matter. Of a Gaussian vector it is
     about 0.20 (1 - sqrt(2 / pi), for n to infinity), of a half-rectified one 0.44
-    (1 - 1 / sqrt(pi)). An all-zero vector is 0/0, and gives NaN: average with
-    `numpy.nanmean`, and count such silent vectors apart.
+    (1 - 1 / sqrt(pi)). An all-zero vector, or one of a single element, is 0/0 and gives
+    NaN: average with `numpy.nanmean`, and count such silent vectors apart.
 
     Args:
         x: Numpy array or backend tensor of real numbers.
@@ -29,7 +31,7 @@ def hoyer(x, axis=-1):
 
     Raises:
         ValueError: if `x` is not real, `axis` is not one of its axes, or the vectors
-            have fewer than 2 elements.
+            are empty.
 
     Source: Hoyer (2004), "Non-negative Matrix Factorization with Sparseness
         Constraints", JMLR 5.
@@ -40,15 +42,6 @@ def hoyer(x, axis=-1):
     array([0., 1.])
     """
     x, restore = _prepare(x, axis)
-    size = x.shape[axis]
-    if size is None:
-        size = ops.cast(ops.shape(x)[axis], x.dtype)
-    elif size < 2:
-        raise ValueError(
-            "`x` must have at least 2 elements along `axis`: Hoyer's sparsity of one "
-            f"is 0/0. Received: x.shape={tuple(x.shape)}, axis={axis}. Give the axis "
-            "of the units, or leave a layer of one unit out."
-        )
     magnitude = ops.abs(x)
     # Scaled to a largest element of 1: squares of large ones overflow, of small ones
     # vanish. Of an all-zero vector this is the 0/0 that makes it NaN.
@@ -56,7 +49,7 @@ def hoyer(x, axis=-1):
     norm_ratio = ops.sum(magnitude, axis=axis) / ops.sqrt(
         ops.sum(ops.square(magnitude), axis=axis)
     )
-    root = ops.sqrt(ops.cast(size, x.dtype))
+    root = ops.sqrt(ops.cast(ops.shape(x)[axis], x.dtype))
     return restore((root - norm_ratio) / (root - 1))
 
 
@@ -98,11 +91,6 @@ def zero_fraction(x, axis=-1, *, threshold=0.0):
             f"0. Received: threshold={threshold!r}. Leave it out for exact zeros."
         )
     x, restore = _prepare(x, axis)
-    if x.shape[axis] == 0:
-        raise ValueError(
-            "`x` must have at least 1 element along `axis`. Received: "
-            f"x.shape={tuple(x.shape)}, axis={axis}. Give the axis of the units."
-        )
     small = ops.cast(ops.abs(x) <= threshold, x.dtype)
     return restore(ops.mean(ops.where(ops.isnan(x), x, small), axis=axis))
 
@@ -118,10 +106,19 @@ def _prepare(x, axis):
             f"`x` must hold real numbers. Received: x.dtype={dtype}. Convert it first."
         )
     rank = len(x.shape)
-    if isinstance(axis, bool) or axis not in range(-rank, rank):
+    if (
+        isinstance(axis, bool)
+        or not isinstance(axis, numbers.Integral)
+        or not -rank <= axis < rank
+    ):
         raise ValueError(
             "`axis` must be an int that names an axis of `x`. Received: "
             f"axis={axis!r} for x.shape={tuple(x.shape)}. Give -1 for the last one."
+        )
+    if x.shape[axis] == 0:
+        raise ValueError(
+            "`x` must have at least 1 element along `axis`. Received: "
+            f"x.shape={tuple(x.shape)}, axis={axis}. Give the axis of the units."
         )
     wide = "float64" if dtype == "float64" else "float32"
     return ops.cast(ops.convert_to_tensor(x), wide), restore

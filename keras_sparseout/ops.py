@@ -89,10 +89,8 @@ def sparseout(
     """
     x = ops.convert_to_tensor(x)
     validation.check_floating(x.dtype)
-    if not ops.is_tensor(rate):
-        rate = validation.check_rate(rate)
-    if not ops.is_tensor(q):
-        q = validation.check_q(q)
+    rate = _check_number("rate", rate, validation.check_rate)
+    q = _check_number("q", q, validation.check_q)
     epsilon = validation.check_epsilon(epsilon)
     validation.check_bool("stop_gradient", stop_gradient)
     if mask is None:
@@ -236,6 +234,17 @@ def _largest(dtype):
 
 def _cast_unless_float(value, dtype):
     return value if isinstance(value, float) else ops.cast(value, dtype)
+
+
+def _check_number(name, value, check):
+    if not ops.is_tensor(value):
+        return check(value)
+    if tuple(value.shape) != ():
+        raise ValueError(
+            f"`{name}`, where it is a tensor, must be a scalar. Received: {name} of "
+            f"shape {tuple(value.shape)}. Give one number for all elements."
+        )
+    return value
 
 
 def _check_seed_tensor(seed):

@@ -66,15 +66,8 @@ def select(model, layers=None):
         ValueError: if there is none, or one that `layers` names is not in the model.
     """
     found = find(model)
-    if isinstance(layers, (str, keras.layers.Layer)):
-        layers = [layers]
     if layers is not None:
         named = {w.name: w for w in (_look_up(wanted, found) for wanted in layers)}
-        if not named:
-            raise ValueError(
-                "`layers` must name at least one layer. Received: layers=[]. Leave it "
-                "out for the default."
-            )
         return list(named.values())
     watched = [w for w in found if isinstance(w.layer, Sparseout)]
     if not watched:
@@ -115,8 +108,8 @@ class Probe:
         The key of a layer's figure is "<metric>/<layer>", of the mean over the layers
         "<metric>". The figure of a sample is the mean over its positions, that of the
         data the mean over the samples. Positions where a metric is undefined because
-        all activations are 0 do not count; a layer without others has NaN, and does
-        not count in the mean.
+        all activations are 0, or there is one unit, do not count; a layer without
+        others has NaN, and does not count in the mean.
         """
         totals = {}
         for batch in batches:
@@ -146,6 +139,9 @@ class Probe:
                 inner.add(watched.name)
                 return
             calls[watched.name] = calls.get(watched.name, 0) + 1
+            data_format = getattr(watched.layer, "data_format", None)
+            if data_format == "channels_first" and len(x.shape) > 2:
+                x = ops.moveaxis(x, 1, -1)
             for metric, function in self.metrics.items():
                 new = _sum_and_count(x, function, watched.name)
                 old = sums.get((metric, watched.name))
@@ -162,8 +158,8 @@ class Probe:
             raise ValueError(
                 "`layers` must be layers that the model calls at inference, and not "
                 "inside an RNN cell, a loop or a tf.function of its own, from where "
-                f"activations can't be read. Received: {', '.join(missed)}. Name the "
-                f"others with layers=[...], all in all: "
+                f"activations can't be read. Received: layers={missed}. Name "
+                "others with layers=[...], all in all: "
                 f"{', '.join(w.name for w in find(self.model))}."
             )
         self.calls = calls
@@ -204,7 +200,8 @@ def _sum_and_count(x, metric, name):
             f"dimension. Received: {name} with shape {tuple(x.shape)}. Leave it out."
         )
     values = metric(x)
-    silent = ops.logical_and(ops.all(x == 0, axis=-1), ops.isnan(values))
+    undefined = True if x.shape[-1] == 1 else ops.all(x == 0, axis=-1)
+    silent = ops.logical_and(undefined, ops.isnan(values))
     positions = tuple(range(1, len(values.shape)))
     counted = ops.sum(ops.cast(~silent, values.dtype), axis=positions)
     total = ops.sum(ops.where(silent, 0.0, values), axis=positions)
@@ -246,5 +243,5 @@ def _look_up(wanted, found):
     name = getattr(wanted, "name", wanted)
     raise ValueError(
         "`layers` must be layers of the model or their names. Received: "
-        f"{name!r}. The model has: {', '.join(w.name for w in found)}."
+        f"layers={name!r}. The model has: {', '.join(w.name for w in found)}."
     )

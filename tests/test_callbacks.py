@@ -1,6 +1,7 @@
 """SparsityTracker: what it measures, where it puts it, and that it changes nothing."""
 
 import csv
+import functools
 import math
 
 import keras
@@ -9,8 +10,12 @@ import pytest
 import tensorflow as tf
 from tracked import X, Y, fit, small_model
 
-import keras_sparseout
-from keras_sparseout import Sparseout, SparsityTracker, metrics
+from keras_sparseout import (
+    Sparseout,
+    SparsityTracker,
+    SpatialSparseout2D,
+    metrics,
+)
 
 
 def activations(model, layer, x):
@@ -118,6 +123,16 @@ def test_metrics_may_be_functions():
     assert tracker.history["val_largest"][-1] == pytest.approx(
         a.max(-1).mean(), rel=1e-5
     )
+
+
+def test_a_dict_gives_a_metric_another_name_and_arguments():
+    nearly = functools.partial(metrics.zero_fraction, threshold=0.1)
+    tracker = SparsityTracker(X, metrics={"nearly": nearly}, layers="first")
+    model = small_model()
+    fit(model, tracker)
+    a = activations(model, model.get_layer("first"), X)
+    expected = (a <= 0.1).mean()
+    assert tracker.history["val_nearly"][-1] == pytest.approx(expected, rel=1e-5)
 
 
 def test_csv_early_stopping_checkpoint_and_tensorboard_see_the_keys(tmp_path):
@@ -242,6 +257,13 @@ def test_it_works_in_mixed_precision():
         ({"x": X, "metrics": ("hoyr",)}, ["`metrics`", "Did you mean 'hoyer'?"]),
         ({"x": X, "metrics": ("gibberish",)}, ["`metrics`", "Received: metrics=("]),
         ({"x": X, "metrics": ()}, ["`metrics`", "Received: metrics=()"]),
+        ({"x": X, "metrics": None}, ["`metrics`", "Received: metrics=None"]),
+        ({"x": X, "metrics": [["hoyer"]]}, ["`metrics`", "Received: metrics=[["]),
+        ({"x": X, "metrics": [abs, abs]}, ["`metrics`", "all different", "dict"]),
+        ({"x": X, "metrics": {"loss": abs}}, ["`metrics`", "'loss'"]),
+        ({"x": X, "layers": 3}, ["`layers`", "Received: layers=3"]),
+        ({"x": X, "layers": []}, ["`layers`", "Received: layers=[]"]),
+        ({"x": tf.constant(1.0)}, ["`x`", "Received: x="]),
         ({"x": X, "batch_size": 0}, ["`batch_size`", "Received: batch_size=0"]),
         ({"x": X, "per_layer": 1}, ["`per_layer`", "Received: per_layer=1"]),
     ],
@@ -261,5 +283,33 @@ def test_bad_datasets_say_what_to_do():
         fit(small_model(), SparsityTracker(dataset.take(0)))
 
 
-def test_it_is_public():
-    assert keras_sparseout.SparsityTracker is SparsityTracker
+def test_it_warns_of_callbacks_that_come_too_early(tmp_path):
+    log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+    stopping = keras.callbacks.EarlyStopping("loss")
+    with pytest.warns(UserWarning, match="CSVLogger, EarlyStopping will not see"):
+        fit(small_model(), log, stopping, SparsityTracker(X))
+
+
+def test_a_layer_of_one_unit_has_no_hoyer_and_its_zeros():
+    model = keras.Sequential(
+        [
+            keras.layers.Flatten(),
+            keras.layers.Dense(8, "relu", name="hidden"),
+            keras.layers.Dense(1, "sigmoid", name="head"),
+        ]
+    )
+    history = fit(model, SparsityTracker(X)).history
+    assert math.isnan(history["val_hoyer/head"][0])
+    assert history["val_hoyer"] == history["val_hoyer/hidden"]
+    assert history["val_zero_fraction/head"] == [0.0, 0.0]
+
+
+def test_channels_first_layers_are_measured_over_their_channels():
+    x = np.zeros((6, 3, 4, 4), "float32")
+    x[:, 1] = 1
+    layer = SpatialSparseout2D(0.5, data_format="channels_first", name="layer")
+    model = keras.Sequential([layer, keras.layers.Flatten(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    tracker = SparsityTracker(x)
+    model.fit(x, np.ones((6, 1)), verbose=0, callbacks=[tracker])
+    assert tracker.history["val_hoyer"] == [pytest.approx(1.0)]

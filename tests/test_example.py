@@ -103,8 +103,11 @@ def test_the_table_is_measured_on_the_test_images(example, small_data):
 
 def test_a_broken_run_says_what_is_missing(example, small_data, monkeypatch, tmp_path):
     out = tmp_path / "out"
+    out.mkdir()
+    (out / "history_dropout.csv").write_text("of an earlier run with --compare")
     run(example, monkeypatch, "--epochs", 1, "--out", out)
     assert not (out / "INCOMPLETE.txt").exists()
+    assert not (out / "history_dropout.csv").exists()
 
     def broken(*_):
         raise KeyboardInterrupt
@@ -152,6 +155,7 @@ def test_data_that_cannot_be_had_say_what_to_do(example, name):
         (["--rate", "1.5"], "Received: rate=1.5"),
         (["--epochs", "0"], "--epochs must be at least 1. Received: 0"),
         (["--out", __file__], "--out must be a folder. Received: "),
+        (["--seed", "-1"], "--seed must be from 0 to 2^32 - 1. Received: -1"),
         (["--seed", "x"], "argument --seed: invalid int value: 'x'"),
     ],
 )

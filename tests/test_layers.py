@@ -393,3 +393,9 @@ def test_a_noise_shape_that_does_not_fit_raises_as_the_model_is_built(noise_shap
     received = re.escape(f"Received: noise_shape={noise_shape} for an input of shape ")
     with pytest.raises(ValueError, match="`noise_shape` must have .*" + received):
         keras.Sequential([keras.Input((5, 16)), Sparseout(0.5, 1.5, noise_shape)])
+
+
+def test_scalars_and_vectors_do_not_share_a_compiled_call():
+    layer = Sparseout(0.5, q=1.25)
+    for shape in ((), (3,), (2, 3)):
+        assert layer(tf.ones(shape), training=True).shape == shape

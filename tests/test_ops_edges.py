@@ -176,3 +176,11 @@ def test_another_backend_needs_a_given_mask(monkeypatch):
     with pytest.raises(RuntimeError, match="Received: "):
         ops.sparseout(X, 0.5)
     np.testing.assert_array_equal(ops.sparseout(X, 0.5, mask=X > 0), 2 * X)
+
+
+@pytest.mark.parametrize("name", ["rate", "q"])
+def test_tensors_of_rate_and_q_are_scalars(name):
+    arguments = {"rate": 0.5, "q": 2.0, name: tf.constant([0.5, 0.5])}
+    with pytest.raises(ValueError, match=f"`{name}`, where it is a tensor") as error:
+        ops.sparseout(X, **arguments)
+    assert f"Received: {name} of shape (2,)" in str(error.value)
