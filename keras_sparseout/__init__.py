@@ -2,8 +2,8 @@
 
 from keras_sparseout import metrics, ops
 from keras_sparseout.callbacks import SparsityTracker
-from keras_sparseout.layers import (
-    Sparseout,
+from keras_sparseout.layers import Sparseout
+from keras_sparseout.spatial import (
     SpatialSparseout1D,
     SpatialSparseout2D,
     SpatialSparseout3D,
