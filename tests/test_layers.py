@@ -396,6 +396,5 @@ def test_a_noise_shape_that_does_not_fit_raises_as_the_model_is_built(noise_shap
 
 
 def test_scalars_and_vectors_do_not_share_a_compiled_call():
-    layer = Sparseout(0.5, q=1.25)
     for shape in ((), (3,), (2, 3)):
-        assert layer(tf.ones(shape), training=True).shape == shape
+        assert Sparseout(0.5, q=1.25)(tf.ones(shape), training=True).shape == shape
