@@ -262,6 +262,8 @@ def _warn_if_late(tracker):
     while frame is not None:
         caller = frame.f_locals.get("self")
         if isinstance(caller, keras.callbacks.CallbackList):
+            if tracker not in caller.callbacks:  # Another callback passes calls on.
+                return
             earlier = caller.callbacks[: caller.callbacks.index(tracker)]
             late = [type(c).__name__ for c in earlier if isinstance(c, readers)]
             if late:

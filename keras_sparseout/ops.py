@@ -187,7 +187,7 @@ def _multiplier(x, keep, keep_prob, exponent, epsilon, slope):
     fixed = isinstance(keep_prob, float) and isinstance(exponent, float)
     limit = _largest(x.dtype)
     if isinstance(keep_prob, float):
-        scale = min(1 / keep_prob, limit) if keep_prob else 0.0
+        scale = 1 / keep_prob if keep_prob else 0.0
     else:
         # At rate 1 nothing is kept, and 0 * inf would be NaN.
         scale = ops.where(keep_prob > 0, 1 / keep_prob, 0.0)

@@ -290,6 +290,20 @@ def test_it_warns_of_callbacks_that_come_too_early(tmp_path):
         fit(small_model(), log, stopping, SparsityTracker(X))
 
 
+def test_it_works_behind_a_callback_that_passes_calls_on():
+    tracker = SparsityTracker(X)
+
+    class Forwarding(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            tracker.set_model(self.model)
+            tracker.on_train_begin(logs)
+
+        def on_epoch_end(self, epoch, logs=None):
+            tracker.on_epoch_end(epoch, logs)
+
+    assert "val_hoyer" in fit(small_model(), Forwarding()).history
+
+
 def test_a_layer_of_one_unit_has_no_hoyer_and_its_zeros():
     model = keras.Sequential(
         [

@@ -303,13 +303,16 @@ def block(make=ours, **kwargs):
     ],
 )
 def test_weights_go_between_kinds_of_layers(tmp_path, build, source, target):
-    if build is block and target[0] is dropout:
-        pytest.skip("keras.layers.Dropout refuses any entry of its own in a file")
     x, _ = data()
     models = [build(make, **kwargs) for make, kwargs in (source, target)]
     expected, before = (model(x) for model in models)
     assert not np.allclose(before, expected)
     models[0].save_weights(tmp_path / "source.weights.h5")
+    if build is block and target[0] is dropout:
+        # At its own path in a file Dropout refuses any entry.
+        with pytest.raises(ValueError, match="expected 0 variables"):
+            models[1].load_weights(tmp_path / "source.weights.h5")
+        return
     models[1].load_weights(tmp_path / "source.weights.h5")
     np.testing.assert_array_equal(models[1](x), expected)
 
