@@ -11,10 +11,10 @@ import tensorflow as tf
 
 import keras_sparseout
 
-# Two replicas on one machine; has to come before TensorFlow starts its devices.
+# Up to four replicas on one machine; has to come before TensorFlow starts its devices.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * 2,
+    [tf.config.LogicalDeviceConfiguration()] * 4,
 )
 
 

@@ -1,18 +1,17 @@
 """The Sparseout layer: a drop-in for keras.layers.Dropout."""
 
-import difflib
 import functools
-import inspect
 import platform
 
 import keras
 import tensorflow as tf
 
 from keras_sparseout import masks, ops, validation
+from keras_sparseout.adjustable import Adjustable, knob, value_of
 
 
 @keras.saving.register_keras_serializable("keras_sparseout")
-class Sparseout(keras.layers.Layer):
+class Sparseout(Adjustable):
     """Dropout with an exponent q that sets how sparse the activations become.
 
     In training, for an input x and a drop rate p,
@@ -101,75 +100,23 @@ class Sparseout(keras.layers.Layer):
         validation.check_bool("stop_gradient", stop_gradient)
         validation.check_bool("adjustable", adjustable)
         _check_jit_compile(jit_compile)
-        check_keywords(type(self).__name__, kwargs)
-        super().__init__(**kwargs)
+        validation.check_keywords(type(self).__name__, kwargs, Sparseout)
+        super().__init__({"rate": rate, "q": q}, adjustable, **kwargs)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True
         self._noise_shape = noise_shape
         self._epsilon = epsilon
         self._stop_gradient = stop_gradient
-        self._adjustable = adjustable
         self._jit_compile = jit_compile
-        self._rate = self._add_knob("rate", rate) if adjustable else rate
-        self._q = self._add_knob("q", q) if adjustable else q
 
     noise_shape = property(lambda self: self._noise_shape)
     epsilon = property(lambda self: self._epsilon)
     stop_gradient = property(lambda self: self._stop_gradient)
-    adjustable = property(lambda self: self._adjustable)
     jit_compile = property(lambda self: self._jit_compile)
 
-    @property
-    def rate(self):
-        """Drop rate, a float, to read outside of traced code.
-
-        It can be assigned if the layer is adjustable.
-        """
-        return self._read_knob(self._rate)
-
-    @rate.setter
-    def rate(self, value):
-        self._assign_knob("rate", self._rate, validation.check_rate(value))
-
-    @property
-    def q(self):
-        """Exponent, a float, to read outside of traced code.
-
-        It can be assigned if the layer is adjustable.
-        """
-        return self._read_knob(self._q)
-
-    @q.setter
-    def q(self, value):
-        self._assign_knob("q", self._q, validation.check_q(value))
-
-    def _add_knob(self, name, value):
-        # float32 whatever the policy: in float16 a rate of .3 is another threshold.
-        return self.add_weight(
-            shape=(),
-            initializer=keras.initializers.Constant(value),
-            dtype="float32",
-            trainable=False,
-            autocast=False,
-            name=name,
-        )
-
-    def _read_knob(self, knob):
-        if not self._adjustable:
-            return knob
-        # The shortest decimal, so that what was assigned as .3 reads as .3.
-        return float(str(_value(knob)))
-
-    def _assign_knob(self, name, knob, value):
-        if not self._adjustable:
-            raise AttributeError(
-                f"`{name}` of layer {self.name!r} is a constant of the compiled graph "
-                f"and can't be assigned. Received: {name}={value!r}. Make the layer "
-                f"with {type(self).__name__}(..., adjustable=True) to change it while "
-                "training."
-            )
-        knob.assign(value)
+    rate = knob("rate", validation.check_rate, "Drop rate")
+    q = knob("q", validation.check_q, "Exponent")
 
     def build(self, input_shape):
         self._check_shape(input_shape)
@@ -187,7 +134,7 @@ class Sparseout(keras.layers.Layer):
             "stop_gradient": self._stop_gradient,
         }
         if self._adjustable:
-            knobs = tuple(tf.convert_to_tensor(knob) for knob in knobs)
+            knobs = tuple(tf.convert_to_tensor(variable) for variable in knobs)
         if not self._compiles(inputs):
             return ops.draw_and_perturb(inputs, *knobs, seed, **settings)
         shape = (None, *inputs.shape[1:]) if inputs.shape.rank else ()
@@ -212,31 +159,22 @@ class Sparseout(keras.layers.Layer):
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def save_own_variables(self, store):
+        super().save_own_variables(store)
         # Keras leaves the states of seed generators out of its files.
-        store["seed_state"] = _value(self.seed_generator.state)
-        if self._adjustable:
-            store["rate"] = _value(self._rate)
-            store["q"] = _value(self._q)
+        store["seed_state"] = value_of(self.seed_generator.state)
 
     def load_own_variables(self, store):
-        # What is absent stays as constructed: a file may come from a model with
-        # keras.layers.Dropout here, or with constant rate and q.
+        super().load_own_variables(store)
         if "seed_state" in store:
             self.seed_generator.state.assign(store["seed_state"])
-        if self._adjustable and "rate" in store:
-            self._rate.assign(store["rate"])
-            self._q.assign(store["q"])
 
     def get_config(self):
         return {
             **super().get_config(),
-            "rate": self.rate,
-            "q": self.q,
             "noise_shape": self._noise_shape,
             "seed": self.seed,
             "epsilon": self._epsilon,
             "stop_gradient": self._stop_gradient,
-            "adjustable": self._adjustable,
             "jit_compile": self._jit_compile,
         }
 
@@ -272,28 +210,6 @@ def _on_apple_gpu():
     return platform.system() == "Darwin" and bool(
         tf.config.list_physical_devices("GPU")
     )
-
-
-def _value(variable):
-    # keras.ops.convert_to_numpy of a variable warns with numpy 2.
-    return tf.convert_to_tensor(variable).numpy()
-
-
-def check_keywords(name, kwargs, without=None):
-    """Raises unless `kwargs` are arguments of `Sparseout` other than `without`."""
-    known = {
-        *inspect.signature(Sparseout.__init__).parameters,
-        *inspect.signature(keras.layers.Layer.__init__).parameters,
-        "input_shape",
-    } - {"self", "kwargs", without}
-    for keyword, value in kwargs.items():
-        if keyword not in known:
-            near = difflib.get_close_matches(keyword, known, n=1)
-            remedy = f"Did you mean `{near[0]}`?" if near else "Leave it out."
-            raise ValueError(
-                f"`{keyword}` is no argument of {name}. Received: "
-                f"{keyword}={value!r}. {remedy}"
-            )
 
 
 def _check_jit_compile(jit_compile):

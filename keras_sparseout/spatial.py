@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_sparseout.layers import Sparseout, check_keywords
+from keras_sparseout import validation
+from keras_sparseout.layers import Sparseout
 
 
 class _SpatialSparseout(Sparseout):
@@ -75,7 +76,7 @@ class SpatialSparseout1D(_SpatialSparseout):
     _axes = ("samples", "timesteps", "channels")
 
     def __init__(self, rate, q=2.0, seed=None, **kwargs):
-        check_keywords(type(self).__name__, kwargs, without="data_format")
+        validation.check_keywords(type(self).__name__, kwargs, Sparseout)
         super().__init__(rate, q, "channels_last", seed, **kwargs)
 
     def get_config(self):

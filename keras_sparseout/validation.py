@@ -1,5 +1,7 @@
 """Checks of arguments, so that one rule gives one message everywhere."""
 
+import difflib
+import inspect
 import math
 import numbers
 
@@ -32,6 +34,16 @@ def check_q(q):
             "Dropout, less for sparser activations, more for denser ones."
         )
     return float(q)
+
+
+def check_weight(weight):
+    """Returns `weight` as a float; raises unless it is a finite number >= 0."""
+    if not is_real(weight) or not math.isfinite(weight) or weight < 0:
+        raise ValueError(
+            "`weight` must be a finite number >= 0, what the penalty is multiplied by. "
+            f"Received: weight={weight!r}. Give for example weight=1e-3."
+        )
+    return float(weight)
 
 
 def check_epsilon(epsilon):
@@ -111,6 +123,25 @@ def check_floating(x_dtype, name="x"):
     return dtype
 
 
+def check_threshold(threshold):
+    """Returns `threshold` as a float; raises unless it is a number >= 0."""
+    if not is_real(threshold) or not threshold >= 0:
+        raise ValueError(
+            "`threshold` must be a number >= 0, what |x| may be at most to count as "
+            f"0. Received: threshold={threshold!r}. Leave it out for exact zeros."
+        )
+    return float(threshold)
+
+
+def check_powers(p, q):
+    """Raises unless `p` and `q` are finite numbers, 0 < p < q."""
+    if not is_real(p) or not is_real(q) or not 0 < p < q < math.inf:
+        raise ValueError(
+            "`p` and `q` must be finite numbers with 0 < p < q. Received: "
+            f"p={p!r}, q={q!r}. Leave them out for p=1 and q=2."
+        )
+
+
 def check_bool(name, value):
     """Returns `value`; raises unless it is True or False."""
     if not isinstance(value, bool):
@@ -119,6 +150,29 @@ def check_bool(name, value):
             f"Give {name}=True or {name}=False."
         )
     return value
+
+
+def check_keywords(name, kwargs, layer):
+    """Raises unless `kwargs` are arguments of the layer class `layer`, or of any layer.
+
+    Args:
+        name: Name of the class that was called.
+        kwargs: Its keyword arguments, a dict.
+        layer: The class whose `__init__` takes them.
+    """
+    known = {
+        *inspect.signature(layer.__init__).parameters,
+        *inspect.signature(keras.layers.Layer.__init__).parameters,
+        "input_shape",
+    } - {"self", "kwargs"}
+    for keyword, value in kwargs.items():
+        if keyword not in known:
+            near = difflib.get_close_matches(keyword, known, n=1)
+            remedy = f"Did you mean `{near[0]}`?" if near else "Leave it out."
+            raise ValueError(
+                f"`{keyword}` is no argument of {name}. Received: "
+                f"{keyword}={value!r}. {remedy}"
+            )
 
 
 def is_real(value):

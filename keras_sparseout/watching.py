@@ -1,7 +1,9 @@
-"""Finding layers in a model, and measuring their activations on given data."""
+"""Finding layers in a model, and reading their activations while it is traced."""
 
 import contextlib
 import dataclasses
+import difflib
+import re
 
 import keras
 import tensorflow as tf
@@ -54,20 +56,25 @@ def find(model):
     return found
 
 
-def select(model, layers=None):
+def select(model, layers=None, where=None):
     """Returns the layers of `model` to watch.
 
     Args:
         model: A built Keras model.
-        layers: List of layers of the model or of their paths ("encoder/dense"). None:
-            all Sparseout layers, or if there is none, all with a nonlinear activation.
+        layers: List of layers of the model, paths ("encoder/dense"), regular
+            expressions that match a whole path ("block.*", or compiled, to match a
+            part of it), or types (keras.layers.Conv2D). None: all Sparseout layers, or
+            if there is none, all with a nonlinear activation.
+        where: The side to measure, "input" or "output"; None for that of `find`.
 
     Raises:
         ValueError: if there is none, or one that `layers` names is not in the model.
     """
     found = find(model)
+    if where is not None:
+        found = [dataclasses.replace(w, side=where) for w in found]
     if layers is not None:
-        named = {w.name: w for w in (_look_up(wanted, found) for wanted in layers)}
+        named = {w.name: w for wanted in layers for w in _look_up(wanted, found)}
         return list(named.values())
     watched = [w for w in found if isinstance(w.layer, Sparseout)]
     if not watched:
@@ -82,136 +89,109 @@ def select(model, layers=None):
     return watched
 
 
-class Probe:
-    """Measures the activations of watched layers, without training.
+def units(watched):
+    """The number of units or channels of a built layer's activations, None if unknown.
 
-    The hooks are in place only while one compiled function is traced, that returns
-    the figures and not the activations: at run time they cost nothing.
+    From the shape that it was built with, since layers of subclassed models have no
+    `input` and no `output`.
+    """
+    config = watched.layer.get_build_config() or {}
+    shapes = config.get("input_shape") or list(config.get("shapes_dict", {}).values())
+    if shapes and watched.side == "output":
+        try:
+            shapes = watched.layer.compute_output_shape(shapes)
+        except (NotImplementedError, TypeError, ValueError):  # Keras can't tell.
+            return None
+    while shapes and isinstance(shapes[0], (list, tuple)):
+        shapes = shapes[0]
+    if not shapes or len(shapes) < 2:
+        return None
+    return shapes[1 if _channels_first(watched, len(shapes)) else -1]
 
-    Args:
-        model: A built Keras model.
-        watched: The layers, from `select`.
-        metrics: Dict of functions f(x), one value for each vector along the last axis,
-            by name.
+
+class Hooks:
+    """Makes layers report their activations for as long as a context is entered.
+
+    `record(watched, x, mask)` gets the activations with the units last, and their mask
+    of timesteps or None. The context may be entered anew before it is left, as when the
+    replicas of a MirroredStrategy are traced in threads that take turns: only the first
+    entry sets the hooks, only the last exit removes them.
     """
 
-    def __init__(self, model, watched, metrics):
-        self.model = model
+    def __init__(self, watched, record):
         self.watched = watched
-        self.metrics = metrics
-        self.calls = {}
-        self._step = tf.function(self._trace, autograph=False, reduce_retracing=True)
+        self.record = record
+        self._depth = 0
+        self._replaced = []
 
-    def measure(self, batches):
-        """Returns the figures over `batches` of model inputs, by key.
+    def __enter__(self):
+        self._depth += 1
+        if self._depth == 1:
+            for w in self.watched:
+                self._replaced.append((w.layer, vars(w.layer).get("call")))
+                # Past Layer.__setattr__, which would track it.
+                vars(w.layer)["call"] = self._reporting(w, w.layer.call)
 
-        The key of a layer's figure is "<metric>/<layer>", of the mean over the layers
-        "<metric>". The figure of a sample is the mean over its positions, that of the
-        data the mean over the samples. Positions where a metric is undefined because
-        all activations are 0, or there is one unit, do not count; a layer without
-        others has NaN, and does not count in the mean.
-        """
-        totals = {}
-        for batch in batches:
-            for key, sums in self._step(batch).items():
-                total, count = totals.get(key, (0.0, 0))
-                totals[key] = (total + float(sums[0]), count + int(sums[1]))
-        figures = {}
-        for metric in self.metrics:
-            known = []
-            for watched in self.watched:
-                total, count = totals.get((metric, watched.name), (0.0, 0))
-                figure = total / count if count else float("nan")
-                figures[f"{metric}/{watched.name}"] = figure
-                if count:
-                    known.append(figure)
-            figures[metric] = sum(known) / len(known) if known else float("nan")
-        return figures
+    def __exit__(self, *error):
+        self._depth -= 1
+        while self._depth == 0 and self._replaced:
+            layer, call = self._replaced.pop()
+            del vars(layer)["call"]
+            if call is not None:
+                vars(layer)["call"] = call
 
-    def _trace(self, batch):
-        graph = _graph_of(batch)
-        sums, calls, inner = {}, {}, set()
-
-        def record(watched, x):
-            # A tensor of another graph, that of a loop body, can't be brought here. An
-            # RNN calls its cell once outside the loop too: one step is no figure.
-            if _graph_of(x) is not graph:
-                inner.add(watched.name)
-                return
-            calls[watched.name] = calls.get(watched.name, 0) + 1
-            data_format = getattr(watched.layer, "data_format", None)
-            if data_format == "channels_first" and len(x.shape) > 2:
-                x = ops.moveaxis(x, 1, -1)
-            for metric, function in self.metrics.items():
-                new = _sum_and_count(x, function, watched.name)
-                old = sums.get((metric, watched.name))
-                sums[metric, watched.name] = new if old is None else old + new
-
-        # In the scope assignments to variables go nowhere: recurrent states and the
-        # seeds of layers that draw even at inference stay what they are.
-        with keras.StatelessScope(), _hooks(self.watched, record):
-            self.model(batch, training=False)
-        missed = [
-            w.name for w in self.watched if w.name in inner or w.name not in calls
-        ]
-        if missed:
-            raise ValueError(
-                "`layers` must be layers that the model calls at inference, and not "
-                "inside an RNN cell, a loop or a tf.function of its own, from where "
-                f"activations can't be read. Received: layers={missed}. Name "
-                "others with layers=[...], all in all: "
-                f"{', '.join(w.name for w in find(self.model))}."
-            )
-        self.calls = calls
-        return sums
-
-
-@contextlib.contextmanager
-def _hooks(watched, record):
-    """Makes each layer report its activations, until the context is left."""
-
-    def hook(w, call):
+    def _reporting(self, w, call):
         def reporting(*args, **kwargs):
             outputs = call(*args, **kwargs)
-            inputs = args[0] if args else kwargs
-            seen = inputs if w.side == "input" else outputs
-            record(w, keras.tree.flatten(seen)[0])
+            inputs = args[0] if args else next(iter(kwargs.values()))
+            mask = kwargs.get("mask")
+            if mask is None:
+                mask = keras.tree.map_structure(_mask_of, inputs)
+            seen = inputs
+            if w.side == "output":
+                seen = outputs
+                supported = w.layer.supports_masking
+                mask = w.layer.compute_mask(inputs, mask) if supported else None
+            x, mask = _first(seen), _first(mask)
+            if mask is not None and len(mask.shape) >= len(x.shape):
+                mask = None
+            if _channels_first(w, len(x.shape)):
+                x = ops.moveaxis(x, 1, -1)
+            self.record(w, x, mask)
             return outputs
 
         return reporting
 
-    hooked = []
-    try:
-        for w in watched:
-            # Past Layer.__setattr__, which would track it.
-            vars(w.layer)["call"] = hook(w, w.layer.call)
-            hooked.append(w.layer)
-        yield
-    finally:
-        for layer in hooked:
-            del vars(layer)["call"]
+
+def unreached(names, model):
+    """The error for layers whose activations could not be read."""
+    return ValueError(
+        "`layers` must be layers that the model calls, and not inside an RNN cell, a "
+        "loop or a tf.function of its own, from where activations can't be read. "
+        f"Received: layers={names}. Name others with layers=[...], all in all: "
+        f"{', '.join(w.name for w in find(model))}."
+    )
 
 
-def _sum_and_count(x, metric, name):
-    """Returns the sum of a metric's figures over samples and their number, stacked."""
-    if len(x.shape) < 2:
-        raise ValueError(
-            "`layers` must be layers whose activations have a batch and a feature "
-            f"dimension. Received: {name} with shape {tuple(x.shape)}. Leave it out."
-        )
-    values = metric(x)
-    undefined = True if x.shape[-1] == 1 else ops.all(x == 0, axis=-1)
-    silent = ops.logical_and(undefined, ops.isnan(values))
-    positions = tuple(range(1, len(values.shape)))
-    counted = ops.sum(ops.cast(~silent, values.dtype), axis=positions)
-    total = ops.sum(ops.where(silent, 0.0, values), axis=positions)
-    figures = total / ops.maximum(counted, 1.0)
-    return ops.stack([ops.sum(figures), ops.sum(ops.cast(counted > 0, values.dtype))])
+def graph_of(tensors):
+    """The graph that tensors belong to; None of eager ones."""
+    for tensor in keras.tree.flatten(tensors):
+        if tf.is_tensor(tensor):
+            return getattr(tensor, "graph", None)
+    return None
 
 
-def _graph_of(batch):
-    # Eager tensors, as under tf.config.run_functions_eagerly, have none.
-    return getattr(keras.tree.flatten(batch)[0], "graph", None)
+def _first(tensors):
+    return next(iter(keras.tree.flatten(tensors)), None)
+
+
+def _mask_of(x):
+    # Where Keras keeps the mask of a tensor, as its guide to masking has it.
+    return getattr(x, "_keras_mask", None)
+
+
+def _channels_first(watched, rank):
+    return rank > 2 and getattr(watched.layer, "data_format", "") == "channels_first"
 
 
 def _children(parent):
@@ -237,11 +217,45 @@ def _is_nonlinear(layer):
 
 
 def _look_up(wanted, found):
-    for watched in found:
-        if watched.layer is wanted or watched.name == wanted:
-            return watched
-    name = getattr(wanted, "name", wanted)
+    """Returns those of `found` that one entry of `layers` means, at least one."""
+    if isinstance(wanted, type):
+        chosen = [w for w in found if isinstance(w.layer, wanted)]
+    elif isinstance(wanted, re.Pattern):
+        chosen = [w for w in found if wanted.search(w.name)]
+    elif isinstance(wanted, str):
+        chosen = [w for w in found if w.name == wanted]
+        with contextlib.suppress(re.error):  # A name may be no regular expression.
+            chosen = chosen or [w for w in found if re.fullmatch(wanted, w.name)]
+    else:
+        chosen = [w for w in found if w.layer is wanted]
+    if chosen:
+        return chosen
+    shown = wanted.__name__ if isinstance(wanted, type) else wanted
+    shown = getattr(wanted, "name", getattr(wanted, "pattern", shown))
+    names = [w.name for w in found]
+    near = difflib.get_close_matches(str(shown), names, n=1)
     raise ValueError(
-        "`layers` must be layers of the model or their names. Received: "
-        f"layers={name!r}. The model has: {', '.join(w.name for w in found)}."
+        "`layers` must be layers of the model, their names, regular expressions that "
+        f"match names, or types. Received: layers={shown!r}, which is not among "
+        f"{', '.join(names)}."
+        + (f" Did you mean {near[0]!r}?" if near else " Name some of these.")
     )
+
+
+def check_layers(layers):
+    """Returns `layers` as a list for `select`, or None."""
+    one = (str, type, re.Pattern, keras.layers.Layer)
+    if layers is None:
+        return None
+    if isinstance(layers, one):
+        return [layers]
+    if (
+        not isinstance(layers, (list, tuple))
+        or not layers
+        or not all(isinstance(item, one) for item in layers)
+    ):
+        raise ValueError(
+            "`layers` must be a list of at least one layer, name, regular expression "
+            f"or type. Received: layers={layers!r}. Leave it out for the default."
+        )
+    return list(layers)

@@ -88,7 +88,7 @@ def test_one_layer_needs_no_list():
         layer = "second" if kind is str else model.get_layer("second")
         tracker = SparsityTracker(X, layers=layer, metrics="hoyer")
         fit(model, tracker)
-        assert set(tracker.history) == {"val_hoyer", "val_hoyer/second"}
+        assert set(tracker.history) == {"epoch", "val_hoyer", "val_hoyer/second"}
 
 
 def test_layers_can_be_named_or_given(capsys):

@@ -1,0 +1,225 @@
+"""Measuring watched layers: on probe data, and inside the model's own steps.
+
+Both ways add up, for each layer, the sums of its streaming metrics.
+"""
+
+import difflib
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_sparseout import metrics as sparsity
+from keras_sparseout import watching
+
+METRICS = {
+    "dead_units": sparsity.DeadUnits,
+    "firing_rate": sparsity.FiringRate,
+    "gini": sparsity.Gini,
+    "histogram": sparsity.ActivationHistogram,
+    "hoyer": sparsity.Hoyer,
+    "kurtosis": sparsity.Kurtosis,
+    "lifetime_sparseness": sparsity.LifetimeSparseness,
+    "population_sparseness": sparsity.PopulationSparseness,
+    "pq_index": sparsity.PQIndex,
+    "rms": sparsity.RMS,
+    "zero_fraction": sparsity.ZeroFraction,
+}
+_OVER_DATA = ("dead_units", "firing_rate", "histogram", "lifetime_sparseness", "rms")
+
+
+class Probe:
+    """Measures watched layers on given data, without training.
+
+    The hooks are in place only while one compiled function is traced, that returns
+    the sums and not the activations: at run time they cost nothing.
+
+    Args:
+        model: A built Keras model.
+        watched: The layers, from `watching.select`.
+        metrics: Dict of streaming metrics by name, from `check_metrics`.
+    """
+
+    def __init__(self, model, watched, metrics):
+        self.model = model
+        self.watched = watched
+        self.metrics = metrics
+        self.calls = {}
+        self._step = tf.function(self._trace, autograph=False, reduce_retracing=True)
+
+    def measure(self, batches):
+        """Returns the totals over `batches` of model inputs, by layer."""
+        totals = {}
+        for batch in batches:
+            for name, sums in self._step(batch).items():
+                add(totals, name, [s.numpy() for s in sums])
+        return totals
+
+    def _trace(self, batch):
+        graph = watching.graph_of(batch)
+        sums, calls, inner = {}, {}, set()
+
+        def record(watched, x, mask):
+            # A tensor of another graph, that of a loop body, can't be brought here. An
+            # RNN calls its cell once outside the loop too: one step is no figure.
+            if watching.graph_of(x) is not graph:
+                inner.add(watched.name)
+                return
+            calls[watched.name] = calls.get(watched.name, 0) + 1
+            add(sums, watched.name, layer_sums(watched, self.metrics, x, mask))
+
+        # In the scope assignments to variables go nowhere: recurrent states and the
+        # seeds of layers that draw even at inference stay what they are.
+        with keras.StatelessScope(), watching.Hooks(self.watched, record):
+            self.model(batch, training=False)
+        missed = [
+            w.name for w in self.watched if w.name in inner or w.name not in calls
+        ]
+        if missed:
+            raise watching.unreached(missed, self.model)
+        self.calls = calls
+        return sums
+
+
+def layer_sums(watched, metrics, x, mask):
+    """Returns the sums of all `metrics` of one layer's activations, in order."""
+    if len(x.shape) < 2:
+        raise ValueError(
+            "`layers` must be layers whose activations have a batch and a feature "
+            f"dimension. Received: {watched.name} with shape {tuple(x.shape)}. Leave "
+            "it out."
+        )
+    return [part for m in metrics.values() for part in m.sums(x, mask=mask)]
+
+
+def add(totals, name, sums):
+    """Adds one layer's `sums` to its entry in `totals`."""
+    old = totals.get(name)
+    totals[name] = (
+        sums if old is None else [a + b for a, b in zip(old, sums, strict=True)]
+    )
+
+
+def split(sums, metrics):
+    """Yields (name, metric, its own sums), from all sums of a layer."""
+    start = 0
+    for name, metric in metrics.items():
+        stop = start + len(metric.shapes(None))
+        yield name, metric, sums[start:stop]
+        start = stop
+
+
+class Reading(NamedTuple):
+    """What the sums over some data come to.
+
+    Attributes:
+        figures: Dict of numbers by key, "<metric>/<layer>" of a layer and "<metric>" of
+            the mean over the layers.
+        units: Dict of arrays by key, of the metrics that have a figure for each unit.
+        histograms: Dict of `ActivationHistogram` by layer.
+        nan_layers: Names of the layers with NaN among their activations.
+    """
+
+    figures: dict
+    units: dict
+    histograms: dict
+    nan_layers: list
+
+
+def read(totals, watched, metrics):
+    """Returns the `Reading` of `totals`, as they come from a `Probe` or `StepSums`.
+
+    A layer of which a metric is undefined has NaN and does not count in the mean over
+    the layers; NaN activations show in both. What a metric has for each unit goes by
+    the mean over the units of which it is defined.
+    """
+    figures, means, units, histograms, nan_layers = {}, {}, {}, {}, []
+    for w in watched:
+        if any(np.isnan(s).any() for s in totals[w.name]):
+            nan_layers.append(w.name)
+        for name, metric, sums in split(totals[w.name], metrics):
+            if isinstance(metric, sparsity.ActivationHistogram):
+                histograms[w.name] = metric.from_config(metric.get_config())
+                for variable, total in zip(
+                    histograms[w.name].variables, sums, strict=True
+                ):
+                    variable.assign(total)
+                continue
+            figure = np.asarray(metric.figure(*sums))
+            if figure.ndim:
+                units[f"{name}/{w.name}"] = figure
+                defined = figure[~np.isnan(figure)]
+                figure = defined.mean() if defined.size else np.nan
+            figures[f"{name}/{w.name}"] = float(figure)
+            if w.name in nan_layers or not np.isnan(figure):
+                means.setdefault(name, []).append(float(figure))
+            means.setdefault(name, [])
+    figures.update(
+        (name, np.mean(f).item() if f else np.nan) for name, f in means.items()
+    )
+    return Reading(figures, units, histograms, nan_layers)
+
+
+def check_metrics(metrics, axis=-1):
+    """Returns a dict of streaming metrics by name.
+
+    Args:
+        metrics: Names, functions f(x), streaming metrics of `keras_sparseout.metrics`,
+            a list of them, or a dict of functions and streaming metrics by name.
+        axis: What the vectors lie along: -1 for the units at each position, None for
+            the whole map of a sample.
+    """
+    if isinstance(metrics, (str, keras.metrics.Metric)) or callable(metrics):
+        metrics = [metrics]
+    if not isinstance(metrics, (list, tuple, dict)) or not metrics:
+        raise ValueError(
+            "`metrics` must be a list of at least one name or function, or a dict of "
+            f"functions by name. Received: metrics={metrics!r}. Names are "
+            f"{', '.join(METRICS)}."
+        )
+    if isinstance(metrics, dict):
+        named = list(metrics.items())
+    else:
+        named = [(_name(metric), metric) for metric in metrics]
+    names = [name for name, _ in named]
+    for name in names:
+        if (
+            not isinstance(name, str)
+            or names.count(name) > 1
+            or name in ("loss", "epoch")
+        ):
+            raise ValueError(
+                "`metrics` must have a name each, all different and neither 'loss' "
+                f"nor 'epoch', since they name the log keys. Received: "
+                f"metrics={metrics!r}. "
+                "Give a dict of functions by name."
+            )
+    return {name: _streaming(name, metric, axis) for name, metric in named}
+
+
+def _name(metric):
+    if isinstance(metric, keras.metrics.Metric):
+        return metric.name
+    return getattr(metric, "__name__", metric)
+
+
+def _streaming(name, metric, axis):
+    if hasattr(metric, "sums"):
+        return metric
+    if isinstance(metric, str) and metric in METRICS:
+        options = {} if metric in _OVER_DATA else {"axis": axis}
+        return METRICS[metric](name=name, **options)
+    if callable(metric) and not isinstance(metric, (type, keras.metrics.Metric)):
+        # The library's own functions over a data set have streaming twins.
+        twin = METRICS.get(getattr(metric, "__name__", ""))
+        if twin is not None and metric is getattr(sparsity, metric.__name__, None):
+            return _streaming(name, metric.__name__, axis)
+        return sparsity.SampleMean(metric, axis=axis, name=name)
+    near = difflib.get_close_matches(str(metric), METRICS, n=1)
+    raise ValueError(
+        "`metrics` must be functions f(x), streaming metrics of "
+        f"keras_sparseout.metrics, or among the names {', '.join(METRICS)}. Received: "
+        f"metrics={metric!r}."
+        + (f" Did you mean {near[0]!r}?" if near else " Give one of these.")
+    )

@@ -1,0 +1,181 @@
+"""Measures over a data set: activations of shape (samples, ..., units)."""
+
+import keras
+from keras import ops
+
+from keras_sparseout import validation
+from keras_sparseout.metrics import functions, inputs
+
+_registered = keras.saving.register_keras_serializable("keras_sparseout")
+
+
+@_registered
+def firing_rate(x, *, threshold=0.0):
+    """The share of samples and positions at which each unit fires.
+
+        firing_rate(x)_j = (number of i with |x_ij| > threshold) / n
+
+    for n samples and positions i. It falls with sparsity, from 1 to 0. Of Gaussian
+    activations it is 1, of half-rectified ones about 0.5, of zeros 0. A NaN gives NaN.
+
+    Args:
+        x: Numpy array or backend tensor of real numbers, (samples, ..., units).
+        threshold: What |x| must exceed, in the units of x; a number >= 0.
+
+    Returns:
+        One value for each unit; float32, or float64 for float64. A numpy array for a
+        numpy array, a tensor for a tensor.
+
+    Raises:
+        ValueError: if `x` is not real, has no samples or units, or `threshold` is not
+            a number >= 0.
+
+    Source: 1 - the share of true zeros of Glorot, Bordes & Bengio (2011), "Deep Sparse
+        Rectifier Neural Networks", AISTATS, for each unit.
+
+    Example:
+
+    >>> firing_rate(np.array([[0.0, -0.1, 2.0], [0.0, 0.0, 3.0]]))
+    array([0. , 0.5, 1. ])
+    """
+    threshold = validation.check_threshold(threshold)
+    x, restore = _prepare(x)
+    return restore(ops.mean(fires(x, threshold), axis=_all_but_last(x)))
+
+
+@_registered
+def dead_units(x, *, threshold=0.0):
+    """The share of units that never fire, on any sample at any position.
+
+        dead_units(x) = (number of j with max_i |x_ij| <= threshold) / units
+
+    It goes from 0 to 1, and tells sparsity apart from what it can collapse into: where
+    units fire rarely it stays 0. Of Gaussian activations it is 0, of half-rectified
+    ones too (0.5^n, for n samples and positions), of zeros 1. A NaN gives NaN.
+
+    Args:
+        x: Numpy array or backend tensor of real numbers, (samples, ..., units).
+        threshold: What |x| must exceed to count as firing, in the units of x; a number
+            >= 0.
+
+    Returns:
+        One number; float32, or float64 for float64. A numpy array for a numpy array, a
+        tensor for a tensor.
+
+    Raises:
+        ValueError: if `x` is not real, has no samples or units, or `threshold` is not
+            a number >= 0.
+
+    Source: Lu et al. (2020), "Dying ReLU and Initialization: Theory and Numerical
+        Examples", Commun. Comput. Phys. 28.
+
+    Example:
+
+    >>> dead_units(np.array([[0.0, -0.1, 2.0, 0.0], [0.0, 0.0, 3.0, 4.0]]))
+    array(0.25)
+    """
+    threshold = validation.check_threshold(threshold)
+    x, restore = _prepare(x)
+    rate = ops.mean(fires(x, threshold), axis=_all_but_last(x))
+    return restore(share_of_zeros(rate))
+
+
+@_registered
+def lifetime_sparseness(x):
+    """Treves and Rolls' sparseness of each unit over the samples and positions.
+
+        lifetime_sparseness(x)_j = (1 - a_j) / (1 - 1/n)
+        a_j = (sum_i |x_ij| / n)^2 / (sum_i x_ij^2 / n)
+
+    for n samples and positions i: how choosy a unit is among stimuli, where
+    `population_sparseness` is how few units answer to one. It rises with sparsity, from
+    0 for a unit that is always equally strong to 1 for one that fires once; the scale
+    of x does not matter. Of Gaussian activations it is about 0.36 (1 - 2 / pi, for n to
+    infinity), of half-rectified ones 0.68 (1 - 1 / pi). A dead unit, whose activations
+    are all 0, gives NaN, as any does if there is 1 sample and position.
+
+    Args:
+        x: Numpy array or backend tensor of real numbers, (samples, ..., units).
+
+    Returns:
+        One value for each unit; float32, or float64 for float64. A numpy array for a
+        numpy array, a tensor for a tensor.
+
+    Raises:
+        ValueError: if `x` is not real, or has no samples or units.
+
+    Source: Rolls & Tovee (1995), "Sparseness of the Neuronal Representation of Stimuli
+        in the Primate Temporal Visual Cortex", J. Neurophysiol. 73; rising with
+        sparsity as in Vinje & Gallant (2000), "Sparse Coding and Decorrelation in
+        Primary Visual Cortex During Natural Vision", Science 287.
+
+    Example:
+
+    >>> lifetime_sparseness(np.array([[0.0, 4.0, 2.0], [0.0, 0.0, 2.0]]))
+    array([nan,  1.,  0.])
+    """
+    x, restore = _prepare(x)
+    rows = ops.reshape(x, (-1, ops.shape(x)[-1]))
+    return restore(functions.population_sparseness(rows, axis=0))
+
+
+@_registered
+def rms(x):
+    """The root mean square of all activations.
+
+        rms(x) = sqrt(sum x_i^2 / n)
+
+    for n activations i. It is no measure of sparsity, since it follows the scale of x,
+    from 0 up, but what to look at beside one: activations that shrink look sparse to
+    any fixed threshold. Of standard Gaussian activations it is 1, of half-rectified
+    ones about 0.71 (1 / sqrt(2)), of zeros 0. A NaN gives NaN.
+
+    Args:
+        x: Numpy array or backend tensor of real numbers, (samples, ..., units).
+
+    Returns:
+        One number; float32, or float64 for float64. A numpy array for a numpy array, a
+        tensor for a tensor.
+
+    Raises:
+        ValueError: if `x` is not real, or has no samples or units.
+
+    Source: elementary.
+
+    Example:
+
+    >>> rms(np.array([[0.0, 2.0], [4.0, -4.0]]))
+    array(3.)
+    """
+    x, restore = _prepare(x)
+    magnitude = ops.abs(x)
+    # Scaled to a largest of 1: squares of large ones overflow, of small ones vanish.
+    largest = ops.max(magnitude)
+    scaled = magnitude / ops.where(largest == 0, 1.0, largest)
+    return restore(largest * ops.sqrt(ops.mean(ops.square(scaled))))
+
+
+def fires(x, threshold):
+    """Returns 1 where |x| > threshold, 0 elsewhere, NaN for NaN."""
+    return ops.where(ops.isnan(x), x, ops.cast(ops.abs(x) > threshold, x.dtype))
+
+
+def share_of_zeros(rates):
+    """Returns the share of `rates` that are 0, NaN if one is NaN."""
+    zeros = ops.cast(rates == 0, rates.dtype)
+    return ops.mean(ops.where(ops.isnan(rates), rates, zeros))
+
+
+def _prepare(x):
+    x, restore = inputs.real_tensor(x)
+    inputs.check_batch(x)
+    if x.shape[0] == 0:
+        raise ValueError(
+            f"`x` must hold at least one sample. Received: x.shape={tuple(x.shape)}. "
+            "Give the activations of a data set."
+        )
+    return x, restore
+
+
+def _all_but_last(x):
+    return tuple(range(len(x.shape) - 1))

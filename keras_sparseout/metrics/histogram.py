@@ -1,0 +1,237 @@
+"""A histogram of the activations of a data set, and what can be read from it."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sparseout import validation
+from keras_sparseout.metrics import inputs
+from keras_sparseout.metrics.streaming import StreamingMetric
+
+
+@keras.saving.register_keras_serializable("keras_sparseout")
+class ActivationHistogram(StreamingMetric):
+    """Counts of the activations of a data set in logarithmic bins, for each sign.
+
+    The bins of magnitude lie between powers of 2, `bins_per_octave` of them from one
+    to the next, all of one ratio r of upper to lower edge: 1.011 for 64. Smaller
+    magnitudes than the first edge count as 0, larger ones than the last go into the
+    last bin, and NaN is counted apart. Of each bin it keeps the count and the sum of
+    the magnitudes. The memory does not depend on the size of the data: 82 KB by
+    default.
+
+    Its result is the Gini index of all activations as one vector, `gini`, to within
+    (sqrt(r) - 1) / (sqrt(r) + 1) / 2 where no magnitude is off the range: 0.0014 for 64
+    bins an octave. It is exact between the bins; within a bin it takes half of the most
+    that its mean allows. All-zero activations give NaN, and so does a NaN among them.
+
+    Args:
+        smallest_exponent: Of 2, for the lowest edge; an int >= -126.
+        largest_exponent: Of 2, for the highest edge; an int <= 127.
+        bins_per_octave: Number of bins from one power of 2 to the next.
+        name: Name of the metric.
+
+    Raises:
+        ValueError: if the exponents or `bins_per_octave` are no such numbers.
+
+    Example:
+
+    >>> metric = ActivationHistogram()
+    >>> metric.update_state(np.array([[0.0, 0.0, -1.0, 1.0]]))
+    >>> metric.update_state(np.array([[0.0, 0.0, 2.0, 4.0]]))
+    >>> float(metric.result())
+    0.65625
+    >>> metric.quantile(0.5)
+    0.0
+    >>> left, right, count = metric.buckets(most=3).T
+    >>> count
+    array([1., 4., 3.])
+    """
+
+    def __init__(
+        self,
+        *,
+        smallest_exponent=-24,
+        largest_exponent=16,
+        bins_per_octave=64,
+        name=None,
+    ):
+        super().__init__(name=name)
+        exponents = smallest_exponent, largest_exponent
+        if (
+            not all(inputs.is_int(exponent) for exponent in exponents)
+            or not -126 <= smallest_exponent < largest_exponent <= 127
+        ):
+            raise ValueError(
+                "`smallest_exponent` and `largest_exponent` must be ints from -126 to "
+                "127, the first below the second: what float32 can tell from 0. "
+                f"Received: smallest_exponent={smallest_exponent!r}, "
+                f"largest_exponent={largest_exponent!r}. Leave them out for -24 and 16."
+            )
+        if not inputs.is_int(bins_per_octave) or bins_per_octave < 1:
+            raise ValueError(
+                "`bins_per_octave` must be a positive int. Received: "
+                f"bins_per_octave={bins_per_octave!r}. Leave it out for 64."
+            )
+        self.smallest_exponent = smallest_exponent
+        self.largest_exponent = largest_exponent
+        self.bins_per_octave = bins_per_octave
+        self._create_state()
+
+    def sums(self, x, sample_weight=None, mask=None):
+        # The order of bins: those of negative activations, from the largest magnitude
+        # to the smallest, that of zeros, those of positive ones, and NaN.
+        x, weights = inputs.rows(x, sample_weight, mask)
+        weights = ops.broadcast_to(ops.expand_dims(weights, -1), ops.shape(x))
+        x, weights = ops.reshape(x, (-1,)), ops.reshape(weights, (-1,))
+        magnitude = ops.abs(x)
+        place = (ops.log2(magnitude) - self.smallest_exponent) * self.bins_per_octave
+        # Before the cast, since what an int can't hold is undefined.
+        place = ops.cast(ops.clip(ops.floor(place), 0, self._bins - 1), "int32")
+        index = self._bins + ops.where(x < 0, -1 - place, 1 + place)
+        index = ops.where(magnitude < self._edges[0], self._bins, index)
+        index = ops.where(ops.isnan(x), 2 * self._bins + 1, index)
+        magnitude = ops.where(ops.isnan(x), 0.0, magnitude)
+        size = 2 * self._bins + 2
+        return (
+            ops.segment_sum(weights, index, size),
+            ops.segment_sum(weights * ops.cast(magnitude, "float64"), index, size),
+        )
+
+    def shapes(self, units):
+        return ((2 * self._bins + 2,),) * 2
+
+    def histogram(self, *, totals=None):
+        """Returns the edges of the bins, and the counts of activations between them.
+
+        Args:
+            totals: Sums of the `sums` of batches, to be used instead of the state.
+
+        Returns:
+            Two float64 arrays: edges, ascending from the negative ones to the positive,
+            and counts, one less; the middle one is that of zeros.
+        """
+        counts, _ = self._read(totals)
+        return np.concatenate([-self._edges[::-1], self._edges]), counts[:-1]
+
+    def gini(self, *, totals=None):
+        """Returns the Gini index of all activations, a float; see above.
+
+        Args:
+            totals: Sums of the `sums` of batches, to be used instead of the state.
+        """
+        return float(self.figure(*self._read(totals)))
+
+    def quantile(self, p, *, totals=None):
+        """Returns the magnitude that a share of `p` of the activations do not exceed.
+
+        Args:
+            p: The share, a number from 0 to 1.
+            totals: Sums of the `sums` of batches, to be used instead of the state.
+
+        Returns:
+            A float, off by less than the ratio of a bin's edges, if it is not off the
+            range of the bins. NaN if there is a NaN among the activations, or none.
+
+        Raises:
+            ValueError: if `p` is not a number from 0 to 1.
+        """
+        if not validation.is_real(p) or not 0 <= p <= 1:
+            raise ValueError(
+                "`p` must be a number from 0 to 1, a share of the activations. "
+                f"Received: p={p!r}. Give for example p=0.5 for the median."
+            )
+        counts, _ = self._read(totals)
+        if counts[-1] or not counts.any():
+            return float("nan")
+        counts = ops.convert_to_numpy(_by_magnitude(counts, self._bins))
+        below = np.cumsum(counts)
+        rank = p * below[-1]
+        # The first bin that is not empty, for p = 0 too.
+        place = np.searchsorted(below, max(rank, np.nextafter(0, 1)))
+        if place == 0:
+            return 0.0
+        low, high = self._edges[place - 1 : place + 1]
+        inside = 1 - (below[place] - rank) / counts[place]
+        return float(low * (high / low) ** inside)
+
+    def buckets(self, most=64, *, totals=None):
+        """Returns the histogram in few buckets, as TensorBoard's plugin takes it.
+
+        They reach from the lowest bin in use to the highest, are about equally wide,
+        and leave zeros in a bucket of their own. NaN is left out.
+
+        Args:
+            most: How many buckets there may be, an int >= 3.
+            totals: Sums of the `sums` of batches, to be used instead of the state.
+
+        Returns:
+            Float64 array of shape (buckets, 3): left edge, right edge and count. The
+            counts are exact, since edges of buckets are edges of bins.
+
+        Raises:
+            ValueError: if `most` is not an int >= 3.
+        """
+        if not inputs.is_int(most) or most < 3:
+            raise ValueError(
+                "`most` must be an int >= 3, for the zeros and either side of them. "
+                f"Received: most={most!r}. Give for example most=30."
+            )
+        edges, counts = self.histogram(totals=totals)
+        used = np.flatnonzero(counts)
+        if not used.size:
+            return np.zeros((0, 3))
+        first, last = used[0], used[-1] + 1
+        # Zeros in use take up to two edges.
+        zeros = used[used == self._bins]
+        zeros = np.append(zeros, zeros + 1)
+        even = np.linspace(edges[first], edges[last], most + 1 - zeros.size)
+        nearest = np.searchsorted((edges[1:] + edges[:-1]) / 2, even)
+        ends = np.union1d(nearest, zeros)
+        bucket = np.add.reduceat(counts[:last], ends[:-1])
+        return np.stack([edges[ends[:-1]], edges[ends[1:]], bucket], axis=-1)
+
+    @property
+    def _bins(self):
+        """Number of bins of either sign."""
+        return self.bins_per_octave * (self.largest_exponent - self.smallest_exponent)
+
+    @property
+    def _edges(self):
+        """Edges of the bins of magnitude."""
+        ends = self.smallest_exponent, self.largest_exponent
+        return 2.0 ** np.linspace(*ends, self._bins + 1)
+
+    def _options(self):
+        return {
+            "smallest_exponent": self.smallest_exponent,
+            "largest_exponent": self.largest_exponent,
+            "bins_per_octave": self.bins_per_octave,
+        }
+
+    def _read(self, totals):
+        totals = self.variables if totals is None else totals
+        return [ops.convert_to_numpy(total) for total in totals]
+
+    def _figure(self, counts, sums):
+        unknown = counts[-1]
+        counts, sums = (_by_magnitude(t, self._bins) for t in (counts, sums))
+        population = counts / ops.sum(counts)
+        part = sums / ops.sum(sums)
+        lorenz = ops.cumsum(part)
+        between = 1 - ops.sum(population * (2 * lorenz - part))
+        low, high = (np.append(0.0, e) for e in (self._edges[:-1], self._edges[1:]))
+        mean = sums / counts
+        # The Gini index of a bin lies between 0, for all at the mean, and this, for all
+        # at the two edges. It is not positive, or NaN, where there is nothing to mend:
+        # in the bin of zeros, in empty ones, and where the mean is off the bin.
+        highest = (mean - low) * (high - mean) / (mean * (high - low))
+        within = ops.where(highest > 0, highest / 2, 0.0)
+        gini = between + ops.sum(population * part * within)
+        return ops.where(unknown > 0, float("nan"), gini)
+
+
+def _by_magnitude(bins, size):
+    """Returns what is in bins without their sign: the zeros, then `size` bins."""
+    negative, zero, positive = bins[:size], bins[size : size + 1], bins[size + 1 : -1]
+    return ops.concatenate([zero, positive + ops.flip(negative)])

@@ -1,0 +1,175 @@
+"""Streaming metrics over a data set, as the functions of `dataset`."""
+
+import keras
+from keras import ops
+
+from keras_sparseout import validation
+from keras_sparseout.metrics import dataset, inputs
+from keras_sparseout.metrics.streaming import StreamingMetric
+
+_registered = keras.saving.register_keras_serializable("keras_sparseout")
+
+
+class _PerUnit(StreamingMetric):
+    """Sums of terms of each unit over the samples and positions, and of the weights.
+
+    A subclass has `_terms`, the terms of activations of shape (rows, units), in the
+    same shape, and `_vectors`, how many there are.
+    """
+
+    def __init__(self, *, units=None, name=None):
+        super().__init__(name=name)
+        if units is not None and (not inputs.is_int(units) or units < 1):
+            raise ValueError(
+                "`units` must be a positive int, the size of the last axis. Received: "
+                f"units={units!r}. Leave it out to take that of the first batch."
+            )
+        self.units = units
+        if units is not None:
+            self._create_state(units)
+
+    def sums(self, x, sample_weight=None, mask=None):
+        rows, weights = inputs.rows(x, sample_weight, mask)
+        terms = (ops.cast(term, "float64") for term in self._terms(rows))
+        sums = (ops.matmul(ops.expand_dims(weights, 0), term)[0] for term in terms)
+        return *sums, ops.sum(weights)
+
+    def shapes(self, units):
+        return *[(units,)] * self._vectors, ()
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@_registered
+class FiringRate(_PerUnit):
+    """The share of samples and positions at which each unit fires, `firing_rate`.
+
+    Its result is a vector, of one value for each unit.
+
+    Args:
+        threshold: What |x| must exceed, in the units of x; a number >= 0.
+        units: Number of units, if the state is to be made before the first batch.
+        name: Name of the metric.
+
+    Raises:
+        ValueError: if `threshold` or `units` are no such numbers, or batches differ in
+            their number of units.
+
+    Example:
+
+    >>> metric = FiringRate()
+    >>> metric.update_state(np.array([[0.0, 1.0, 2.0]]))
+    >>> metric.update_state(np.array([[0.0, 0.0, 3.0]]))
+    >>> np.asarray(metric.result())
+    array([0. , 0.5, 1. ])
+    """
+
+    _vectors = 1
+
+    def __init__(self, *, threshold=0.0, units=None, name=None):
+        self.threshold = validation.check_threshold(threshold)
+        super().__init__(units=units, name=name)
+
+    def _options(self):
+        return {"threshold": self.threshold}
+
+    def _terms(self, rows):
+        return (dataset.fires(rows, self.threshold),)
+
+    def _figure(self, fired, count):
+        return fired / count
+
+
+@_registered
+class DeadUnits(FiringRate):
+    """The share of units that never fire, `dead_units`.
+
+    Args:
+        threshold: What |x| must exceed to count as firing, in the units of x; a number
+            >= 0.
+        units: Number of units, if the state is to be made before the first batch.
+        name: Name of the metric.
+
+    Raises:
+        ValueError: as `FiringRate`.
+
+    Example:
+
+    >>> metric = DeadUnits()
+    >>> metric.update_state(np.array([[0.0, 1.0, 2.0, 0.0]]))
+    >>> metric.update_state(np.array([[0.0, 0.0, 3.0, 4.0]]))
+    >>> float(metric.result())
+    0.25
+    """
+
+    def _figure(self, fired, count):
+        return dataset.share_of_zeros(super()._figure(fired, count))
+
+
+@_registered
+class LifetimeSparseness(_PerUnit):
+    """Treves and Rolls' sparseness of each unit, `lifetime_sparseness`.
+
+    Its result is a vector, of one value for each unit, NaN for a dead one. A sample of
+    weight w counts as w samples.
+
+    Args:
+        units: Number of units, if the state is to be made before the first batch.
+        name: Name of the metric.
+
+    Raises:
+        ValueError: if `units` is no positive int, or batches differ in it.
+
+    Example:
+
+    >>> metric = LifetimeSparseness()
+    >>> metric.update_state(np.array([[0.0, 4.0, 2.0]]))
+    >>> metric.update_state(np.array([[0.0, 0.0, 2.0]]))
+    >>> np.asarray(metric.result())
+    array([nan,  1.,  0.])
+    """
+
+    _vectors = 2
+
+    def _terms(self, rows):
+        # Squares of float32 numbers neither overflow in float64 nor vanish.
+        rows = ops.cast(rows, "float64")
+        return ops.abs(rows), ops.square(rows)
+
+    def _figure(self, magnitudes, squares, count):
+        a = ops.square(magnitudes / count) / (squares / count)
+        return (1 - a) / (1 - 1 / count)
+
+
+@_registered
+class RMS(StreamingMetric):
+    """The root mean square of all activations, `rms`.
+
+    Args:
+        name: Name of the metric.
+
+    Example:
+
+    >>> metric = RMS()
+    >>> metric.update_state(np.array([[0.0, 2.0]]))
+    >>> metric.update_state(np.array([[4.0, -4.0]]))
+    >>> float(metric.result())
+    3.0
+    """
+
+    def __init__(self, *, name=None):
+        super().__init__(name=name)
+        self._create_state()
+
+    def sums(self, x, sample_weight=None, mask=None):
+        rows, weights = inputs.rows(x, sample_weight, mask)
+        squares = ops.sum(ops.square(ops.cast(rows, "float64")), axis=-1)
+        units = ops.cast(ops.shape(rows)[-1], "float64")
+        return ops.sum(weights * squares), ops.sum(weights) * units
+
+    def shapes(self, units):
+        return (), ()
+
+    def _figure(self, squares, count):
+        return ops.sqrt(squares / count)

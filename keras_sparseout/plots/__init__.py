@@ -1,0 +1,14 @@
+"""Pictures of sparsity: while a model trained, and of what it became.
+
+Each function takes plain data and returns a `matplotlib.figure.Figure`, which with
+`path` it also writes as .png, .svg or .pdf. None of them uses pyplot, so there is
+nothing to close; in a notebook, `%matplotlib inline` shows what a cell returns.
+Matplotlib comes with `pip install "keras_sparseout[plots]"`.
+"""
+
+from keras_sparseout.plots.controlling import control
+from keras_sparseout.plots.spread import histograms
+from keras_sparseout.plots.trade_off import frontier
+from keras_sparseout.plots.training import heat_map, sparsity
+
+__all__ = ["control", "frontier", "heat_map", "histograms", "sparsity"]

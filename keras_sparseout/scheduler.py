@@ -1,0 +1,200 @@
+"""A callback that sets the knobs of adjustable layers by the step of the training."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sparseout import validation, watching
+from keras_sparseout.adjustable import Adjustable, value_of
+
+_CHECKS = {
+    "rate": validation.check_rate,
+    "q": validation.check_q,
+    "weight": validation.check_weight,
+}
+
+
+class SparseoutScheduler(keras.callbacks.Callback):
+    """Sets rate, q or weight of adjustable layers before each batch, by a schedule.
+
+    For example to warm up the rate, from 0 to 1/2 in the first 1000 steps, and to
+    anneal q:
+
+        SparseoutScheduler(
+            rate=lambda step: min(0.5, step / 2000),
+            q=keras.optimizers.schedules.PolynomialDecay(2.0, 10_000, 1.0),
+        )
+
+    The step is `model.optimizer.iterations` before the batch, that is, the number of
+    batches that the model was trained on, so that a resumed run follows on. It counts
+    updates of the weights: with `gradient_accumulation_steps=4` four batches are one
+    step, and a batch that loss scaling skips is none. With `steps_per_execution=4` the
+    schedule is looked up, and takes effect, before every fourth batch.
+
+    At the end of each epoch it puts into `logs` what the knobs then are, as
+    `rate/<layer>`, `q/<layer>` and `weight/<layer>`, for the callbacks that stand after
+    it in the list; a nested layer goes by its path, "encoder/drop".
+
+    Args:
+        rate: Schedule of the drop rate of Sparseout layers: a
+            `keras.optimizers.schedules.LearningRateSchedule`, or a function that takes
+            the step, an int, and returns a number. None leaves it as it is.
+        q: Schedule of their exponent.
+        weight: Schedule of the weight of `keras_sparseout.ActivationPenalty` layers.
+        layers: The layers to set: a list of layers of the model, their names or paths,
+            regular expressions that match them, or types. None: for each knob, all
+            adjustable layers that have it.
+        verbose: 1 to print once what is set, 0 not to.
+
+    Raises:
+        ValueError: if nothing is given to schedule, a schedule can't be called or
+            returns a number out of range, or (as training begins) a layer is not
+            adjustable, none is found, or the model has no optimizer.
+
+    Example:
+
+    >>> layer = keras_sparseout.Sparseout(0.0, q=1.5, adjustable=True, name="hidden")
+    >>> model = keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> scheduler = SparseoutScheduler(rate=lambda step: min(0.5, step / 10))
+    >>> x, y = np.ones((32, 4)), np.ones((32, 1))
+    >>> history = model.fit(
+    ...     x, y, batch_size=8, epochs=3, verbose=0, callbacks=[scheduler]
+    ... )
+    SparseoutScheduler: rate of hidden
+    >>> history.history["rate/hidden"]
+    [0.3, 0.5, 0.5]
+    """
+
+    def __init__(self, *, rate=None, q=None, weight=None, layers=None, verbose=1):
+        super().__init__()
+        self.schedules = _check_schedules({"rate": rate, "q": q, "weight": weight})
+        self.layers = watching.check_layers(layers)
+        self.verbose = verbose
+        self._targets = {}
+
+    def on_train_begin(self, logs=None):
+        if getattr(self.model, "optimizer", None) is None:
+            raise ValueError(
+                "`optimizer` of the model must be set, since SparseoutScheduler "
+                "follows its count of steps. Received: optimizer=None. Compile the "
+                'model with one, for example model.compile("adam", "mse").'
+            )
+        self._targets = self._find_targets()
+        if self.verbose:
+            print(
+                "SparseoutScheduler: "
+                + "; ".join(
+                    f"{knob} of {', '.join(w.name for w in targets)}"
+                    for knob, targets in self._targets.items()
+                )
+            )
+
+    def on_train_batch_begin(self, batch, logs=None):
+        step = int(value_of(self.model.optimizer.iterations))
+        for knob, targets in self._targets.items():
+            value = self._value(knob, step)
+            for watched in targets:
+                # What a float32 variable would keep of it.
+                if np.float32(getattr(watched.layer, knob)) != np.float32(value):
+                    setattr(watched.layer, knob, value)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            for knob, targets in self._targets.items():
+                for watched in targets:
+                    logs[f"{knob}/{watched.name}"] = getattr(watched.layer, knob)
+
+    def _value(self, knob, step):
+        value = self.schedules[knob](step)
+        if tuple(getattr(value, "shape", (None,))) == ():
+            value = ops.convert_to_numpy(value).item()
+        try:
+            return _CHECKS[knob](value)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} That was returned by the schedule of `{knob}` at step {step}."
+            ) from None
+
+    def _find_targets(self):
+        """Returns the layers to set, as `watching.find` gives them, by knob."""
+        everything = watching.find(self.model)
+        chosen = everything
+        if self.layers is not None:
+            chosen = watching.select(self.model, self.layers)
+            for wanted in self.layers:
+                self._check_has_knob(wanted)
+        targets = {}
+        for knob in self.schedules:
+            having = [w for w in chosen if _has(w.layer, knob)]
+            targets[knob] = [w for w in having if w.layer.adjustable]
+            constant = [w for w in having if not w.layer.adjustable]
+            if constant and (self.layers is not None or not targets[knob]):
+                raise ValueError(
+                    f"`layers` must be adjustable to schedule their `{knob}`. "
+                    f"Received: {', '.join(w.name for w in constant)} with "
+                    "adjustable=False. Make it "
+                    f"{_made_adjustable(constant[0].layer)}."
+                )
+            if not having:
+                raise self._none_has(knob, everything)
+        return targets
+
+    def _check_has_knob(self, wanted):
+        matching = watching.select(self.model, [wanted])
+        if not any(_has(w.layer, knob) for w in matching for knob in self.schedules):
+            raise ValueError(
+                "`layers` must be layers with a knob that is scheduled, of "
+                f"{', '.join(self.schedules)}. Received: "
+                f"layers={', '.join(w.name for w in matching)}. Leave it out for all "
+                "that have one."
+            )
+
+    def _none_has(self, knob, everything):
+        if not everything:
+            remedy = (
+                "It has none yet: call it once on a batch, for example "
+                "model(x[:1]), before fit."
+            )
+        else:
+            kind = "ActivationPenalty(1e-3" if knob == "weight" else "Sparseout(0.5"
+            remedy = f"Add {kind}, adjustable=True) to it, or leave `{knob}` out."
+        where = "of the model" if self.layers is None else "among `layers`"
+        return ValueError(
+            f"`{knob}` is scheduled, so a layer {where} must have one. Received: model "
+            f"{self.model.name!r} with the layers "
+            f"{', '.join(w.name for w in everything) or '(none)'}. {remedy}"
+        )
+
+
+def _has(layer, knob):
+    return isinstance(layer, Adjustable) and knob in layer.knobs
+
+
+def _made_adjustable(layer):
+    """The call that makes `layer` with the same knobs, adjustable."""
+    first, *others = layer.knobs
+    arguments = [f"{getattr(layer, first):g}"]
+    arguments += [f"{name}={getattr(layer, name):g}" for name in others]
+    return f"{type(layer).__name__}({', '.join(arguments)}, adjustable=True)"
+
+
+def _check_schedules(schedules):
+    """Returns the dict `schedules` without those that are None."""
+    given = {knob: s for knob, s in schedules.items() if s is not None}
+    if not given:
+        raise ValueError(
+            "`rate`, `q` or `weight` must be given, what is to be scheduled. Received: "
+            "rate=None, q=None, weight=None. Give for example "
+            "rate=lambda step: min(0.5, step / 1000)."
+        )
+    for knob, schedule in given.items():
+        if not callable(schedule):
+            raise ValueError(
+                f"`{knob}` must be a LearningRateSchedule of "
+                "keras.optimizers.schedules or a function of the step. Received: "
+                f"{knob}={schedule!r}. Give for example {knob}=lambda step: "
+                f"{'min(0.5, step / 1000)' if knob == 'rate' else '1 + 1 / (1 + step)'}"
+                ", or a number to the layer itself."
+            )
+    return given

@@ -1,0 +1,159 @@
+"""Measuring activations inside the model's own training and test steps."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from keras_sparseout import measuring, watching
+
+
+class StepSums:
+    """Adds up watched layers' metrics inside the model's own steps.
+
+    `arm` before each batch makes the model run a step function of ours for that one
+    call: it is traced from the model's own step with the hooks in place, and so also
+    adds the sums to variables of ours. Between the batches the model is as it was,
+    whatever `fit` comes to, and no variable of ours is ever one of the model's.
+
+    Args:
+        model: A compiled Keras model.
+        kind: The step to measure, "train" or "test".
+        watched: The layers, from `watching.select`.
+        metrics: Dict of streaming metrics by name.
+        sample_size: How many samples of each batch, the first ones, are measured.
+    """
+
+    def __init__(self, model, kind, watched, metrics, sample_size):
+        self.model = model
+        self.kind = kind
+        self.watched = watched
+        self.metrics = metrics
+        self.sample_size = sample_size
+        self.calls = {}
+        self._graph = None
+        self._inner = set()
+        self._built = None
+        self._sums = _Sums(name="sums")
+        self._shapes, self._variables = {}, {}
+        with model.distribute_strategy.scope():
+            for w in watched:
+                self._make_variable(w, watching.units(w))
+
+    def arm(self):
+        """Makes the next step of the model measure."""
+        attributes = vars(self.model)
+        function = attributes[f"{self.kind}_function"]
+        if not isinstance(function, _Armed):
+            function = _Armed(self.model, self.kind, function)
+            attributes[f"{self.kind}_function"] = function
+        if self not in function.recorders:
+            function.recorders.append(self)
+
+    def check_reached(self):
+        """Raises if a layer was not read in the steps so far."""
+        missed = [
+            w.name
+            for w in self.watched
+            if w.name in self._inner or w.name not in self.calls
+        ]
+        if missed:
+            raise watching.unreached(missed, self.model)
+
+    def totals(self):
+        """Returns the sums since the last `reset`, by layer."""
+        totals = {}
+        for name, variable in self._variables.items():
+            # Summed over the replicas.
+            packed = tf.convert_to_tensor(variable).numpy()
+            totals[name] = []
+            for shape in self._shapes[name]:
+                size = shape[0] if shape else 1
+                totals[name].append(packed[:size].reshape(shape))
+                packed = packed[size:]
+        return totals
+
+    def reset(self):
+        """Sets the sums to 0."""
+        self._sums.reset_state()
+
+    def record(self, watched, x, mask):
+        """Adds the metrics of one call of a layer, while a step is traced."""
+        if watching.graph_of(x) is not self._graph:
+            self._inner.add(watched.name)
+            return
+        self.calls[watched.name] = self.calls.get(watched.name, 0) + 1
+        x = tf.stop_gradient(x[: self.sample_size])
+        mask = None if mask is None else mask[: self.sample_size]
+        sums = measuring.layer_sums(watched, self.metrics, x, mask)
+        packed = tf.concat([tf.reshape(s, [-1]) for s in sums], axis=0)
+        if watched.name not in self._variables:
+            with tf.init_scope():
+                self._make_variable(watched, x.shape[-1])
+        self._variables[watched.name].assign_add(packed)
+
+    def begin(self, data):
+        """Notes that the trace of a step on `data` begins."""
+        self._graph = watching.graph_of(data)
+        self.calls, self._inner = {}, set()
+
+    def _make_variable(self, watched, units):
+        shapes = [s for m in self.metrics.values() for s in m.shapes(units)]
+        # A model that is not built has unknown sizes until its step is traced.
+        if not any(None in shape for shape in shapes):
+            size = sum(shape[0] if shape else 1 for shape in shapes)
+            self._shapes[watched.name] = shapes
+            self._variables[watched.name] = self._sums.add_variable(
+                (size,), "zeros", "float64"
+            )
+
+
+class _Sums(keras.metrics.Metric):
+    """Holds variables that are summed over the replicas when they are read."""
+
+    def result(self):
+        return self.variables
+
+
+class _Armed:
+    """Stands in for the model's step function for one call, then takes itself away."""
+
+    def __init__(self, model, kind, plain):
+        self.model = model
+        self.kind = kind
+        self.plain = plain
+        self.recorders = []
+
+    def __call__(self, iterator):
+        vars(self.model)[f"{self.kind}_function"] = self.plain
+        # Callbacks that measure different layers share one step.
+        owner = self.recorders[0]
+        if owner._built is None or owner._built[:2] != (self.plain, self.recorders):
+            owner._built = (self.plain, self.recorders, self._build())
+        return owner._built[2](iterator)
+
+    def _build(self):
+        """Returns a step function of the model's own making, that is hooked."""
+        attributes = vars(self.model)
+        step_name = f"{self.kind}_step"
+        step, own = getattr(self.model, step_name), attributes.get(step_name)
+        hooks = [watching.Hooks(r.watched, r.record) for r in self.recorders]
+
+        def hooked_step(data):
+            for recorder in self.recorders:
+                recorder.begin(data)
+            with contextlib.ExitStack() as stack:
+                for h in hooks:
+                    stack.enter_context(h)
+                return step(data)
+
+        attributes[step_name] = hooked_step
+        try:
+            make = getattr(self.model, f"make_{self.kind}_function")
+            make(force=True)
+            return attributes[f"{self.kind}_function"]
+        finally:
+            attributes[f"{self.kind}_function"] = self.plain
+            del attributes[step_name]
+            if own is not None:
+                attributes[step_name] = own

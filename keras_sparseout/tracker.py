@@ -1,0 +1,353 @@
+"""SparsityTracker: watching the sparsity of activations while a model trains."""
+
+import warnings
+
+import keras
+import numpy as np
+
+from keras_sparseout import validation, watching
+from keras_sparseout.board import Board
+from keras_sparseout.data import ProbeData, check_count, check_fits
+from keras_sparseout.frames import dataframe
+from keras_sparseout.measuring import Probe, add, check_metrics, read
+from keras_sparseout.metrics import ActivationHistogram
+from keras_sparseout.order import warn_if_late
+from keras_sparseout.stepping import StepSums
+
+_MOST_LAYERS_IN_LOGS = 8
+
+
+class SparsityTracker(keras.callbacks.Callback):
+    """Measures how sparse layers' activations are, while a model trains.
+
+    Without `x` it needs no data and no extra pass: the sums add up inside the training
+    step, over the first samples of each batch, and are read once an epoch. It gives
+
+    - `<metric>/<layer>` of training batches, with the weights as they move and the
+      noise of earlier layers in them;
+    - `val_<metric>/<layer>` of the batches of validation and `evaluate`.
+
+    With probe data `x` it runs the model on them as at inference, and gives
+    `val_<metric>/<layer>` alone. `<metric>` and `val_<metric>` are the means over the
+    layers.
+
+    They go into `logs`, for History, the progress bar and the callbacks that stand
+    *after* it in the list: CSVLogger, TensorBoard, ModelCheckpoint, EarlyStopping
+    (which needs a `mode` for these keys: `EarlyStopping("val_hoyer", mode="max")`).
+    With more than 8 layers only the means go there; `history` holds all of them.
+
+    The figure of a sample is the mean over its positions, that of the data the mean
+    over the samples, all of equal weight. Masked timesteps do not count. All-zero
+    vectors, of which Hoyer's sparsity is undefined, count in `zero_fraction` alone; a
+    layer with no others, or of one unit, has NaN, and is left out of the mean.
+
+    It changes nothing: neither weights nor seeds nor recurrent states.
+
+    Args:
+        x: Probe data: a numpy array or tensor, a tuple or dict of them for a model of
+            several inputs (so without labels), a `tf.data.Dataset` or a
+            `keras.utils.PyDataset` of batches as for `fit`. A thousand samples are
+            plenty. None: measure the batches of training and validation themselves.
+        layers: Which to watch: a list of layers of the model, names (a nested layer's
+            is its path, "encoder/dense"), regular expressions that match a whole name
+            ("block.*"), or types (`keras.layers.Conv2D`). None: the inputs of all
+            Sparseout layers; in a model without any, the outputs of all layers with a
+            nonlinear activation.
+        metrics: Names, functions f(x) as those of `keras_sparseout.metrics` (one value
+            for each vector along the last axis), streaming metrics, or a dict of them
+            by name. Names: "hoyer", "zero_fraction", "gini", "population_sparseness",
+            "pq_index", "kurtosis", "dead_units", "firing_rate", "lifetime_sparseness",
+            "rms", and "histogram", which fills `histograms`.
+        where: "input" or "output" of the layers. None: the input of Sparseout layers,
+            whose output is noisy in training, the output of all others.
+        axis: What the vectors lie along: -1 for the units, in a convolution the
+            channels at each position, also with `data_format="channels_first"`; None
+            for the whole map of a sample.
+        every: "epoch", or after how many batches a figure goes into `history`; `logs`
+            get those of each epoch all the same.
+        sample_size: Without `x`, how many samples of each batch are measured, on each
+            replica.
+        batch_size: With `x`, how many samples of arrays run at once.
+        steps: With `x`, how many batches of a data set to take; None for all.
+        per_layer: Whether the figures of each layer go into `logs`: True, False, or
+            None for up to 8 layers.
+        log_dir: Folder for TensorBoard: the figures and histograms of the activations
+            go into its subfolder "sparsity". None for neither.
+        verbose: 1 to print once what is watched, 0 not to.
+
+    Attributes:
+        history: Dict of lists by key, one entry a reading; "epoch" tells when, in
+            epochs. Of what was not measured at a reading it holds NaN.
+        units: Dict of arrays by key: the last reading of metrics that have a figure for
+            each unit, "firing_rate" and "lifetime_sparseness".
+        histograms: Dict of `keras_sparseout.metrics.ActivationHistogram` of the last
+            reading, by "activations/<layer>" and "val_activations/<layer>".
+        evaluated: Dict of the figures of the last `evaluate` or validation.
+
+    Raises:
+        ValueError: if `x` is empty or endless, a metric is unknown, or (as training
+            begins) no layer matches, one can't be read or `x` does not fit the model.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, activation="relu"),
+    ...     keras_sparseout.Sparseout(0.5, q=1.5, name="hidden"),
+    ...     keras.layers.Dense(1),
+    ... ])
+    >>> model.compile("sgd", "mse")
+    >>> x, y = np.ones((32, 4)), np.ones((32, 1))
+    >>> tracker = SparsityTracker(metrics="hoyer")
+    >>> history = model.fit(x, y, verbose=0, callbacks=[tracker])
+    SparsityTracker: hoyer of the input of hidden on 16 samples of each batch
+    >>> sorted(tracker.history)
+    ['epoch', 'hoyer', 'hoyer/hidden']
+    """
+
+    def __init__(
+        self,
+        x=None,
+        *,
+        layers=None,
+        metrics=("hoyer", "zero_fraction"),
+        where=None,
+        axis=-1,
+        every="epoch",
+        sample_size=16,
+        batch_size=256,
+        steps=None,
+        per_layer=None,
+        log_dir=None,
+        verbose=1,
+    ):
+        super().__init__()
+        self.data = None
+        if x is not None:
+            self.data = ProbeData(x, batch_size=batch_size, steps=steps)
+        self.layers = watching.check_layers(layers)
+        self.where = _check_where(where)
+        self.metrics = check_metrics(metrics, _check_axis(axis))
+        self.every = every if every == "epoch" else _check_every(every)
+        self.sample_size = check_count("sample_size", sample_size)
+        if per_layer is not None:
+            validation.check_bool("per_layer", per_layer)
+        self.per_layer = per_layer
+        self.log_dir = log_dir
+        self.verbose = verbose
+        self.units, self.histograms, self.evaluated = {}, {}, {}
+        if log_dir is not None:
+            self.metrics.setdefault("histogram", ActivationHistogram())
+        self._board = Board(log_dir) if log_dir is not None else None
+        self._rows, self._logs, self._validated = [], {}, []
+        self._watched, self._warned = [], set()
+        self._epoch = self._batches = self._read_at = 0
+        self._training = self._testing = self._probe = None
+
+    @property
+    def history(self):
+        """The readings so far: a dict of lists by key, see the class."""
+        keys = dict.fromkeys(key for row in self._rows for key in row)
+        return {key: [row.get(key, np.nan) for row in self._rows] for key in keys}
+
+    def to_dataframe(self):
+        """Returns `history` as a pandas.DataFrame, one row a reading."""
+        return dataframe(self.history)
+
+    def plot(self, metric=None, *, accuracy="accuracy", path=None):
+        """Draws a metric of the layers over the epochs, below the accuracy.
+
+        Up to 8 layers are lines, more a heat map. See `keras_sparseout.plots`.
+
+        Args:
+            metric: Name of a metric; None for the first one.
+            accuracy: The key of the upper panel in the history of `fit`.
+            path: File to write; its suffix sets the format.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+        """
+        from keras_sparseout import plots
+
+        metric = next(iter(self.metrics)) if metric is None else metric
+        if len(self._watched) > _MOST_LAYERS_IN_LOGS:
+            return plots.heat_map(self.history, metric, path=path)
+        history = self.history
+        for key in (accuracy, f"val_{accuracy}"):
+            if any(key in logs for logs in self._logs.values()):
+                history[key] = [
+                    self._logs.get(row, {}).get(key, np.nan)
+                    for row in range(len(self._rows))
+                ]
+        return plots.sparsity(history, metric, accuracy=accuracy, path=path)
+
+    def on_train_begin(self, logs=None):
+        warn_if_late(self)
+        self.units, self.histograms, self.evaluated = {}, {}, {}
+        self._rows, self._logs, self._validated = [], {}, []
+        self._warned = set()
+        self._set_up()
+        if self.data is None:
+            self._training = self._step_sums("train")
+        if self.verbose:
+            print(self._describe())
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.evaluated = {}
+        self._epoch = epoch
+        self._totals = {}
+        self._batches = self._read_at = 0
+        if self._training is not None:
+            self._training.reset()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._training is not None:
+            self._training.arm()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._training is not None and self._batches == 0:
+            self._training.check_reached()
+        self._batches = batch + 1
+        if self.every != "epoch" and self._batches - self._read_at >= self.every:
+            self._take_reading()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._epoch = epoch
+        if self._batches > self._read_at or self._batches == 0:
+            self._take_reading()
+        if self._training is None:
+            figures = dict(self._rows[-1])
+            del figures["epoch"]
+        else:
+            figures = self._figures("", self._totals)
+            # A column that a log once had it keeps, as CSVLogger needs it.
+            self._rows[-1].update(self.evaluated)
+            figures.update(dict.fromkeys(self._validated, np.nan))
+            figures.update(self.evaluated)
+            self._validated = list(self.evaluated) or self._validated
+        self._logs[len(self._rows) - 1] = dict(logs or {})
+        if logs is not None:
+            per_layer = self.per_layer
+            if per_layer is None:
+                per_layer = len(self._watched) <= _MOST_LAYERS_IN_LOGS
+            logs.update((k, f) for k, f in figures.items() if per_layer or "/" not in k)
+
+    def on_test_begin(self, logs=None):
+        if self.data is not None:
+            return
+        if self._testing is None:
+            if not self._watched:
+                self._set_up()
+            self._testing = self._step_sums("test")
+        self._testing.reset()
+
+    def on_test_batch_begin(self, batch, logs=None):
+        if self._testing is not None:
+            self._testing.arm()
+
+    def on_test_end(self, logs=None):
+        if self._testing is not None:
+            self._testing.check_reached()
+            self.evaluated = self._figures("val_", self._testing.totals())
+
+    def _set_up(self):
+        first = None
+        if self.data is not None:
+            first = self.data.first()
+            check_fits(self.model, first)
+            watching.build(self.model, first)
+        self._watched = watching.select(self.model, self.layers, self.where)
+        self._training = self._testing = self._probe = None
+        if first is not None:
+            self._probe = Probe(self.model, self._watched, self.metrics)
+            # Now, so that layers that can't be read fail before an epoch is spent.
+            self._probe.measure([first])
+
+    def _take_reading(self):
+        if self._training is None:
+            figures = self._figures("val_", self._probe.measure(self.data))
+        else:
+            totals = self._training.totals()
+            self._training.reset()
+            for name, sums in totals.items():
+                add(self._totals, name, sums)
+            figures = self._figures("", totals)
+        steps = (self.params or {}).get("steps") or self._batches
+        part = self._batches / steps if steps else 1.0
+        self._rows.append({"epoch": self._epoch + part, **figures})
+        self._read_at = self._batches
+
+    def _figures(self, prefix, totals):
+        """Returns the figures of `totals` by log key, and tells of them elsewhere."""
+        reading = read(totals, self._watched, self.metrics)
+        for name in reading.nan_layers:
+            if name not in self._warned:
+                self._warned.add(name)
+                warnings.warn(
+                    f"The activations of layer {name!r} hold NaN, first seen in epoch "
+                    f"{self._epoch + 1}. Its figures are NaN from here on.",
+                    stacklevel=2,
+                )
+        figures = {prefix + key: figure for key, figure in reading.figures.items()}
+        self.units.update((prefix + key, a) for key, a in reading.units.items())
+        histograms = {
+            f"{prefix}activations/{k}": h for k, h in reading.histograms.items()
+        }
+        self.histograms.update(histograms)
+        if self._board is not None:
+            step = int(self.model.optimizer.iterations)
+            self._board.write(step, figures, histograms)
+        return figures
+
+    def _step_sums(self, kind):
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "`x` must be given with another backend than TensorFlow, where the "
+                f"training step can't be measured. Received: x=None with "
+                f"{keras.backend.backend()}. Give probe data."
+            )
+        return StepSums(self.model, kind, self._watched, self.metrics, self.sample_size)
+
+    def _describe(self):
+        sides = " and ".join(
+            f"the {side}{'s' if len(names) > 1 else ''} of {', '.join(names)}"
+            for side in ("input", "output")
+            if (names := [self._label(w) for w in self._watched if w.side == side])
+        )
+        where = f"{self.sample_size} samples of each batch"
+        if self.data is not None:
+            where = self.data.describe()
+        return f"SparsityTracker: {', '.join(self.metrics)} of {sides} on {where}"
+
+    def _label(self, watched):
+        calls = 1 if self._probe is None else self._probe.calls[watched.name]
+        return watched.name if calls == 1 else f"{watched.name} (its {calls} calls)"
+
+
+def _check_where(where):
+    if where not in (None, "input", "output"):
+        raise ValueError(
+            '`where` must be "input", "output" or None. Received: '
+            f"where={where!r}. Leave it out for the input of Sparseout layers and the "
+            "output of all others."
+        )
+    return where
+
+
+def _check_axis(axis):
+    if axis is not None and axis != -1:
+        raise ValueError(
+            "`axis` must be -1, for vectors of the units at each position, or None, "
+            f"for the whole map of a sample. Received: axis={axis!r}. Leave it out for "
+            "-1."
+        )
+    return axis
+
+
+def _check_every(every):
+    if isinstance(every, str):
+        raise ValueError(
+            '`every` must be "epoch" or a number of batches, an integer >= 1. '
+            f"Received: every={every!r}. Leave it out for each epoch."
+        )
+    return check_count("every", every)
