@@ -1,6 +1,7 @@
 """Sparseout for Keras: see how sparse a network's activations are, and set it."""
 
 from keras_sparseout import metrics, ops
+from keras_sparseout.controller import SparsityController
 from keras_sparseout.layers import Sparseout
 from keras_sparseout.penalty import ActivationPenalty
 from keras_sparseout.scheduler import SparseoutScheduler
@@ -9,6 +10,7 @@ from keras_sparseout.spatial import (
     SpatialSparseout2D,
     SpatialSparseout3D,
 )
+from keras_sparseout.summary import activation_sparsity
 from keras_sparseout.tracker import SparsityTracker
 
 __version__ = "0.1.0"
@@ -17,10 +19,12 @@ __all__ = [
     "ActivationPenalty",
     "Sparseout",
     "SparseoutScheduler",
+    "SparsityController",
     "SparsityTracker",
     "SpatialSparseout1D",
     "SpatialSparseout2D",
     "SpatialSparseout3D",
+    "activation_sparsity",
     "metrics",
     "ops",
 ]

@@ -127,3 +127,42 @@ def value_of(variable):
     """Returns the value of a Keras variable or tensor as a numpy array or scalar."""
     # keras.ops.convert_to_numpy of a variable warns with numpy 2.
     return tf.convert_to_tensor(variable).numpy()
+
+
+def has_knob(layer, name):
+    """Whether `layer` has the knob `name`, be it a variable or a constant."""
+    return isinstance(layer, Adjustable) and name in layer.knobs
+
+
+def adjustable_ones(watched, name, *, named):
+    """Returns those of `watched` whose layers have the knob `name` as a variable.
+
+    Args:
+        watched: Layers, as `watching.find` gives them.
+        name: Name of the knob.
+        named: Whether the user named these layers, so that a constant is an error;
+            otherwise it is one only if none is adjustable.
+    """
+    having = [w for w in watched if has_knob(w.layer, name)]
+    adjustable = [w for w in having if w.layer.adjustable]
+    constant = [w for w in having if not w.layer.adjustable]
+    if constant and (named or not adjustable):
+        raise ValueError(
+            f"`layers` must be adjustable for their `{name}` to change. Received: "
+            f"{', '.join(w.name for w in constant)} with adjustable=False. Make it "
+            f"{call_of(constant[0].layer, adjustable=True)}."
+        )
+    return adjustable
+
+
+def call_of(layer, **others):
+    """The call that makes a layer with the knobs of `layer`, but for `others`, as text."""
+    first = layer.knobs[0]
+    values = {name: getattr(layer, name) for name in layer.knobs} | others
+    arguments = [_brief(values.pop(first))]
+    arguments += [f"{name}={_brief(value)}" for name, value in values.items()]
+    return f"{type(layer).__name__}({', '.join(arguments)})"
+
+
+def _brief(value):
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)

@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
-import numpy as np
+from keras_sparseout import validation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,53 +12,60 @@ class Actuator:
     """A knob of a layer that moves the sparsity, and the scale that it moves on.
 
     Attributes:
-        knob: Name of the knob.
-        bounds: Its least and largest value unless the user gives others.
+        bounds: Least and largest setting unless the user gives others.
         limits: What bounds may be at all.
         gain: Step on the scale for an error of 1 in the figure.
-        to_scale: Function to the scale on which equal steps matter equally.
+        slew: Largest step on the scale from one reading to the next.
+        to_scale: Function from a setting to the scale, on which equal steps matter
+            about equally.
         from_scale: Its inverse.
     """
 
-    knob: str
     bounds: tuple
     limits: tuple
     gain: float
-    to_scale: callable
-    from_scale: callable
-
-
-# Up to here equal ratios of q matter equally; beyond, sparsity hardly falls any more,
-# and equal differences keep the loop from running away.
-_Q_TURN = 2.0
-_SMALLEST_WEIGHT = 1e-3
+    slew: float
+    to_scale: Callable
+    from_scale: Callable
 
 
 def _q_to_scale(q):
-    return math.log(q / _Q_TURN) if q < _Q_TURN else q / _Q_TURN - 1
+    # Beyond 2 sparsity falls ever less: differences instead of ratios keep the loop from
+    # running away there.
+    return math.log(q / 2) if q < 2 else q / 2 - 1
 
 
 def _q_from_scale(scale):
-    return _Q_TURN * (math.exp(scale) if scale < 0 else 1 + scale)
+    return 2 * (math.exp(scale) if scale < 0 else 1 + scale)
+
+
+# Up to about here the scale of weights is linear, beyond logarithmic.
+_SMALL_WEIGHT = 1e-3
 
 ACTUATORS = {
-    "q": Actuator("q", (1.0, 4.0), (1e-2, 100.0), -20.0, _q_to_scale, _q_from_scale),
-    "rate": Actuator(
-        "rate",
-        (0.05, 0.9),
-        (1e-3, 0.99),
-        4.0,
-        lambda rate: math.log(rate / (1 - rate)),
-        lambda scale: 1 / (1 + math.exp(-scale)),
+    "q": Actuator(
+        bounds=(1.0, 4.0),
+        limits=(0.01, 100.0),
+        gain=-20.0,
+        slew=0.15,
+        to_scale=_q_to_scale,
+        from_scale=_q_from_scale,
     ),
-    # Linear near 0, logarithmic far from it, for either sign.
+    "rate": Actuator(
+        bounds=(0.05, 0.9),
+        limits=(0.001, 0.999),
+        gain=40.0,
+        slew=0.3,
+        to_scale=lambda rate: math.log(rate / (1 - rate)),
+        from_scale=lambda scale: 1 / (1 + math.exp(-scale)),
+    ),
     "weight": Actuator(
-        "weight",
-        (0.0, 0.1),
-        (-1.0, 100.0),
-        30.0,
-        lambda weight: math.asinh(weight / _SMALLEST_WEIGHT),
-        lambda scale: _SMALLEST_WEIGHT * math.sinh(scale),
+        bounds=(0.0, 0.1),
+        limits=(0.0, 1e6),
+        gain=45.0,
+        slew=0.3,
+        to_scale=lambda weight: math.asinh(weight / _SMALL_WEIGHT),
+        from_scale=lambda scale: _SMALL_WEIGHT * math.sinh(scale),
     ),
 }
 
@@ -65,89 +73,169 @@ ACTUATORS = {
 class Loop:
     """Moves one setting until a figure is the asked one, and holds it there.
 
-    A PI controller on the actuator's scale: for each figure, with the error
-    e = target - (figure - offset),
+    A PID controller on the actuator's scale. For each reading, with the figures
+    smoothed over about 4 readings and their slope over about 8,
 
-        scale += gain * (e - e_before + e / RESET)
+        error  = target + offset - figure
+        base  += gain error / 12                    if the error is small
+        scale  = base + gain (error - 8 slope)
 
-    cut to the bounds, so that nothing winds up beyond them. In the dead band the second
-    term is left out.
+    cut to the bounds and to a largest step. Far from the target, and beyond the bounds,
+    nothing adds up, so nothing has to be unwound. The slope sees ahead: sparsity
+    follows the setting only over hundreds of steps, and units that die meanwhile don't
+    come back.
 
     Args:
         target: The figure asked for.
-        value: The actuator's setting at the beginning.
+        value: The setting at the beginning.
         actuator: An `Actuator`.
         bounds: Least and largest setting.
+        sign: -1 if the figure falls as the actuator's gain says it rises, else 1.
         gain: Factor of the actuator's gain.
-        dead_band: Errors of at most this size are let be.
+        dead_band: Errors of at most this size add nothing to the base.
     """
 
-    # Readings in which the second term comes to as much as the first.
-    RESET = 8.0
-    NEAR = 0.03
-    START = 8
+    NEAR = 0.06
+    RESET = 12
     AHEAD = 8
+    # Readings until the gain is all there: an untrained network becomes sparser by
+    # itself.
+    START = 16
 
-    def __init__(self, target, value, actuator, bounds, *, gain=1.0, dead_band=0.0):
+    def __init__(
+        self, target, value, actuator, bounds, *, sign=1, gain=1.0, dead_band=0.0
+    ):
         self.target = target
         self.actuator = actuator
         self.bounds = bounds
-        self.gain = gain * actuator.gain
+        self.gain = sign * gain * actuator.gain
         self.dead_band = dead_band
-        self.scale = actuator.to_scale(min(max(value, bounds[0]), bounds[1]))
-        self.base = self.scale
+        self.scale = self.base = actuator.to_scale(
+            min(max(value, bounds[0]), bounds[1])
+        )
         self.readings = 0
-        self.slope = self.last = 0.0
-        self.offset = 0.0
-        self.error = math.nan
         self.figure = math.nan
+        self.slope = 0.0
+        self.offset = 0.0
+        self.total = 0.0
         # Whether it may push no further toward sparser.
         self.held = False
 
     @property
+    def error(self):
+        """What is missing to the target, on training batches."""
+        return self.target + self.offset - self.figure
+
+    @property
     def value(self):
         """The setting to assign."""
-        value = self.actuator.from_scale(self.scale)
         # Rounding must not leave the bounds.
+        value = self.actuator.from_scale(self.scale)
         return min(max(value, self.bounds[0]), self.bounds[1])
 
+    @property
+    def mean(self):
+        """The mean of the settings so far, on the actuator's scale."""
+        scale = self.total / self.readings if self.readings else self.scale
+        return self.actuator.from_scale(scale)
+
     def update(self, figure):
-        """Takes a new figure; returns the setting."""
-        if math.isnan(figure):
+        """Takes the figure of a reading; returns the setting."""
+        if not math.isfinite(figure):
             return self.value
+        self.readings += 1
+        self.total += self.scale
         before = self.figure
         if math.isnan(before):
             self.figure = figure
         else:
             self.figure += (figure - before) / 4
             self.slope += (self.figure - before - self.slope) / 8
-        error = self.error = self.target + self.offset - self.figure
         low, high = (self.actuator.to_scale(bound) for bound in self.bounds)
+        error = self.error
+        base = self.base
         if self.dead_band < abs(error) < self.NEAR:
-            self.base = min(max(self.base + self.gain * error / self.RESET, low), high)
-        # Softly at first: an untrained network becomes sparser by itself, and units that
-        # die meanwhile don't come back.
-        self.readings += 1
-        gain = self.gain * min(1.0, self.readings / self.START)
+            base = min(max(base + self.gain * error / self.RESET, low), high)
         ahead = error - self.AHEAD * self.slope
-        self.scale = min(max(self.base + gain * ahead, low), high)
+        gain = self.gain * min(1.0, self.readings / self.START)
+        wanted = min(max(base + gain * ahead, low), high)
+        slew = self.actuator.slew
+        scale = min(max(wanted, self.scale - slew), self.scale + slew)
+        if self.held and (scale - self.scale) * self.gain > 0:
+            return self.value
+        self.base, self.scale = base, scale
         return self.value
 
     def correct(self, probe_figure):
-        """Moves the setpoint by the gap between training and probe figures."""
+        """Moves the setpoint half way to the gap between training and probe data."""
         gap = self.figure - probe_figure
-        if not math.isnan(gap):
+        if math.isfinite(gap):
             self.offset += (gap - self.offset) / 2
-
-    def at_bound(self):
-        """Returns the bound that the setting is at, or None."""
-        return self.value if self.value in self.bounds else None
 
     def state(self):
         """Returns what a resumed run needs, as a list of numbers."""
-        return [self.scale, self.offset, self.error, self.figure, float(self.held)]
+        return [getattr(self, name) for name in _STATE]
 
     def restore(self, state):
         """Takes what `state` returned."""
-        self.scale, self.offset, self.error, self.figure, held = map(float, state)
-        self.held = bool(held)
+        for name, number in zip(_STATE, state, strict=True):
+            setattr(self, name, float(number))
+        self.held = bool(self.held)
+
+
+_STATE = ("scale", "base", "readings", "figure", "slope", "offset", "held", "total")
+
+
+def check_actuator(actuator):
+    """Returns the name `actuator`; raises unless it is one of `ACTUATORS`."""
+    if actuator not in ACTUATORS:
+        raise ValueError(
+            f"`actuator` must be one of {', '.join(ACTUATORS)}. Received: "
+            f"actuator={actuator!r}. Leave it out for q."
+        )
+    return actuator
+
+
+def check_target(target, bounded):
+    """Returns `target`; raises unless its numbers are possible.
+
+    Args:
+        target: A number, or a dict of numbers by name.
+        bounded: Whether the metric lies between 0 and 1.
+    """
+    numbers = list(target.values()) if isinstance(target, dict) else [target]
+    for number in numbers:
+        if (
+            not validation.is_real(number)
+            or not math.isfinite(number)
+            or (bounded and not 0 < number < 1)
+        ):
+            rule = "between 0 and 1, neither included" if bounded else "finite"
+            raise ValueError(
+                f"`target` must be a number {rule}, what the metric is to be, or a "
+                f"dict of them by layer. Received: target={target!r}. Give for example "
+                "target=0.7."
+            )
+    if not numbers:
+        raise ValueError(
+            "`target` must have at least one layer. Received: target={}. Give a number "
+            "for all layers."
+        )
+    return target
+
+
+def check_bounds(bounds, actuator):
+    """Returns `bounds` as two floats, those of the actuator for None."""
+    known = ACTUATORS[actuator]
+    if bounds is None:
+        return known.bounds
+    low, high = known.limits
+    good = isinstance(bounds, (tuple, list)) and len(bounds) == 2
+    good = good and all(validation.is_real(bound) for bound in bounds)
+    if not good or not low <= bounds[0] < bounds[1] <= high:
+        raise ValueError(
+            f"`bounds` must be two numbers, the least and the largest {actuator}, "
+            f"rising and within [{low:g}, {high:g}]. Received: bounds={bounds!r}. "
+            f"Leave it out for {known.bounds}."
+        )
+    return tuple(map(float, bounds))

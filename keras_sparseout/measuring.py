@@ -67,7 +67,10 @@ class Probe:
                 inner.add(watched.name)
                 return
             calls[watched.name] = calls.get(watched.name, 0) + 1
-            add(sums, watched.name, layer_sums(watched, self.metrics, x, mask))
+            own = layer_sums(watched, self.metrics, x, mask)
+            before = [s.shape for s in sums.get(watched.name, own)]
+            check_same_units(watched, before, own)
+            add(sums, watched.name, own)
 
         # In the scope assignments to variables go nowhere: recurrent states and the
         # seeds of layers that draw even at inference stay what they are.
@@ -84,13 +87,24 @@ class Probe:
 
 def layer_sums(watched, metrics, x, mask):
     """Returns the sums of all `metrics` of one layer's activations, in order."""
-    if len(x.shape) < 2:
+    shape = tuple(getattr(x, "shape", ()))
+    if len(shape) < 2:
         raise ValueError(
             "`layers` must be layers whose activations have a batch and a feature "
-            f"dimension. Received: {watched.name} with shape {tuple(x.shape)}. Leave "
-            "it out."
+            f"dimension. Received: {watched.name} with shape {shape}. Leave it out."
         )
     return [part for m in metrics.values() for part in m.sums(x, mask=mask)]
+
+
+def check_same_units(watched, shapes, sums):
+    """Raises unless the sums of a call have the shapes of those before."""
+    for a, b in zip(shapes, (s.shape for s in sums), strict=True):
+        if tuple(a) != tuple(b):
+            raise ValueError(
+                "`metrics` with a figure for each unit need layers with one number of "
+                f"units. Received: {watched.name}, which is called with {a[0]} and "
+                f"{b[0]} units. Leave it out of `layers`."
+            )
 
 
 def add(totals, name, sums):

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_sparseout import validation, watching
-from keras_sparseout.adjustable import Adjustable, value_of
+from keras_sparseout.adjustable import adjustable_ones, has_knob, value_of
 
 _CHECKS = {
     "rate": validation.check_rate,
@@ -126,23 +126,17 @@ class SparseoutScheduler(keras.callbacks.Callback):
                 self._check_has_knob(wanted)
         targets = {}
         for knob in self.schedules:
-            having = [w for w in chosen if _has(w.layer, knob)]
-            targets[knob] = [w for w in having if w.layer.adjustable]
-            constant = [w for w in having if not w.layer.adjustable]
-            if constant and (self.layers is not None or not targets[knob]):
-                raise ValueError(
-                    f"`layers` must be adjustable to schedule their `{knob}`. "
-                    f"Received: {', '.join(w.name for w in constant)} with "
-                    "adjustable=False. Make it "
-                    f"{_made_adjustable(constant[0].layer)}."
-                )
-            if not having:
+            named = self.layers is not None
+            targets[knob] = adjustable_ones(chosen, knob, named=named)
+            if not targets[knob]:
                 raise self._none_has(knob, everything)
         return targets
 
     def _check_has_knob(self, wanted):
         matching = watching.select(self.model, [wanted])
-        if not any(_has(w.layer, knob) for w in matching for knob in self.schedules):
+        if not any(
+            has_knob(w.layer, knob) for w in matching for knob in self.schedules
+        ):
             raise ValueError(
                 "`layers` must be layers with a knob that is scheduled, of "
                 f"{', '.join(self.schedules)}. Received: "
@@ -165,18 +159,6 @@ class SparseoutScheduler(keras.callbacks.Callback):
             f"{self.model.name!r} with the layers "
             f"{', '.join(w.name for w in everything) or '(none)'}. {remedy}"
         )
-
-
-def _has(layer, knob):
-    return isinstance(layer, Adjustable) and knob in layer.knobs
-
-
-def _made_adjustable(layer):
-    """The call that makes `layer` with the same knobs, adjustable."""
-    first, *others = layer.knobs
-    arguments = [f"{getattr(layer, first):g}"]
-    arguments += [f"{name}={getattr(layer, name):g}" for name in others]
-    return f"{type(layer).__name__}({', '.join(arguments)}, adjustable=True)"
 
 
 def _check_schedules(schedules):

@@ -14,7 +14,9 @@ class StepSums:
     `arm` before each batch makes the model run a step function of ours for that one
     call: it is traced from the model's own step with the hooks in place, and so also
     adds the sums to variables of ours. Between the batches the model is as it was,
-    whatever `fit` comes to, and no variable of ours is ever one of the model's.
+    whatever `fit` comes to, and no variable of ours is ever one of the model's. (If a
+    later callback raises at the beginning of a batch, the armed function stays until
+    it is called or the model compiled.)
 
     Args:
         model: A compiled Keras model.
@@ -30,7 +32,7 @@ class StepSums:
         self.watched = watched
         self.metrics = metrics
         self.sample_size = sample_size
-        self.calls = {}
+        self._calls = {}
         self._graph = None
         self._inner = set()
         self._built = None
@@ -55,10 +57,15 @@ class StepSums:
         missed = [
             w.name
             for w in self.watched
-            if w.name in self._inner or w.name not in self.calls
+            if w.name in self._inner or w.name not in self._calls
         ]
         if missed:
             raise watching.unreached(missed, self.model)
+
+    def calls(self):
+        """Returns how often each layer was called in the step traced last."""
+        replicas = self.model.distribute_strategy.num_replicas_in_sync
+        return {name: -(-count // replicas) for name, count in self._calls.items()}
 
     def totals(self):
         """Returns the sums since the last `reset`, by layer."""
@@ -82,20 +89,24 @@ class StepSums:
         if watching.graph_of(x) is not self._graph:
             self._inner.add(watched.name)
             return
-        self.calls[watched.name] = self.calls.get(watched.name, 0) + 1
-        x = tf.stop_gradient(x[: self.sample_size])
+        self._calls[watched.name] = self._calls.get(watched.name, 0) + 1
+        if len(getattr(x, "shape", ())):
+            x = tf.stop_gradient(x[: self.sample_size])
         mask = None if mask is None else mask[: self.sample_size]
         sums = measuring.layer_sums(watched, self.metrics, x, mask)
-        packed = tf.concat([tf.reshape(s, [-1]) for s in sums], axis=0)
         if watched.name not in self._variables:
             with tf.init_scope():
                 self._make_variable(watched, x.shape[-1])
+        measuring.check_same_units(watched, self._shapes[watched.name], sums)
+        packed = tf.concat([tf.reshape(s, [-1]) for s in sums], axis=0)
         self._variables[watched.name].assign_add(packed)
 
     def begin(self, data):
-        """Notes that the trace of a step on `data` begins."""
-        self._graph = watching.graph_of(data)
-        self.calls, self._inner = {}, set()
+        """Notes that the trace of a step on `data` begins, for one more replica."""
+        graph = watching.graph_of(data)
+        if graph is None or graph is not self._graph:
+            self._calls, self._inner = {}, set()
+        self._graph = graph
 
     def _make_variable(self, watched, units):
         shapes = [s for m in self.metrics.values() for s in m.shapes(units)]

@@ -82,7 +82,8 @@ class SparsityTracker(keras.callbacks.Callback):
             each unit, "firing_rate" and "lifetime_sparseness".
         histograms: Dict of `keras_sparseout.metrics.ActivationHistogram` of the last
             reading, by "activations/<layer>" and "val_activations/<layer>".
-        evaluated: Dict of the figures of the last `evaluate` or validation.
+        evaluated: Without `x`, dict of the figures of the last validation or
+            `evaluate`, which may stand alone: `model.evaluate(callbacks=[tracker])`.
 
     Raises:
         ValueError: if `x` is empty or endless, a metric is unknown, or (as training
@@ -141,7 +142,8 @@ class SparsityTracker(keras.callbacks.Callback):
         self._board = Board(log_dir) if log_dir is not None else None
         self._rows, self._logs, self._validated = [], {}, []
         self._watched, self._warned = [], set()
-        self._epoch = self._batches = self._read_at = 0
+        self._epoch = self._batches = self._read_at = self._step = 0
+        self._totals, self._new, self._read_after = {}, {}, []
         self._training = self._testing = self._probe = None
 
     @property
@@ -186,16 +188,22 @@ class SparsityTracker(keras.callbacks.Callback):
         self.units, self.histograms, self.evaluated = {}, {}, {}
         self._rows, self._logs, self._validated = [], {}, []
         self._warned = set()
+        self._totals, self._new, self._read_after = {}, {}, []
+        # Not the optimizer's count alone: a model may have several, or its own.
+        iterations = getattr(self.model.optimizer, "iterations", 0)
+        iterations = keras.ops.convert_to_numpy(iterations)
+        self._step = max(self._step, int(iterations))
         self._set_up()
         if self.data is None:
             self._training = self._step_sums("train")
         if self.verbose:
             print(self._describe())
+            if self._probe is not None:
+                self._tell_of_calls(self._probe.calls)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.evaluated = {}
         self._epoch = epoch
-        self._totals = {}
+        self._totals, self._new = {}, {}
         self._batches = self._read_at = 0
         if self._training is not None:
             self._training.reset()
@@ -207,6 +215,9 @@ class SparsityTracker(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self._training is not None and self._batches == 0:
             self._training.check_reached()
+            if self.verbose and not self._rows:
+                self._tell_of_calls(self._training.calls())
+        self._step += batch + 1 - self._batches
         self._batches = batch + 1
         if self.every != "epoch" and self._batches - self._read_at >= self.every:
             self._take_reading()
@@ -215,16 +226,20 @@ class SparsityTracker(keras.callbacks.Callback):
         self._epoch = epoch
         if self._batches > self._read_at or self._batches == 0:
             self._take_reading()
+        # Only now is it known how many batches a data set without a length has.
+        for row, batches in self._read_after:
+            row["epoch"] = epoch + (batches / self._batches if self._batches else 1.0)
+        self._read_after = []
         if self._training is None:
             figures = dict(self._rows[-1])
             del figures["epoch"]
         else:
-            figures = self._figures("", self._totals)
+            figures = read(self._totals, self._watched, self.metrics).figures
             # A column that a log once had it keeps, as CSVLogger needs it.
-            self._rows[-1].update(self.evaluated)
+            self._rows[-1].update(self._new)
             figures.update(dict.fromkeys(self._validated, np.nan))
-            figures.update(self.evaluated)
-            self._validated = list(self.evaluated) or self._validated
+            figures.update(self._new)
+            self._validated = list(self._new) or self._validated
         self._logs[len(self._rows) - 1] = dict(logs or {})
         if logs is not None:
             per_layer = self.per_layer
@@ -235,8 +250,8 @@ class SparsityTracker(keras.callbacks.Callback):
     def on_test_begin(self, logs=None):
         if self.data is not None:
             return
-        if self._testing is None:
-            if not self._watched:
+        if self._testing is None or self._testing.model is not self.model:
+            if self._training is None or self._training.model is not self.model:
                 self._set_up()
             self._testing = self._step_sums("test")
         self._testing.reset()
@@ -249,6 +264,7 @@ class SparsityTracker(keras.callbacks.Callback):
         if self._testing is not None:
             self._testing.check_reached()
             self.evaluated = self._figures("val_", self._testing.totals())
+            self._new = self.evaluated
 
     def _set_up(self):
         first = None
@@ -272,9 +288,10 @@ class SparsityTracker(keras.callbacks.Callback):
             for name, sums in totals.items():
                 add(self._totals, name, sums)
             figures = self._figures("", totals)
-        steps = (self.params or {}).get("steps") or self._batches
-        part = self._batches / steps if steps else 1.0
-        self._rows.append({"epoch": self._epoch + part, **figures})
+        steps = (self.params or {}).get("steps") or np.nan
+        row = {"epoch": self._epoch + self._batches / steps, **figures}
+        self._rows.append(row)
+        self._read_after.append((row, self._batches))
         self._read_at = self._batches
 
     def _figures(self, prefix, totals):
@@ -295,8 +312,7 @@ class SparsityTracker(keras.callbacks.Callback):
         }
         self.histograms.update(histograms)
         if self._board is not None:
-            step = int(self.model.optimizer.iterations)
-            self._board.write(step, figures, histograms)
+            self._board.write(self._step, figures, histograms)
         return figures
 
     def _step_sums(self, kind):
@@ -312,16 +328,20 @@ class SparsityTracker(keras.callbacks.Callback):
         sides = " and ".join(
             f"the {side}{'s' if len(names) > 1 else ''} of {', '.join(names)}"
             for side in ("input", "output")
-            if (names := [self._label(w) for w in self._watched if w.side == side])
+            if (names := [w.name for w in self._watched if w.side == side])
         )
         where = f"{self.sample_size} samples of each batch"
         if self.data is not None:
             where = self.data.describe()
         return f"SparsityTracker: {', '.join(self.metrics)} of {sides} on {where}"
 
-    def _label(self, watched):
-        calls = 1 if self._probe is None else self._probe.calls[watched.name]
-        return watched.name if calls == 1 else f"{watched.name} (its {calls} calls)"
+    def _tell_of_calls(self, calls):
+        several = [f"{name} {n} times" for name, n in calls.items() if n > 1]
+        if several:
+            print(
+                f"SparsityTracker: called in each step {', '.join(several)}, which are "
+                "measured together."
+            )
 
 
 def _check_where(where):

@@ -152,6 +152,26 @@ def check_bool(name, value):
     return value
 
 
+def check_positive(name, value):
+    """Returns `value` as a float; raises unless it is a finite number > 0."""
+    if not is_real(value) or not math.isfinite(value) or value <= 0:
+        raise ValueError(
+            f"`{name}` must be a finite number > 0. Received: {name}={value!r}. Leave "
+            "it out for the default."
+        )
+    return float(value)
+
+
+def check_share(name, value):
+    """Returns `value` as a float; raises unless it is a number in [0, 1]."""
+    if not is_real(value) or not 0 <= value <= 1:
+        raise ValueError(
+            f"`{name}` must be a number between 0 and 1. Received: {name}={value!r}. "
+            "Leave it out for the default."
+        )
+    return float(value)
+
+
 def check_keywords(name, kwargs, layer):
     """Raises unless `kwargs` are arguments of the layer class `layer`, or of any layer.
 

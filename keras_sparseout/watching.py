@@ -100,7 +100,7 @@ def units(watched):
     if shapes and watched.side == "output":
         try:
             shapes = watched.layer.compute_output_shape(shapes)
-        except (NotImplementedError, TypeError, ValueError):  # Keras can't tell.
+        except Exception:  # Whatever a layer raises that can't tell.
             return None
     while shapes and isinstance(shapes[0], (list, tuple)):
         shapes = shapes[0]
@@ -143,7 +143,7 @@ class Hooks:
     def _reporting(self, w, call):
         def reporting(*args, **kwargs):
             outputs = call(*args, **kwargs)
-            inputs = args[0] if args else next(iter(kwargs.values()))
+            inputs = args[0] if args else next(iter(kwargs.values()), None)
             mask = kwargs.get("mask")
             if mask is None:
                 mask = keras.tree.map_structure(_mask_of, inputs)

@@ -271,7 +271,7 @@ def error_of_fit(model, error=ValueError, **kwargs):
 def test_layers_that_are_not_adjustable_raise_with_the_line_to_change(layers):
     model = network(adjustable=False)
     message = error_of_fit(model, q=lambda step: 1.0, layers=layers)
-    assert "`layers` must be adjustable to schedule their `q`. Received: " in message
+    assert "`layers` must be adjustable for their `q` to change. Received: " in message
     assert "second with adjustable=False" in message
     assert "Make it Sparseout(0.5, q=1.5, adjustable=True)." in message
     message = error_of_fit(model, weight=lambda step: 1.0)

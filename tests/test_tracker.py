@@ -248,42 +248,6 @@ def test_it_works_in_mixed_precision():
     assert np.isfinite(history["val_hoyer"]).all()
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "says"),
-    [
-        ({"x": X[:0]}, ["`x`", "Received: x=an array of shape (0, 6, 4)"]),
-        ({"x": []}, ["`x`", "Received: x=[]"]),
-        ({"x": "data"}, ["`x`", "Received: x='data'"]),
-        ({"x": (X, X[:3])}, ["`x`", "Received: x with 70, 3 samples"]),
-        ({"x": X, "metrics": ("hoyr",)}, ["`metrics`", "Did you mean 'hoyer'?"]),
-        ({"x": X, "metrics": ("gibberish",)}, ["`metrics`", "Received: metrics=("]),
-        ({"x": X, "metrics": ()}, ["`metrics`", "Received: metrics=()"]),
-        ({"x": X, "metrics": None}, ["`metrics`", "Received: metrics=None"]),
-        ({"x": X, "metrics": [["hoyer"]]}, ["`metrics`", "Received: metrics=[["]),
-        ({"x": X, "metrics": [abs, abs]}, ["`metrics`", "all different", "dict"]),
-        ({"x": X, "metrics": {"loss": abs}}, ["`metrics`", "'loss'"]),
-        ({"x": X, "layers": 3}, ["`layers`", "Received: layers=3"]),
-        ({"x": X, "layers": []}, ["`layers`", "Received: layers=[]"]),
-        ({"x": tf.constant(1.0)}, ["`x`", "Received: x="]),
-        ({"x": X, "batch_size": 0}, ["`batch_size`", "Received: batch_size=0"]),
-        ({"x": X, "per_layer": 1}, ["`per_layer`", "Received: per_layer=1"]),
-    ],
-)
-def test_bad_arguments_say_what_to_do(kwargs, says):
-    with pytest.raises(ValueError, match="Received") as error:
-        SparsityTracker(**kwargs)
-    for words in says:
-        assert words in str(error.value)
-
-
-def test_bad_datasets_say_what_to_do():
-    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
-    with pytest.raises(ValueError, match=r"`x` must be a finite data set.*take"):
-        SparsityTracker(dataset.repeat())
-    with pytest.raises(ValueError, match="`x` must hold at least one sample"):
-        fit(small_model(), SparsityTracker(dataset.take(0)))
-
-
 def test_it_warns_of_callbacks_that_come_too_early(tmp_path):
     log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
     stopping = keras.callbacks.EarlyStopping("loss")

@@ -1,0 +1,344 @@
+"""SparsityController: asks for a sparsity, and gets it."""
+
+import dataclasses
+import math
+import warnings
+
+import keras
+import numpy as np
+
+from keras_sparseout import validation, watching
+from keras_sparseout.adjustable import adjustable_ones
+from keras_sparseout.control import check_actuator, check_bounds, check_target
+from keras_sparseout.data import ProbeData, check_count, check_fits
+from keras_sparseout.frames import dataframe
+from keras_sparseout.group import Group
+from keras_sparseout.measuring import Probe, add, check_metrics, read
+from keras_sparseout.order import warn_if_late
+from keras_sparseout.stepping import StepSums
+
+_BOUNDED = ("gini", "hoyer", "population_sparseness", "pq_index", "zero_fraction")
+
+
+class SparsityController(keras.callbacks.Callback):
+    """Moves q until the activations are as sparse as asked, and holds them there.
+
+    A closed loop: every few batches it measures the activations, as
+    `keras_sparseout.SparsityTracker` does inside the training step, and moves the
+    actuator of each layer. The layers have to be adjustable:
+
+        Sparseout(0.5, q=2.0, adjustable=True)            # actuator "q" or "rate"
+        ActivationPenalty(0.0, adjustable=True)           # actuator "weight"
+
+    The target is that of training batches, on the weights as they move. With probe data
+    `x` it is that of the probe data, as at inference: after each epoch the setpoint
+    moves by the gap between the two.
+
+    At the end of each epoch it puts into `logs`, for the callbacks after it in the list,
+
+    - `<metric>/<layer>`: the figure of the epoch's training batches, and with `x`
+      `val_<metric>/<layer>`;
+    - `<actuator>/<layer>`: the setting, for example `q/<layer>`;
+    - `error/<layer>`: target minus figure, of the probe data if there are any.
+
+    It stops pushing toward sparser, and says so, when more than `max_dead` of a layer's
+    units are dead, and leaves everything as it is once the loss is not finite. Its
+    state is saved with the weights: with `keras.callbacks.BackupAndRestore` a resumed
+    run is the run that was not interrupted.
+
+    Args:
+        target: The figure asked for: a number for all layers, or a dict of numbers by
+            name of a layer, which then also chooses the layers.
+        metric: "zero_fraction", "hoyer", "gini", "population_sparseness" or "pq_index",
+            or a function f(x) that rises with sparsity.
+        x: Probe data, as for `SparsityTracker`; None for none.
+        layers: The layers to control, as for `SparsityTracker`. None: all adjustable
+            ones that have the actuator.
+        actuator: "q" or "rate" of Sparseout layers, "weight" of `ActivationPenalty`
+            layers.
+        bounds: Least and largest setting; None for (1, 4) of q, (0.05, 0.9) of rate,
+            (0, 0.1) of weight. Sparsity is not free: at q <= 1 accuracy falls.
+        together: Whether all layers share one setting, moved until the mean over the
+            layers is the target. Otherwise each layer has its own.
+        every: After how many batches it measures and moves.
+        sample_size: How many samples of each batch are measured, on each replica.
+        gain: How strongly it reacts; 2 for twice as strongly. Lower it where the
+            setting swings, raise it where the target is reached too late.
+        dead_band: Errors of at most this size are let be.
+        freeze_after: Number of epochs after which the setting stays what it is; None
+            for never.
+        max_dead: Share of dead units, of a layer, beyond which it does not push toward
+            sparser.
+        batch_size: With `x`, how many samples of arrays run at once.
+        steps: With `x`, how many batches of a data set to take; None for all.
+        verbose: 1 to print what is controlled, what could not be reached, and at the
+            end the settings that were found; 0 not to.
+
+    Attributes:
+        history: Dict of lists by key, one entry a reading; "epoch" tells when, in
+            epochs.
+        targets: Dict of the targets by layer.
+
+    Raises:
+        ValueError: if an argument is out of range, or (as training begins) there is no
+            adjustable layer, one that is named is not, or a layer never has zeros.
+
+    Source: the setting of Khan & Stavness (2019), https://arxiv.org/abs/1904.08050,
+        turned around: there q is chosen and the sparsity observed.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(64, activation="relu"),
+    ...     keras_sparseout.Sparseout(0.5, q=2.0, adjustable=True, name="hidden"),
+    ...     keras.layers.Dense(1),
+    ... ])
+    >>> model.compile("adam", "mse")
+    >>> controller = SparsityController(0.7, every=8, verbose=0)
+    >>> x, y = np.random.rand(256, 4), np.random.rand(256, 1)
+    >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[controller])
+    >>> sorted(controller.history)
+    ['epoch', 'q/hidden', 'zero_fraction/hidden']
+    """
+
+    def __init__(
+        self,
+        target,
+        metric="zero_fraction",
+        *,
+        x=None,
+        layers=None,
+        actuator="q",
+        bounds=None,
+        together=False,
+        every=32,
+        sample_size=16,
+        gain=1.0,
+        dead_band=0.002,
+        freeze_after=None,
+        max_dead=0.5,
+        batch_size=256,
+        steps=None,
+        verbose=1,
+    ):
+        super().__init__()
+        self.actuator = check_actuator(actuator)
+        self.metrics = check_metrics([metric])
+        [self.metric] = self.metrics
+        self.target = check_target(target, bounded=self.metric in _BOUNDED)
+        self.layers = watching.check_layers(layers)
+        if layers is None and isinstance(target, dict):
+            self.layers = list(target)
+        self.bounds = check_bounds(bounds, actuator)
+        self.together = validation.check_bool("together", together)
+        self.every = check_count("every", every)
+        self.sample_size = check_count("sample_size", sample_size)
+        self.gain = validation.check_positive("gain", gain)
+        self.dead_band = validation.check_share("dead_band", dead_band)
+        self.freeze_after = freeze_after
+        if freeze_after is not None:
+            check_count("freeze_after", freeze_after)
+        self.max_dead = validation.check_share("max_dead", max_dead)
+        self.data = None
+        if x is not None:
+            self.data = ProbeData(x, batch_size=batch_size, steps=steps)
+        self.verbose = verbose
+        self.metrics.update(check_metrics("dead_units"))
+        self._rows, self._groups = [], []
+        self._watched, self._probe, self._sums = [], None, None
+
+    @property
+    def targets(self):
+        """Dict of the targets by layer."""
+        if not isinstance(self.target, dict):
+            return {w.name: self.target for w in self._watched}
+        return {w.name: self.target[w.name] for w in self._watched}
+
+    @property
+    def history(self):
+        """The readings so far: a dict of lists by key, see the class."""
+        keys = dict.fromkeys(key for row in self._rows for key in row)
+        return {key: [row.get(key, np.nan) for row in self._rows] for key in keys}
+
+    def to_dataframe(self):
+        """Returns `history` as a pandas.DataFrame, one row a reading."""
+        return dataframe(self.history)
+
+    def plot(self, *, path=None):
+        """Draws the sparsity with its targets, and the settings, over the epochs.
+
+        Args:
+            path: File to write; its suffix sets the format.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+        """
+        from keras_sparseout import plots
+
+        return plots.control(
+            self.history,
+            self.targets,
+            metric=self.metric,
+            actuator=self.actuator,
+            bounds=self.bounds,
+            path=path,
+        )
+
+    def on_train_begin(self, logs=None):
+        warn_if_late(self)
+        first = None
+        if self.data is not None:
+            first = self.data.first()
+            check_fits(self.model, first)
+            watching.build(self.model, first)
+        self._watched = self._select()
+        self._probe = None
+        if first is not None:
+            self._probe = Probe(self.model, self._watched, self.metrics)
+            self._probe.measure([first])
+        self._sums = StepSums(
+            self.model, "train", self._watched, self.metrics, self.sample_size
+        )
+        self._rows, self._groups = [], []
+        self._probed = None
+        self._stopped = False
+        if self.verbose:
+            low, high = self.bounds
+            wanted = ", ".join(f"{n} to {t:g}" for n, t in self.targets.items())
+            print(
+                f"SparsityController: {self.metric} of {wanted}, by {self.actuator} in "
+                f"[{low:g}, {high:g}]"
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if not self._groups:
+            # Not before, as BackupAndRestore loads weights when training begins.
+            self._groups = self._make_groups()
+        self._epoch = epoch
+        self._moving = self.freeze_after is None or epoch < self.freeze_after
+        started = any(group.loop.readings for group in self._groups)
+        if self._probe is not None and self._moving and started:
+            figures = self._probed or self._measure_probe()
+            for group in self._groups:
+                group.loop.correct(group.mean("val_", figures))
+        self._probed = None
+        self._totals = {}
+        self._batches = self._read_at = 0
+        self._sums.reset()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._sums.arm()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._batches == 0:
+            self._sums.check_reached()
+        self._batches = batch + 1
+        loss = (logs or {}).get("loss", 0.0)
+        if not self._stopped and not math.isfinite(loss):
+            self._stopped = True
+            self._warn(
+                f"the loss is {loss}: the settings stay what they are. Lower the "
+                "learning rate, or ask for less"
+            )
+        # The last batch too where an epoch is shorter, if its length is known.
+        every = min(self.every, self.params.get("steps") or self.every)
+        if self._batches - self._read_at >= every:
+            self._take_reading()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if not self._read_at:
+            self._take_reading()
+        self._add_totals()
+        figures = self._figures("", self._totals)
+        if self._probe is not None:
+            self._probed = self._measure_probe()
+            self._rows[-1].update(self._probed)
+            figures.update(self._probed)
+        for group in self._groups:
+            prefix = "" if self._probe is None else "val_"
+            figures.update(group.end_epoch(prefix, figures))
+            if group.unreachable() and self._moving and not self._stopped:
+                low, high = group.reached
+                self._warn(
+                    f"{self.metric} of {group.name} can't be brought to "
+                    f"{group.loop.target:g} with {self.actuator} in "
+                    f"[{self.bounds[0]:g}, {self.bounds[1]:g}]: it reached "
+                    f"{low:.3f} to {high:.3f}. Widen `bounds`, or change the target"
+                )
+        if logs is not None:
+            logs.update(figures)
+
+    def on_train_end(self, logs=None):
+        if not self.verbose:
+            return
+        for group in self._groups:
+            print(f"SparsityController: {group.conclusion()}")
+
+    def _select(self):
+        found = watching.find(self.model)
+        chosen = found
+        if self.layers is not None:
+            chosen = watching.select(self.model, self.layers)
+        named = self.layers is not None
+        watched = adjustable_ones(chosen, self.actuator, named=named)
+        others = [w.name for w in chosen if w not in watched]
+        if not watched or (named and others):
+            made = (
+                "ActivationPenalty(1e-4"
+                if self.actuator == "weight"
+                else "Sparseout(0.5"
+            )
+            raise ValueError(
+                f"`layers` must be layers with an adjustable {self.actuator}. Received: "
+                f"layers={', '.join(others) or '(none)'}. Put "
+                f"{made}, adjustable=True) after the activations that are meant."
+            )
+        # A penalty passes its input on, so its input is what is meant too.
+        return [dataclasses.replace(w, side="input") for w in watched]
+
+    def _make_groups(self):
+        parts = [self._watched] if self.together else [[w] for w in self._watched]
+        return [Group(part, self) for part in parts]
+
+    def _measure_probe(self):
+        return self._figures("val_", self._probe.measure(self.data))
+
+    def _add_totals(self):
+        """Moves the sums of the last batches to those of the epoch; returns them."""
+        totals = self._sums.totals()
+        self._sums.reset()
+        for name, sums in totals.items():
+            add(self._totals, name, sums)
+        return totals
+
+    def _take_reading(self):
+        figures = self._figures("", self._add_totals())
+        epoch = read(self._totals, self._watched, self.metrics).figures
+        dead = {w.name: epoch[f"dead_units/{w.name}"] for w in self._watched}
+        # The last sum of the last metric is the number of vectors.
+        counts = {name: sums[-1] for name, sums in self._totals.items()}
+        for group in self._groups:
+            if self._stopped:
+                continue
+            group.check_zeros(figures)
+            group.check_dead(dead, counts)
+            if self._moving:
+                group.move(figures)
+        settings = {
+            f"{self.actuator}/{w.name}": getattr(w.layer, self.actuator)
+            for w in self._watched
+        }
+        self._read_at = self._batches
+        part = self._batches / (self.params.get("steps") or self._batches)
+        self._rows.append({"epoch": self._epoch + part, **figures, **settings})
+
+    def _figures(self, prefix, totals):
+        figures = read(totals, self._watched, self.metrics).figures
+        return {
+            f"{prefix}{self.metric}/{w.name}": figures[f"{self.metric}/{w.name}"]
+            for w in self._watched
+        }
+
+    def _warn(self, text):
+        warnings.warn(f"SparsityController: {text}.", stacklevel=3)

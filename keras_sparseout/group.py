@@ -1,0 +1,141 @@
+"""The layers that share one loop of a SparsityController."""
+
+import math
+import warnings
+import zlib
+
+import numpy as np
+
+from keras_sparseout.adjustable import call_of
+from keras_sparseout.control import ACTUATORS, Loop
+
+# Fewer vectors can't tell a dead unit from one that fires rarely.
+_ENOUGH_FOR_DEAD = 256
+# Readings at a bound, with no gain, after which a target is out of reach.
+_PATIENCE = 32
+
+
+class Group:
+    """One layer, or all together: its loop, its settings, and what it came to.
+
+    Args:
+        watched: The layers, as `watching.Watched`.
+        controller: The `SparsityController`, whose settings are read.
+    """
+
+    def __init__(self, watched, controller):
+        self.watched = watched
+        self.name = ", ".join(w.name for w in watched)
+        self.metric = controller.metric
+        self.actuator = controller.actuator
+        self.max_dead = controller.max_dead
+        first = watched[0].layer
+        # With q > 2 a higher rate makes activations denser.
+        falling = self.actuator == "rate" and first.q > 2
+        self.loop = Loop(
+            float(np.mean([controller.targets[w.name] for w in watched])),
+            getattr(first, self.actuator),
+            ACTUATORS[self.actuator],
+            controller.bounds,
+            sign=-1 if falling else 1,
+            gain=controller.gain,
+            dead_band=controller.dead_band,
+        )
+        settings = (self.name, self.metric, self.actuator, self.loop.target)
+        self._signature = float(
+            zlib.crc32(repr((*settings, self.loop.bounds)).encode())
+        )
+        state = first.controller_state
+        if state is not None and state[0] == self._signature:
+            self.loop.restore(state[1:])
+        self.reached = (math.inf, -math.inf)
+        self._figure = math.nan
+        self._errors_at_bound = []
+        self._warned_of_dead = self._warned_of_reach = False
+
+    def mean(self, prefix, figures):
+        """The mean of the layers' figures, of those that have one."""
+        known = [figures[f"{prefix}{self.metric}/{w.name}"] for w in self.watched]
+        known = [figure for figure in known if not math.isnan(figure)]
+        return float(np.mean(known)) if known else math.nan
+
+    def assign(self):
+        """Gives the layers the setting of the loop."""
+        for w in self.watched:
+            setattr(w.layer, self.actuator, self.loop.value)
+
+    def move(self, figures):
+        """Moves the setting by the figures of a reading."""
+        self.loop.update(self.mean("", figures))
+        self.assign()
+        if self.loop.value in self.loop.bounds:
+            self._errors_at_bound.append(abs(self.loop.error))
+        else:
+            self._errors_at_bound = []
+        # Where a resumed run finds it: it is saved with the layer's weights.
+        self.watched[0].layer.controller_state = [self._signature, *self.loop.state()]
+
+    def check_zeros(self, figures):
+        """Raises if `zero_fraction` is asked of activations that are never 0."""
+        for w in self.watched:
+            key = f"zero_fraction/{w.name}"
+            if self.loop.readings == 0 and figures.get(key) == 0:
+                raise ValueError(
+                    "`metric` must be one that the activations have: those of layer "
+                    f"{w.name!r} are never 0, as after tanh or GELU. Received: "
+                    'metric="zero_fraction". Give metric="hoyer".'
+                )
+
+    def check_dead(self, dead, counts):
+        """Holds the loop back from sparser while too many units are dead.
+
+        Args:
+            dead: Dict of shares of dead units by layer, since the epoch began.
+            counts: Dict of the numbers of vectors that they were taken from.
+        """
+        enough = [w.name for w in self.watched if counts[w.name] >= _ENOUGH_FOR_DEAD]
+        if not enough:
+            return
+        worst = max(enough, key=lambda name: dead[name])
+        self.loop.held = dead[worst] > self.max_dead
+        if self.loop.held and not self._warned_of_dead:
+            self._warned_of_dead = True
+            warnings.warn(
+                f"SparsityController: {dead[worst]:.0%} of the units of {worst} are "
+                "dead, so it stops pushing toward sparser. Ask for less, or raise "
+                f"`max_dead`, now {self.max_dead:g}.",
+                stacklevel=3,
+            )
+
+    def end_epoch(self, prefix, figures):
+        """Notes the epoch's figures; returns what goes into the logs."""
+        self._figure = self.mean(prefix, figures)
+        low, high = self.reached
+        self.reached = (min(low, self._figure), max(high, self._figure))
+        logs = {}
+        for w in self.watched:
+            figure = figures[f"{prefix}{self.metric}/{w.name}"]
+            logs[f"{self.actuator}/{w.name}"] = getattr(w.layer, self.actuator)
+            logs[f"error/{w.name}"] = self.loop.target - figure
+        return logs
+
+    def unreachable(self):
+        """Whether the target turned out to be out of reach; once."""
+        errors = self._errors_at_bound[-_PATIENCE:]
+        stuck = len(errors) == _PATIENCE and errors[-1] > max(0.01, errors[0] - 0.01)
+        first = stuck and not self._warned_of_reach
+        self._warned_of_reach = self._warned_of_reach or stuck
+        return first
+
+    def conclusion(self):
+        """What was found, as text that lets it be repeated."""
+        value, mean = self.loop.value, self.loop.mean
+        calls = [
+            call_of(w.layer, **{self.actuator: mean}, name=w.layer.name)
+            for w in self.watched
+        ]
+        return (
+            f"{self.metric} of {self.name} is {self._figure:.3f}, asked for "
+            f"{self.loop.target:g}, at {self.actuator} = {value:.3g}, over the run "
+            f"{mean:.3g}. To repeat it fixed: {', '.join(calls)}"
+        )

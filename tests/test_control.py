@@ -1,0 +1,135 @@
+"""The loop of SparsityController, on a plant of one line: no network, no noise."""
+
+import math
+
+import pytest
+
+from keras_sparseout.control import ACTUATORS, Loop
+
+
+def loop(target=0.6, value=2.0, bounds=(0.5, 8.0), actuator="q", **kwargs):
+    return Loop(target, value, ACTUATORS[actuator], bounds, **kwargs)
+
+
+def follow(controlled, plant, readings=400, start=0.5):
+    """The figure after some readings of a plant that follows its setting slowly."""
+    figure = start
+    for _ in range(readings):
+        figure += (plant(controlled.value) - figure) / 20
+        controlled.update(figure)
+    return figure
+
+
+@pytest.mark.parametrize("target", [0.5, 0.6, 0.7, 0.8])
+def test_it_reaches_the_target_with_q(target):
+    # About what Sparseout does: .84 at q = .5, .51 at q = 4.
+    reached = follow(loop(target), lambda q: 0.73 - 0.16 * math.log(q))
+    assert reached == pytest.approx(target, abs=0.003)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.05])
+def test_it_reaches_the_target_with_a_weight(start):
+    controlled = loop(0.8, start, (0.0, 0.1), "weight")
+    reached = follow(controlled, lambda w: 0.6 + 0.35 * w / (w + 0.01))
+    assert reached == pytest.approx(0.8, abs=0.003)
+    assert controlled.value == pytest.approx(0.0133, rel=0.1)
+
+
+def test_the_sign_turns_it_round():
+    def plant(rate):
+        return 0.8 - 0.3 * rate
+
+    right = loop(0.65, 0.2, (0.05, 0.9), "rate", sign=-1)
+    assert follow(right, plant) == pytest.approx(0.65, abs=0.003)
+    wrong = loop(0.65, 0.2, (0.05, 0.9), "rate")
+    assert abs(follow(wrong, plant) - 0.65) > 0.1
+
+
+def test_it_stays_at_a_bound_and_leaves_it_at_once():
+    controlled = loop(0.9, bounds=(1.0, 4.0))
+    assert follow(controlled, lambda q: 0.7 - 0.1 * math.log(q)) < 0.71
+    assert controlled.value == 1.0
+    # 2,000 readings at the bound are no more than 200: nothing wound up.
+    follow(controlled, lambda q: 0.7 - 0.1 * math.log(q), readings=2000)
+    controlled.target = 0.6
+    settings = [controlled.update(0.7) for _ in range(3)]
+    assert settings[0] > 1.0
+    assert settings == sorted(settings)
+
+
+def test_a_step_is_never_larger_than_the_slew():
+    controlled = loop(0.9)
+    before = controlled.scale
+    for figure in (0.1, 0.9, 0.1, 0.9) * 20:
+        controlled.update(figure)
+        assert abs(controlled.scale - before) <= controlled.actuator.slew + 1e-12
+        before = controlled.scale
+
+
+def test_errors_in_the_dead_band_add_nothing():
+    still, moving = loop(0.6, dead_band=0.01), loop(0.6)
+    for _ in range(100):
+        still.update(0.595)
+        moving.update(0.595)
+    assert still.base == still.actuator.to_scale(2.0)
+    assert moving.base < still.base
+
+
+def test_held_it_moves_toward_denser_only():
+    controlled = loop(0.8)
+    controlled.held = True
+    for _ in range(50):
+        controlled.update(0.5)
+    assert controlled.value == 2.0
+    controlled.target = 0.3
+    for _ in range(50):
+        controlled.update(0.5)
+    assert controlled.value > 2.0
+
+
+def test_the_setpoint_moves_to_the_gap():
+    controlled = loop(0.6)
+    controlled.correct(0.5)
+    assert controlled.offset == 0.0  # There is no training figure yet.
+    controlled.update(0.62)
+    for _ in range(20):
+        controlled.correct(0.58)
+    assert controlled.offset == pytest.approx(0.04, abs=1e-5)
+    assert controlled.error == pytest.approx(0.02, abs=1e-5)
+
+
+def test_an_undefined_figure_changes_nothing():
+    controlled = loop(0.6)
+    controlled.update(0.5)
+    state = controlled.state()
+    controlled.update(math.nan)
+    assert controlled.state() == state
+
+
+def test_the_state_is_all_of_it():
+    first, second = loop(0.7), loop(0.7)
+    for figure in (0.5, 0.52, 0.55, 0.57, 0.6):
+        first.update(figure)
+    first.correct(0.59)
+    second.restore(first.state())
+    for figure in (0.61, 0.64, 0.66, 0.69):
+        assert second.update(figure) == first.update(figure)
+    assert second.state() == first.state()
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("q", (0.02, 0.5, 1.0, 2.0, 4.0, 50.0)),
+        ("rate", (0.01, 0.3, 0.5, 0.99)),
+        ("weight", (0.0, 1e-5, 1e-3, 0.1, 10.0)),
+    ],
+)
+def test_scales_rise_and_turn_back(name, values):
+    actuator = ACTUATORS[name]
+    scales = [actuator.to_scale(value) for value in values]
+    assert scales == sorted(scales)
+    for value, scale in zip(values, scales, strict=True):
+        assert actuator.from_scale(scale) == pytest.approx(value, rel=1e-9, abs=1e-12)
+    low, high = actuator.limits
+    assert low <= actuator.bounds[0] < actuator.bounds[1] <= high

@@ -1,0 +1,184 @@
+"""Tracking without data in models, training steps and data of many kinds."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from stepped import X, Y, activations, figures, fit, hoyer, is_clean, net, tracker
+
+from keras_sparseout import SparsityTracker
+
+
+def test_a_layer_that_is_called_twice_counts_both_and_says_so(capsys):
+    shared = keras.layers.Dense(6, "relu", name="shared")
+    one, two = keras.Input((4,)), keras.Input((4,))
+    outputs = keras.layers.Add()([shared(one), shared(two)])
+    model = keras.Model([one, two], keras.layers.Dense(1)(outputs))
+    x = [X, -2 * X]
+    t = tracker(verbose=1, metrics="hoyer")
+    fit(model, t, x=x)
+    seen = np.concatenate([np.asarray(shared(part)) for part in x])
+    assert t.history["hoyer/shared"] == [pytest.approx(hoyer(seen), rel=1e-5)]
+    said = "called in each step shared 2 times, which are measured together"
+    assert capsys.readouterr().out.count(said) == 1
+
+
+@pytest.mark.parametrize("probe", [None, X])
+def test_a_layer_that_is_called_with_two_widths_has_no_figures_of_units(probe):
+    relu = keras.layers.ReLU(name="relu")
+    inputs = keras.Input((4,))
+    x = relu(keras.layers.Dense(8)(relu(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(1)(x))
+    options = {"x": probe, "layers": "relu"}
+    with pytest.raises(ValueError, match=r"Received: relu, .* with 4 and 8 units"):
+        fit(model, tracker(metrics="firing_rate", **options))
+    assert is_clean(model)
+    fit(model, t := tracker(metrics="zero_fraction", **options))
+    assert 0.3 < t.history[("" if probe is None else "val_") + "zero_fraction"][0] < 0.7
+
+
+class Subclassed(keras.Model):
+    """Not built, with layers in another, a list and several outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = keras.Sequential(
+            [keras.layers.Dense(8, "relu", name="hidden")], name="encoder"
+        )
+        self.heads = [keras.layers.Dense(3, "relu", name=f"head{i}") for i in (0, 1)]
+
+    def call(self, x):
+        x = self.encoder(x)
+        return [head(x) for head in self.heads]
+
+
+def test_a_model_that_is_not_built_with_several_outputs():
+    model = Subclassed()
+    t = tracker(metrics=["hoyer", "firing_rate"])
+    y = [np.ones((22, 3))] * 2
+    fit(model, t, y=y, validation_data=(X, y), compiled={"steps_per_execution": 2})
+    hidden = model.encoder(X)
+    expected = {"encoder/hidden": hidden}
+    expected |= {head.name: head(hidden) for head in model.heads}
+    for name, a in expected.items():
+        a = np.asarray(a)
+        for prefix in ("", "val_"):
+            assert t.history[f"{prefix}hoyer/{name}"] == [
+                pytest.approx(hoyer(a), rel=1e-5)
+            ]
+            rates = t.units[f"{prefix}firing_rate/{name}"]
+            np.testing.assert_allclose(rates, (a > 0).mean(0), rtol=1e-6)
+
+
+class Adversarial(keras.Model):
+    """Trained by a step of its own that never comes to `call`."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = keras.layers.Dense(4, "tanh", name="generator")
+        self.critic = keras.Sequential(
+            [keras.layers.Dense(6, "relu", name="hidden"), keras.layers.Dense(1)],
+            name="critic",
+        )
+
+    def train_step(self, x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(self.critic(x) - self.critic(self.generator(x)))
+        gradients = tape.gradient(loss, self.trainable_variables)
+        self.optimizer.apply_gradients(
+            zip(gradients, self.trainable_variables, strict=True)
+        )
+        return {"loss": loss}
+
+
+def test_a_training_step_of_its_own(capsys):
+    model = Adversarial()
+    model.generator.build((None, 4))
+    model.critic.build((None, 4))
+    model.built = True
+    t = tracker(verbose=1, metrics="zero_fraction")
+    fit(model, t, y=None)
+    hidden = model.critic.layers[0]
+    seen = np.concatenate([hidden(X), hidden(model.generator(X))])
+    expected = pytest.approx(np.mean(seen == 0), rel=1e-6)
+    assert t.history["zero_fraction/critic/hidden"] == [expected]
+    assert "critic/hidden 2 times" in capsys.readouterr().out
+
+
+def test_a_preprocessing_layer_before_the_watched_one():
+    keras.utils.set_random_seed(1)
+    scale = keras.layers.Normalization()
+    scale.adapt(X)
+    layers = [scale, keras.layers.Dense(8, "relu", name="a"), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    fit(model, t := tracker(metrics="hoyer"))
+    assert t.history["hoyer/a"] == [pytest.approx(hoyer(activations(model, "a")), 1e-5)]
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    @property
+    def num_batches(self):
+        return self.count
+
+    def __getitem__(self, index):
+        part = slice(8 * (index % 2), 8 * (index % 2) + 8)
+        return X[part], Y[part]
+
+
+@pytest.mark.parametrize("kind", ["sequence", "endless sequence", "endless data set"])
+def test_data_sets_in_batches(kind):
+    data = Batches(2 if kind == "sequence" else None)
+    if kind == "endless data set":
+        data = tf.data.Dataset.from_tensor_slices((X[:16], Y[:16])).batch(8).repeat()
+    steps = None if kind == "sequence" else 2
+    model = net()
+    inside, probing = tracker(), tracker(x=data, steps=steps)
+    options = {"y": None, "batch_size": None, "steps_per_epoch": steps, "epochs": 2}
+    fit(model, inside, probing, x=data, **options)
+    for key, value in figures(model, X[:16]).items():
+        assert inside.history[key] == pytest.approx([value] * 2, rel=1e-5)
+        assert probing.history[f"val_{key}"] == pytest.approx([value] * 2, rel=1e-5)
+    if kind != "sequence":
+        with pytest.raises(ValueError, match="`x` must have an end, or `steps`"):
+            SparsityTracker(data)
+
+
+def test_a_network_of_keras_applications():
+    model = keras.applications.MobileNetV2((96, 96, 3), 0.35, weights=None, classes=3)
+    x = np.random.default_rng(0).normal(size=(4, 96, 96, 3)).astype("float32")
+    inside = tracker(sample_size=2, metrics="zero_fraction")
+    probing = tracker(x=x, metrics="zero_fraction")
+    history = fit(model, inside, probing, x=x, y=np.array([0, 1, 2, 0])[:, None])
+    relus = [layer.name for layer in model.layers if "relu" in layer.name]
+    assert len(relus) == 35
+    for name in relus:
+        assert 0 < inside.history[f"zero_fraction/{name}"][0] < 1
+        assert 0 <= probing.history[f"val_zero_fraction/{name}"][0] < 1
+    # Beyond 8 layers the means alone.
+    assert set(history) == {"loss", "zero_fraction", "val_zero_fraction"}
+    seen = activations(model, "Conv1_relu", x)
+    expected = pytest.approx(np.mean(seen == 0), rel=1e-4)
+    assert probing.history["val_zero_fraction/Conv1_relu"] == [expected]
+
+
+def test_nan_activations_warn_once_and_training_goes_on():
+    x = X.copy()
+    x[3] = np.nan
+    t = tracker(layers="a", metrics="hoyer")
+    with pytest.warns(
+        UserWarning, match="layer 'a' hold NaN, first seen in ep"
+    ) as seen:
+        history = fit(net(), t, x=x, epochs=3)
+    assert len(seen) == 1
+    assert len(history["loss"]) == 3
+    assert np.isnan(history["hoyer/a"]).all()
+
+
+def test_it_warns_of_callbacks_before_it_without_data_too():
+    stopping = keras.callbacks.EarlyStopping("loss")
+    with pytest.warns(UserWarning, match="EarlyStopping will not see the figures of"):
+        fit(net(), stopping, tracker())

@@ -1,0 +1,499 @@
+"""The table of a model's activations, and the products that zeros make needless."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers as kl
+from tracked import X, small_model
+
+from keras_sparseout import activation_sparsity, metrics
+
+
+def rectified(*shape, seed=0):
+    x = np.random.default_rng(seed).normal(size=shape)
+    return np.maximum(x, 0).astype("float32")
+
+
+def rows(table):
+    return {row["layer"]: row for row in table.rows}
+
+
+def behind_a_relu(layer, shape, x):
+    """The `needless_macs` of a ReLU before `layer`, and the table."""
+    model = keras.Sequential([keras.Input(shape), kl.ReLU(name="relu"), layer])
+    table = activation_sparsity(model, x)
+    return rows(table)["relu"]["needless_macs"], table
+
+
+def padding_of(size, kernel, stride, dilation, padding):
+    """Number of outputs along one axis, and of zeros in front, written down anew."""
+    span = (kernel - 1) * dilation + 1
+    if padding == "causal":
+        return (size - 1) // stride + 1, span - 1
+    if padding == "valid":
+        return (size - span) // stride + 1, 0
+    outputs = -(-size // stride)
+    return outputs, max((outputs - 1) * stride + span - size, 0) // 2
+
+
+def count(x, kernel, stride, dilation, padding):
+    """(products with a zero, products) of one input channel with one filter each."""
+    axes = []
+    for size in x.shape[1:-1]:
+        outputs, front = padding_of(size, kernel, stride, dilation, padding)
+        axes.append(
+            [
+                o * stride + k * dilation - front
+                for o in range(outputs)
+                for k in range(kernel)
+                if 0 <= o * stride + k * dilation - front < size
+            ]
+        )
+    needless = total = 0
+    for sample in x:
+        for position in itertools.product(*axes):
+            needless += np.sum(sample[position] == 0)
+            total += x.shape[-1]
+    return needless, total
+
+
+CONVOLUTIONS = {
+    "valid": (kl.Conv2D, {"filters": 5}, 5),
+    "same": (kl.Conv2D, {"filters": 5, "padding": "same"}, 5),
+    "strided": (kl.Conv2D, {"filters": 5, "padding": "same", "strides": 2}, 5),
+    "strided valid": (kl.Conv2D, {"filters": 5, "strides": 2}, 5),
+    "dilated": (kl.Conv2D, {"filters": 5, "padding": "same", "dilation_rate": 2}, 5),
+    "grouped": (kl.Conv2D, {"filters": 6, "groups": 2, "padding": "same"}, 3),
+    "depthwise": (
+        kl.DepthwiseConv2D,
+        {"depth_multiplier": 2, "padding": "same", "strides": 2},
+        2,
+    ),
+    "separable": (kl.SeparableConv2D, {"filters": 5, "padding": "same"}, 1),
+    "1D": (kl.Conv1D, {"filters": 3, "padding": "same"}, 3),
+    "1D causal": (kl.Conv1D, {"filters": 3, "padding": "causal"}, 3),
+    "1D causal dilated": (
+        kl.Conv1D,
+        {"filters": 3, "padding": "causal", "dilation_rate": 2},
+        3,
+    ),
+    "1D depthwise": (kl.DepthwiseConv1D, {"strides": 2}, 1),
+    "1D separable": (kl.SeparableConv1D, {"filters": 3, "strides": 2}, 1),
+    "3D": (kl.Conv3D, {"filters": 2, "padding": "same", "strides": 2}, 2),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_a_convolution_counts_each_product_within_its_input(case):
+    kind, options, each = CONVOLUTIONS[case]
+    rank = int(kind.__name__[-2])
+    x = rectified(3, *(7, 8, 6)[:rank], 4)
+    layer = kind(kernel_size=3, **options)
+    share, table = behind_a_relu(layer, x.shape[1:], x)
+    needless, total = count(
+        x, 3, layer.strides[0], layer.dilation_rate[0], layer.padding
+    )
+    assert share == pytest.approx(needless / total, rel=1e-12)
+    assert table.macs == pytest.approx(total * each / 3, rel=1e-12)
+    effective = (total - needless) * each / 3
+    assert table.effective_macs == pytest.approx(effective, rel=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strides": 2},
+        {"strides": 2, "padding": "same"},
+        {"padding": "same"},
+        {"strides": 3, "padding": "same", "output_padding": 1},
+    ],
+)
+def test_a_transposed_convolution_counts_what_lands_in_its_output(rank, options):
+    kind = (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)[rank - 1]
+    layer = kind(2, 3, kernel_initializer="ones", use_bias=False, **options)
+    shape = (*(4, 5, 3)[:rank], 2)
+    x = rectified(3, *shape)
+    share, table = behind_a_relu(layer, shape, x)
+    # A lone one at an element sums up to the number of products that it takes part in.
+    size = math.prod(shape)
+    alone = np.eye(size, dtype="float32").reshape(size, *shape)
+    uses = np.sum(layer(alone), axis=tuple(range(1, rank + 2)))
+    needless = (x.reshape(3, size) == 0) @ uses
+    assert share == pytest.approx(needless.sum() / (3 * uses.sum()), rel=1e-6)
+    assert table.macs == pytest.approx(uses.sum(), rel=1e-6)
+
+
+def test_worked_by_hand():
+    x = np.array([[0.0], [2.0], [0.0], [4.0]], "float32")[None]
+    # Outputs 0..3 read 0, 1 | 0, 1, 2 | 1, 2, 3 | 2, 3: ten products, 2 + 3 with zeros.
+    share, table = behind_a_relu(kl.Conv1D(1, 3, padding="same"), (4, 1), x)
+    assert (share, table.macs, table.effective_macs) == (0.5, 10, 5)
+    # Without padding the zero at the border is read once: 6 products, 1 + 2 with zeros.
+    share, table = behind_a_relu(kl.Conv1D(1, 3), (4, 1), x)
+    assert (share, table.macs) == (0.5, 6)
+    share, table = behind_a_relu(kl.Conv1D(1, 2, strides=2), (4, 1), x[:, ::-1])
+    assert (share, table.macs) == (0.5, 4)
+    # The last element is never read: products with 0, 2 and 0 alone.
+    share, table = behind_a_relu(kl.Conv1D(1, 1, strides=2), (4, 1), x)
+    assert (share, table.macs) == (1.0, 2)
+
+
+def test_dense_layers_count_each_input_for_each_unit():
+    x = rectified(5, 3, 4)
+    share, table = behind_a_relu(kl.Dense(7), (3, 4), x)
+    assert share == pytest.approx(np.mean(x == 0))
+    assert table.macs == 3 * 4 * 7
+    assert table.effective_macs == pytest.approx(84 * np.mean(x != 0))
+
+
+def test_figures_are_those_of_the_metrics_over_all_batches():
+    inputs = keras.Input((8, 8, 3))
+    conv = kl.Conv2D(6, 3, activation="relu", name="conv")(inputs)
+    flat = kl.Flatten(name="flat")(kl.MaxPooling2D(name="pool")(conv))
+    dense = kl.Dense(5, activation="relu", name="dense")(flat)
+    model = keras.Model(inputs, kl.Dense(1, name="head")(dense))
+    x = np.random.default_rng(0).normal(size=(30, 8, 8, 3)).astype("float32")
+    table = rows(activation_sparsity(model, x, batch_size=7))
+    assert list(table) == ["conv", "pool", "flat", "dense", "head"]
+    seen = {n: keras.Model(inputs, model.get_layer(n).output)(x).numpy() for n in table}
+    for name, activations in seen.items():
+        row = table[name]
+        each = metrics.Hoyer(), metrics.ZeroFraction()
+        for metric in each:
+            metric.update_state(activations)
+        hoyer, zeros = (float(m.result()) for m in each)
+        assert row["hoyer"] == pytest.approx(hoyer, rel=1e-5, nan_ok=True)
+        assert row["zeros"] == pytest.approx(zeros)
+        assert row["dead"] == pytest.approx(float(metrics.dead_units(activations)))
+        assert row["rms"] == pytest.approx(float(metrics.rms(activations)), rel=1e-5)
+        assert row["shape"] == activations.shape[1:]
+        assert row["kind"] == type(model.get_layer(name)).__name__
+    share = np.mean(seen["flat"] == 0)
+    assert [table[n]["needless_macs"] for n in ("conv", "pool", "flat")] == (
+        pytest.approx([share] * 3)
+    )
+    assert table["dense"]["needless_macs"] == pytest.approx(np.mean(seen["dense"] == 0))
+    assert table["head"]["needless_macs"] is None
+    whole = rows(activation_sparsity(model, x, axis=None, layers="conv"))
+    hoyer = metrics.hoyer(seen["conv"].reshape(30, -1)).mean()
+    assert list(whole) == ["conv"]
+    assert whole["conv"]["hoyer"] == pytest.approx(float(hoyer), rel=1e-5)
+
+
+def test_several_next_layers_are_weighted_by_their_products():
+    inputs = keras.Input((4,))
+    relu = kl.ReLU(name="relu")(inputs)
+    shifted = kl.Rescaling(1.0, offset=1.0, name="shifted")(relu)
+    outputs = [kl.Dense(3)(relu), kl.Dense(9)(shifted)]
+    x = rectified(20, 4)
+    table = activation_sparsity(keras.Model(inputs, outputs), x)
+    share = np.mean(x == 0)
+    assert rows(table)["relu"]["needless_macs"] == pytest.approx(share * 3 / 12)
+    assert rows(table)["shifted"]["needless_macs"] == 0
+    assert table.macs == 48
+
+
+def test_the_next_layer_is_not_one_behind_other_products():
+    model = keras.Sequential(
+        [
+            keras.Input((6, 4)),
+            kl.ReLU(name="a"),
+            kl.EinsumDense("abc,cd->abd", output_shape=(None, 3), name="einsum"),
+            kl.ReLU(name="b"),
+            kl.LSTM(5, name="lstm"),
+            kl.Dense(2, name="head"),
+        ]
+    )
+    table = activation_sparsity(model, X)
+    shares = {name: row["needless_macs"] for name, row in rows(table).items()}
+    assert shares == {"a": None, "einsum": None, "b": None, "lstm": 0, "head": None}
+    assert table.notes == [
+        "Not read, since not called, or in an RNN cell, a loop or a tf.function of its "
+        "own: lstm/lstm_cell."
+    ]
+
+
+class Residual(keras.Model):
+    """One ReLU for all, a branch, and layers in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.relu = kl.ReLU(name="relu")
+        self.steps = [kl.Dense(4, name="first"), kl.Dense(6, name="second")]
+        self.unused = kl.Dense(3, name="unused")
+
+    def call(self, x):
+        x = x + self.relu(self.steps[0](x))
+        return self.relu(self.steps[1](x))
+
+
+def test_a_subclassed_model_with_a_layer_called_on_different_sizes():
+    model = Residual()
+    table = activation_sparsity(model, X)
+    listed = [(row["layer"], row["shape"]) for row in table.rows]
+    assert sorted(listed) == [
+        ("first", (6, 4)),
+        ("relu", (6, 4)),
+        ("relu", (6, 6)),
+        ("second", (6, 6)),
+    ]
+    assert table.notes == [
+        "Not read, since not called, or in an RNN cell, a loop or a tf.function of its "
+        "own: unused."
+    ]
+    assert not model.unused.built
+
+
+def test_calls_of_one_size_count_together():
+    shared, inputs = kl.Dense(4, activation="relu", name="shared"), keras.Input((4,))
+    model = keras.Model(inputs, shared(shared(inputs)))
+    x = rectified(20, 4)
+    table = activation_sparsity(model, x)
+    once, twice = shared(x).numpy(), shared(shared(x)).numpy()
+    assert table.notes == ["shared is called 2 times, all of which count."]
+    row = rows(table)["shared"]
+    assert row["zeros"] == pytest.approx(np.mean([once == 0, twice == 0]))
+    # The second call alone is next to a row.
+    assert row["needless_macs"] == pytest.approx(np.mean(once == 0))
+    assert table.macs == 32
+
+
+def test_layers_inside_others_go_by_their_path_and_containers_are_left_out():
+    encoder = keras.Sequential(small_model().layers[:-1], name="encoder")
+    model = keras.Sequential([keras.Input((6, 4)), encoder, kl.Dense(1, name="head")])
+    table = activation_sparsity(model, X)
+    names = list(rows(table))
+    assert "encoder" not in names
+    assert {"encoder/first", "encoder/second", "head"} < set(names)
+    second = rows(table)["encoder/second"]
+    assert second["needless_macs"] == pytest.approx(second["zeros"])
+    assert "encoder" in rows(activation_sparsity(model, X, layers=["encoder", "head"]))
+
+
+def test_an_activation_that_is_a_layer_does_not_hide_the_dense_layer():
+    model = keras.Sequential(
+        [keras.Input((4,)), kl.Dense(3, activation=kl.ReLU(name="act"), name="dense")]
+    )
+    assert list(rows(activation_sparsity(model, rectified(5, 4)))) == [
+        "dense",
+        "dense/act",
+    ]
+
+
+@pytest.mark.parametrize("form", ["dict", "tuple", "dataset"])
+def test_several_inputs_and_outputs(form):
+    a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
+    joined = kl.Concatenate(name="joined")([a, b])
+    outputs = [kl.Dense(2, name="one")(joined), kl.Dense(1, name="two")(a)]
+    model = keras.Model([a, b], outputs)
+    data = (rectified(9, 4), rectified(9, 3, seed=1))
+    share = np.mean(np.concatenate(data, 1) == 0)
+    if form == "dict":
+        model = keras.Model({"a": a, "b": b}, outputs)
+        data = {"a": data[0], "b": data[1]}
+    elif form == "dataset":
+        data = tf.data.Dataset.from_tensor_slices((data, np.zeros(9))).batch(4)
+    table = activation_sparsity(model, data)
+    assert rows(table)["joined"]["needless_macs"] == pytest.approx(share)
+    assert table.macs == 7 * 2 + 4
+
+
+def test_preprocessing_layers_of_other_types_are_skipped():
+    text = kl.TextVectorization(max_tokens=9)
+    text.adapt(["a b c", "a b"])
+    model = keras.Sequential(
+        [
+            keras.Input((), dtype="string"),
+            text,
+            kl.Embedding(9, 4, name="embedding"),
+            kl.GlobalAveragePooling1D(name="mean"),
+            kl.Dense(1, name="head"),
+        ]
+    )
+    x = np.array(["a b", "c", "b b a"], object)
+    table = activation_sparsity(model, x, batch_size=2)
+    assert list(rows(table)) == ["embedding", "mean", "head"]
+    assert rows(table)["embedding"]["shape"] == (None, 4)
+    with pytest.raises(ValueError, match=r"floating-point.*int64 of shape.*Leave it"):
+        activation_sparsity(model, x, layers=kl.TextVectorization)
+
+
+def test_numbers_are_preprocessed_as_in_the_model():
+    normalization = kl.Normalization(name="normal")
+    normalization.adapt(X)
+    model = keras.Sequential(
+        [keras.Input((6, 4)), kl.Rescaling(2.0), normalization, kl.ReLU(), kl.Dense(1)]
+    )
+    row = rows(activation_sparsity(model, X))["normal"]
+    assert row["rms"] == pytest.approx(float(metrics.rms(normalization(2 * X))))
+
+
+def test_half_precision_and_channels_first():
+    def model(data_format, shape, dtype=None):
+        return keras.Sequential(
+            [
+                keras.Input(shape),
+                kl.ReLU(dtype=dtype),
+                kl.ZeroPadding2D(1, data_format=data_format, name="pad", dtype=dtype),
+                kl.DepthwiseConv2D(
+                    3, data_format=data_format, strides=2, name="conv", dtype=dtype
+                ),
+            ]
+        )
+
+    x = rectified(2, 9, 7, 3)
+    last = activation_sparsity(model("channels_last", (9, 7, 3)), x)
+    half = activation_sparsity(model("channels_last", (9, 7, 3), "mixed_float16"), x)
+    assert half.macs == last.macs
+    assert half.effective_macs == last.effective_macs
+    # TensorFlow has no such convolution for CPUs: what is looked at is its input.
+    if tf.config.list_physical_devices("GPU"):
+        first = model("channels_first", (3, 9, 7))
+        first = activation_sparsity(first, np.moveaxis(x, -1, 1))
+        assert first.macs == last.macs
+        assert first.effective_macs == last.effective_macs
+        assert rows(first)["conv"]["shape"] == rows(last)["conv"]["shape"]
+
+
+def test_channels_first_convolutions_are_counted_along_their_own_axes():
+    model = keras.Sequential(
+        [
+            keras.Input((2, 7, 4)),
+            kl.ReLU(name="relu"),
+            kl.Conv2D(
+                5, 3, data_format="channels_first", activation="relu", name="conv"
+            ),
+            kl.Conv2D(1, 1, data_format="channels_first", name="head"),
+        ]
+    )
+    x = rectified(3, 2, 7, 4)
+    table = activation_sparsity(model, x)
+    needless, total = count(np.moveaxis(x, 1, -1), 3, 1, 1, "valid")
+    assert rows(table)["relu"]["needless_macs"] == pytest.approx(needless / total)
+    conv = rows(table)["conv"]
+    assert conv["shape"] == (5, 2, 5)
+    assert conv["needless_macs"] == pytest.approx(conv["zeros"])
+
+
+def test_a_large_model_is_read_and_stays_as_it_was():
+    model = keras.applications.MobileNetV2(
+        (96, 96, 3), alpha=0.35, weights=None, classes=10
+    )
+    before = [w.copy() for w in model.get_weights()]
+    x = rectified(2, 96, 96, 3)
+    table = activation_sparsity(model, x)
+    assert len(table.rows) == len(model.layers) - 1
+    row = rows(table)["block_6_pad"]
+    assert row["needless_macs"] == pytest.approx(row["zeros"], abs=0.1)
+    assert str(table).endswith(" %)")
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert not any("call" in vars(layer) for layer in model.layers)
+
+
+def test_it_leaves_seeds_and_recurrent_states_alone():
+    class Noisy(kl.Layer):
+        def __init__(self):
+            super().__init__()
+            self.generator = keras.random.SeedGenerator(1)
+
+        def call(self, x):
+            return x + keras.random.normal(keras.ops.shape(x), seed=self.generator)
+
+    model = keras.Sequential(
+        [keras.Input((6, 4), batch_size=10), Noisy(), kl.GRU(3, stateful=True)]
+    )
+    before = [np.array(v) for v in model.variables]
+    activation_sparsity(model, X, batch_size=10)
+    for old, new in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, np.array(new))
+
+
+def test_printing_and_the_dataframe():
+    pd = pytest.importorskip("pandas")
+    model = keras.Sequential(
+        [
+            keras.Input((1000,)),
+            kl.ReLU(name="relu"),
+            kl.Dense(4000, kernel_initializer="zeros", name="dead"),
+            kl.Dense(1, name="head"),
+        ]
+    )
+    x = np.ones((4, 1000), "float32")
+    x[:, 500:] = 0
+    table = activation_sparsity(model, x)
+    assert str(table).splitlines() == [
+        "layer  kind   shape    hoyer  zeros   dead    rms  needless_macs",
+        "relu   ReLU   (1000,)  0.302  0.500  0.500  0.707          0.500",
+        "dead   Dense  (4000,)    nan  1.000  1.000      0          1.000",
+        "head   Dense  (1,)       nan  1.000  1.000      0              -",
+        "2.0 M of 4.0 M multiply-accumulates a sample are effective (50 %)",
+    ]
+    frame = table.to_dataframe()
+    assert isinstance(frame, pd.DataFrame)
+    assert list(frame.columns) == list(table.rows[0])
+    assert list(frame["layer"]) == ["relu", "dead", "head"]
+    assert frame["needless_macs"].dtype == float
+    assert math.isnan(frame["needless_macs"][2])
+
+
+def test_nan_shows_in_the_row_and_a_note():
+    model = keras.Sequential([keras.Input((4,)), kl.ReLU(name="relu"), kl.Dense(2)])
+    x = rectified(5, 4)
+    x[0, 0] = np.nan
+    table = activation_sparsity(model, x, layers=["relu"])
+    assert math.isnan(rows(table)["relu"]["hoyer"])
+    assert math.isnan(rows(table)["relu"]["rms"])
+    assert table.notes == ["NaN among the activations of: relu."]
+
+
+def test_the_side_can_be_chosen():
+    model = keras.Sequential([keras.Input((4,)), kl.ReLU(), kl.Dense(2, name="dense")])
+    x = rectified(5, 4)
+    row = rows(activation_sparsity(model, x, layers="dense", where="input"))["dense"]
+    assert row["zeros"] == row["needless_macs"] == pytest.approx(np.mean(x == 0))
+
+
+def test_a_bar_shows_only_for_many_batches(capsys):
+    model = small_model()
+    activation_sparsity(model, X, batch_size=4)
+    activation_sparsity(model, X, batch_size=2, verbose=0)
+    assert capsys.readouterr().out == ""
+    activation_sparsity(model, X, batch_size=2)
+    assert "35/" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": None}, r"`model` must be a Keras model\. Received: model=None"),
+        ({"x": X[:0]}, "`x` must hold at least one sample"),
+        ({"x": X[:, :3]}, "`x` must have the shape of the model's inputs"),
+        ({"layers": "densee"}, "`layers` must be layers of the model"),
+        ({"layers": []}, "`layers` must be a list of at least one"),
+        ({"layers": "lstm/lstm_cell"}, r"layers=\['lstm/lstm_cell'\]"),
+        ({"where": "inside"}, '`where` must be "input", "output" or None'),
+        ({"axis": 1}, "`axis` must be -1"),
+        ({"batch_size": 0}, "`batch_size` must be an integer >= 1"),
+        ({"steps": 0}, "`steps` must be an integer >= 1"),
+    ],
+)
+def test_errors(options, message):
+    model = keras.Sequential([keras.Input((6, 4)), kl.LSTM(3, name="lstm")])
+    arguments = {"model": model, "x": X, **options}
+    with pytest.raises(ValueError, match=message):
+        activation_sparsity(arguments.pop("model"), arguments.pop("x"), **arguments)
+
+
+def test_eager_functions_are_refused():
+    tf.config.run_functions_eagerly(True)
+    try:
+        with pytest.raises(RuntimeError, match="run_functions_eagerly"):
+            activation_sparsity(small_model(), X)
+    finally:
+        tf.config.run_functions_eagerly(False)

@@ -1,0 +1,94 @@
+"""Where a tracker's figures go: TensorBoard, pandas, pictures."""
+
+import sys
+
+import keras
+import matplotlib as mpl
+import numpy as np
+import pytest
+import tensorflow as tf
+from stepped import X, Y, figures, fit, net, tracker
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+mpl.use("Agg")
+from matplotlib.figure import Figure
+
+
+def events(folder):
+    """All that was written, as dict of lists of (step, array) by tag."""
+    values = {}
+    for path in (folder / "sparsity").glob("events*"):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                array = tf.make_ndarray(value.tensor)
+                values.setdefault(value.tag, []).append((event.step, array))
+    return values
+
+
+def test_tensorboard_gets_figures_and_histograms(tmp_path):
+    model = net()
+    t = tracker(log_dir=tmp_path)
+    fit(model, t, epochs=2, validation_data=(X[:9], Y[:9]))
+    written = events(tmp_path)
+    expected = figures(model) | figures(model, X[:9], "val_")
+    for key, value in expected.items():
+        # Three batches an epoch.
+        assert [step for step, _ in written[key]] == [3, 6]
+        np.testing.assert_allclose([v for _, v in written[key]], value, rtol=1e-5)
+    for tag, count in (("activations/a", 22 * 8), ("val_activations/b", 9 * 5)):
+        assert len(written[tag]) == 2
+        for _, buckets in written[tag]:
+            assert buckets.shape[1] == 3
+            assert buckets[:, 2].sum() == count
+            assert (buckets[:, 0] <= buckets[:, 1]).all()
+    histograms = {f"{p}activations/{n}" for p in ("", "val_") for n in ("a", "b")}
+    assert set(t.histograms) == histograms
+    assert set(written) == set(expected) | histograms
+
+
+def test_tensorboard_takes_them_for_scalars_and_histograms(tmp_path):
+    fit(net(), tracker(log_dir=tmp_path, metrics="hoyer"))
+    board = EventAccumulator(str(tmp_path / "sparsity"))
+    board.Reload()
+    plugins = {
+        tag: board.SummaryMetadata(tag).plugin_data.plugin_name
+        for tag in board.Tags()["tensors"]
+    }
+    assert plugins == {
+        **dict.fromkeys(("hoyer", "hoyer/a", "hoyer/b"), "scalars"),
+        **dict.fromkeys(("activations/a", "activations/b"), "histograms"),
+    }
+
+
+def test_on_replicas_too(tmp_path):
+    to_one = tf.distribute.ReductionToOneDevice()
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], to_one).scope():
+        fit(net(), tracker(log_dir=tmp_path, layers="a"))
+    [(step, buckets)] = events(tmp_path)["activations/a"]
+    assert (step, buckets[:, 2].sum()) == (3, 22 * 8)
+
+
+def test_to_dataframe_is_the_history(monkeypatch):
+    pytest.importorskip("pandas")
+    t = tracker()
+    fit(net(), t, epochs=2)
+    frame = t.to_dataframe()
+    assert list(frame["epoch"]) == [1, 2]
+    assert frame.to_dict("list") == t.history
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="needs pandas.*pip install pandas"):
+        t.to_dataframe()
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_plot_is_a_heat_map_of_more_than_8_layers(tmp_path, count):
+    layers = [keras.layers.Dense(3, "tanh", name=f"d{i}") for i in range(count)]
+    model = keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(1)])
+    t = tracker(metrics="hoyer")
+    fit(model, t, epochs=2)
+    figure = t.plot(path=tmp_path / "picture.png")
+    assert isinstance(figure, Figure)
+    assert (tmp_path / "picture.png").stat().st_size > 1000
+    maps = sum(len(axes.images) + len(axes.collections) for axes in figure.axes)
+    assert (maps > 0) == (count > 8)
