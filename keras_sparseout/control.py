@@ -98,6 +98,7 @@ class Loop:
     NEAR = 0.06
     RESET = 12
     AHEAD = 8
+    WORSE = 0.03
     # Readings until the gain is all there: an untrained network becomes sparser by
     # itself.
     START = 16
@@ -118,6 +119,8 @@ class Loop:
         self.slope = 0.0
         self.offset = 0.0
         self.total = 0.0
+        # The error when the setting was last within the actuator's own bounds.
+        self.error_within = 0.0
         # Whether it may push no further toward sparser.
         self.held = False
 
@@ -151,8 +154,9 @@ class Loop:
         else:
             self.figure += (figure - before) / 4
             self.slope += (self.figure - before - self.slope) / 8
-        low, high = (self.actuator.to_scale(bound) for bound in self.bounds)
         error = self.error
+        self._retreat(error)
+        low, high = (self.actuator.to_scale(bound) for bound in self.bounds)
         base = self.base
         if self.dead_band < abs(error) < self.NEAR:
             base = min(max(base + self.gain * error / self.RESET, low), high)
@@ -166,6 +170,21 @@ class Loop:
         self.base, self.scale = base, scale
         return self.value
 
+    def _retreat(self, error):
+        """Comes back from beyond the actuator's own bounds if that made it worse.
+
+        There the effect may turn round: at q = 6 or 8 strong activations get so much
+        noise that they die, and the layer becomes sparser, for which the loop would push
+        on. From then on the setting stays within them.
+        """
+        low, high = self.actuator.bounds
+        if low <= self.value <= high:
+            self.error_within = abs(error)
+        elif abs(error) > self.error_within + self.WORSE:
+            least, largest = self.bounds
+            self.bounds = (least, high) if self.value > high else (low, largest)
+            self.base = self.scale = self.actuator.to_scale(self.value)
+
     def correct(self, probe_figure):
         """Moves the setpoint half way to the gap between training and probe data."""
         gap = self.figure - probe_figure
@@ -174,16 +193,21 @@ class Loop:
 
     def state(self):
         """Returns what a resumed run needs, as a list of numbers."""
-        return [getattr(self, name) for name in _STATE]
+        return [*self.bounds, *(getattr(self, name) for name in _STATE)]
 
     def restore(self, state):
         """Takes what `state` returned."""
-        for name, number in zip(_STATE, state, strict=True):
-            setattr(self, name, float(number))
+        low, high, *numbers = map(float, state)
+        self.bounds = (low, high)
+        for name, number in zip(_STATE, numbers, strict=True):
+            setattr(self, name, number)
         self.held = bool(self.held)
 
 
-_STATE = ("scale", "base", "readings", "figure", "slope", "offset", "held", "total")
+_STATE = (
+    *("scale", "base", "readings", "figure", "slope", "offset"),
+    *("error_within", "held", "total"),
+)
 
 
 def check_actuator(actuator):

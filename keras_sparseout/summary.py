@@ -27,12 +27,9 @@ _BARRIERS = (*_CONSUMERS, kl.EinsumDense, kl.RNN)
 # Of these operations' inputs, none is passed on as activations: either only its shape
 # counts, or it goes into a loop, where layers can't be read.
 _ENDS = ("Shape", "ShapeN", "Size", "ZerosLike", "OnesLike", "While", "StatelessWhile")
-_FIGURES = {
-    "hoyer": "hoyer",
-    "zeros": "zero_fraction",
-    "dead": "dead_units",
-    "rms": "rms",
-}
+_METRICS = ("hoyer", "zero_fraction", "dead_units", "rms")
+_TEXTS = ("layer", "kind", "shape")
+_COLUMNS = (*_TEXTS, "hoyer", "zeros", "dead", "rms", "needless_macs")
 _BATCHES_WITHOUT_BAR = 20
 _SAMPLES = ("samples", "", 0, 0)
 
@@ -119,7 +116,7 @@ def activation_sparsity(
             "tf.config.run_functions_eagerly(False) before it."
         )
     layers, where = watching.check_layers(layers), _check_where(where)
-    metrics = measuring.check_metrics(list(_FIGURES.values()), _check_axis(axis))
+    metrics = measuring.check_metrics(_METRICS, _check_axis(axis))
     data = ProbeData(x, batch_size=batch_size, steps=steps)
     first = _tensors(data.first())
     check_fits(model, first)
@@ -186,10 +183,6 @@ class SparsityTable:
                 f"({self.effective_macs / self.macs:.0%})".replace("%", " %")
             )
         return "\n".join([*lines, *self.notes])
-
-
-_TEXTS = ("layer", "kind", "shape")
-_COLUMNS = (*_TEXTS, *_FIGURES, "needless_macs")
 
 
 class _Reader:
@@ -334,17 +327,15 @@ class _Reader:
     def _row(self, key, totals):
         macs = [totals[k] for k in self.next[key]]
         needless, total = np.sum(macs, axis=0) if macs else (0.0, 0.0)
-        figures = {
-            name: float(metric.figure(*sums))
-            for name, metric, sums in measuring.split(totals[key], self.metrics)
-        }
-        return {
-            "layer": key[1],
-            "kind": type(self.rows[key[1]].layer).__name__,
-            "shape": self.shapes[key],
-            **{column: figures[name] for column, name in _FIGURES.items()},
-            "needless_macs": float(needless / total) if total else None,
-        }
+        split = measuring.split(totals[key], self.metrics)
+        values = (
+            key[1],
+            type(self.rows[key[1]].layer).__name__,
+            self.shapes[key],
+            *(float(metric.figure(*sums)) for _, metric, sums in split),
+            float(needless / total) if total else None,
+        )
+        return dict(zip(_COLUMNS, values, strict=True))
 
 
 def _count_macs(layer, x):

@@ -117,6 +117,24 @@ def test_the_state_is_all_of_it():
     assert second.state() == first.state()
 
 
+def test_it_comes_back_from_where_pushing_made_it_worse():
+    def turning(q):
+        return 0.65 - 0.02 * q if q < 5 else 0.9
+
+    controlled = loop(0.5, bounds=(0.5, 8.0))
+    reached = follow(controlled, turning, readings=600)
+    assert controlled.bounds == (0.5, 4.0)
+    assert controlled.value == 4.0
+    assert reached == pytest.approx(0.57, abs=0.003)
+    # Where it helps it may go on.
+    controlled = loop(0.5, bounds=(0.5, 8.0))
+    assert follow(controlled, lambda q: 0.65 - 0.025 * q, 600) == pytest.approx(
+        0.5, abs=0.003
+    )
+    assert controlled.bounds == (0.5, 8.0)
+    assert controlled.value == pytest.approx(6, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("name", "values"),
     [

@@ -168,12 +168,11 @@ def test_a_network_of_keras_applications():
 def test_nan_activations_warn_once_and_training_goes_on():
     x = X.copy()
     x[3] = np.nan
-    t = tracker(layers="a", metrics="hoyer")
-    with pytest.warns(
-        UserWarning, match="layer 'a' hold NaN, first seen in ep"
-    ) as seen:
+    # A ReLU may hide NaN, so before it.
+    t = tracker(layers="a", where="input", metrics="hoyer")
+    with pytest.warns(UserWarning, match="layer 'a' hold NaN, first seen in") as seen:
         history = fit(net(), t, x=x, epochs=3)
-    assert len(seen) == 1
+    assert sum("hold NaN" in str(warning.message) for warning in seen) == 1
     assert len(history["loss"]) == 3
     assert np.isnan(history["hoyer/a"]).all()
 

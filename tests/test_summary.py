@@ -61,29 +61,22 @@ def count(x, kernel, stride, dilation, padding):
     return needless, total
 
 
+SAME = {"padding": "same"}
+# Of each: the class, its options, and how often it uses an element at a position.
 CONVOLUTIONS = {
     "valid": (kl.Conv2D, {"filters": 5}, 5),
-    "same": (kl.Conv2D, {"filters": 5, "padding": "same"}, 5),
-    "strided": (kl.Conv2D, {"filters": 5, "padding": "same", "strides": 2}, 5),
+    "same": (kl.Conv2D, {"filters": 5, **SAME}, 5),
+    "strided": (kl.Conv2D, {"filters": 5, "strides": 2, **SAME}, 5),
     "strided valid": (kl.Conv2D, {"filters": 5, "strides": 2}, 5),
-    "dilated": (kl.Conv2D, {"filters": 5, "padding": "same", "dilation_rate": 2}, 5),
-    "grouped": (kl.Conv2D, {"filters": 6, "groups": 2, "padding": "same"}, 3),
-    "depthwise": (
-        kl.DepthwiseConv2D,
-        {"depth_multiplier": 2, "padding": "same", "strides": 2},
-        2,
-    ),
-    "separable": (kl.SeparableConv2D, {"filters": 5, "padding": "same"}, 1),
-    "1D": (kl.Conv1D, {"filters": 3, "padding": "same"}, 3),
-    "1D causal": (kl.Conv1D, {"filters": 3, "padding": "causal"}, 3),
-    "1D causal dilated": (
-        kl.Conv1D,
-        {"filters": 3, "padding": "causal", "dilation_rate": 2},
-        3,
-    ),
+    "dilated": (kl.Conv2D, {"filters": 5, "dilation_rate": 2, **SAME}, 5),
+    "grouped": (kl.Conv2D, {"filters": 6, "groups": 2, **SAME}, 3),
+    "depthwise": (kl.DepthwiseConv2D, {"depth_multiplier": 2, "strides": 2, **SAME}, 2),
+    "separable": (kl.SeparableConv2D, {"filters": 5, **SAME}, 1),
+    "1D": (kl.Conv1D, {"filters": 3, **SAME}, 3),
+    "causal": (kl.Conv1D, {"filters": 3, "padding": "causal", "dilation_rate": 2}, 3),
     "1D depthwise": (kl.DepthwiseConv1D, {"strides": 2}, 1),
     "1D separable": (kl.SeparableConv1D, {"filters": 3, "strides": 2}, 1),
-    "3D": (kl.Conv3D, {"filters": 2, "padding": "same", "strides": 2}, 2),
+    "3D": (kl.Conv3D, {"filters": 2, "strides": 2, **SAME}, 2),
 }
 
 
@@ -146,8 +139,7 @@ def test_worked_by_hand():
 def test_dense_layers_count_each_input_for_each_unit():
     x = rectified(5, 3, 4)
     share, table = behind_a_relu(kl.Dense(7), (3, 4), x)
-    assert share == pytest.approx(np.mean(x == 0))
-    assert table.macs == 3 * 4 * 7
+    assert (share, table.macs) == (pytest.approx(np.mean(x == 0)), 84)
     assert table.effective_macs == pytest.approx(84 * np.mean(x != 0))
 
 
@@ -226,6 +218,7 @@ class Residual(keras.Model):
         self.relu = kl.ReLU(name="relu")
         self.steps = [kl.Dense(4, name="first"), kl.Dense(6, name="second")]
         self.unused = kl.Dense(3, name="unused")
+        self.unused.build((None, 4))
 
     def call(self, x):
         x = x + self.relu(self.steps[0](x))
@@ -246,7 +239,6 @@ def test_a_subclassed_model_with_a_layer_called_on_different_sizes():
         "Not read, since not called, or in an RNN cell, a loop or a tf.function of its "
         "own: unused."
     ]
-    assert not model.unused.built
 
 
 def test_calls_of_one_size_count_together():
@@ -323,41 +315,13 @@ def test_preprocessing_layers_of_other_types_are_skipped():
         activation_sparsity(model, x, layers=kl.TextVectorization)
 
 
-def test_numbers_are_preprocessed_as_in_the_model():
-    normalization = kl.Normalization(name="normal")
-    normalization.adapt(X)
-    model = keras.Sequential(
-        [keras.Input((6, 4)), kl.Rescaling(2.0), normalization, kl.ReLU(), kl.Dense(1)]
-    )
-    row = rows(activation_sparsity(model, X))["normal"]
-    assert row["rms"] == pytest.approx(float(metrics.rms(normalization(2 * X))))
-
-
-def test_half_precision_and_channels_first():
-    def model(data_format, shape, dtype=None):
-        return keras.Sequential(
-            [
-                keras.Input(shape),
-                kl.ReLU(dtype=dtype),
-                kl.ZeroPadding2D(1, data_format=data_format, name="pad", dtype=dtype),
-                kl.DepthwiseConv2D(
-                    3, data_format=data_format, strides=2, name="conv", dtype=dtype
-                ),
-            ]
-        )
-
-    x = rectified(2, 9, 7, 3)
-    last = activation_sparsity(model("channels_last", (9, 7, 3)), x)
-    half = activation_sparsity(model("channels_last", (9, 7, 3), "mixed_float16"), x)
-    assert half.macs == last.macs
-    assert half.effective_macs == last.effective_macs
-    # TensorFlow has no such convolution for CPUs: what is looked at is its input.
-    if tf.config.list_physical_devices("GPU"):
-        first = model("channels_first", (3, 9, 7))
-        first = activation_sparsity(first, np.moveaxis(x, -1, 1))
-        assert first.macs == last.macs
-        assert first.effective_macs == last.effective_macs
-        assert rows(first)["conv"]["shape"] == rows(last)["conv"]["shape"]
+def test_half_precision_counts_alike():
+    x, tables = rectified(2, 9, 7, 3), []
+    for dtype in ("float32", "mixed_float16"):
+        layer = kl.DepthwiseConv2D(3, strides=2, dtype=dtype)
+        tables.append(behind_a_relu(layer, (9, 7, 3), x))
+    assert tables[0][0] == tables[1][0]
+    assert tables[0][1].macs == tables[1][1].macs
 
 
 def test_channels_first_convolutions_are_counted_along_their_own_axes():

@@ -19,7 +19,7 @@ from keras_sparseout import SparsityTracker
         ({"x": X, "metrics": ("hoyr",)}, ["`metrics`", "Did you mean 'hoyer'?"]),
         (
             {"x": X, "metrics": ("gibberish",)},
-            ["`metrics`", "Received: metrics='gibberish'"],
+            ["`metrics`", "metrics='gibberish'"],
         ),
         ({"x": X, "metrics": ()}, ["`metrics`", "Received: metrics=()"]),
         ({"x": X, "metrics": None}, ["`metrics`", "Received: metrics=None"]),

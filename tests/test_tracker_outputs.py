@@ -77,7 +77,7 @@ def test_to_dataframe_is_the_history(monkeypatch):
     assert list(frame["epoch"]) == [1, 2]
     assert frame.to_dict("list") == t.history
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match="needs pandas.*pip install pandas"):
+    with pytest.raises(ImportError, match=r"needs pandas.*pip install pandas"):
         t.to_dataframe()
 
 

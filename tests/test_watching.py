@@ -1,11 +1,13 @@
 """Which layers a tracker finds, how it names them, and what it can't read."""
 
+import re
+
 import keras
 import pytest
 import tensorflow as tf
 from tracked import X, fit, small_model
 
-from keras_sparseout import Sparseout, SparsityTracker
+from keras_sparseout import Sparseout, SparsityTracker, watching
 
 
 class Block(keras.layers.Layer):
@@ -91,6 +93,40 @@ def test_one_layer_needs_no_list():
         assert set(tracker.history) == {"epoch", "val_hoyer", "val_hoyer/second"}
 
 
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        (["first|sec.*"], ["first", "second"]),
+        # A string is to match a whole name, a compiled expression a part of it.
+        ([re.compile("ir|con")], ["first", "second"]),
+        ([Sparseout], ["first", "second"]),
+        ([keras.layers.Flatten, "second"], ["flat", "second"]),
+        (["a+b"], ["a+b"]),
+    ],
+)
+def test_layers_may_be_chosen_by_expression_or_type(layers, names):
+    model = small_model()
+    model.layers[2].name = "flat"
+    model.layers[0].name = "a+b"
+    assert [w.name for w in watching.select(model, layers)] == names
+
+
+@pytest.mark.parametrize(
+    ("layers", "says"),
+    [
+        (["fist"], r"layers='fist'.*first, .*second.*Did you mean 'first'\?"),
+        (["irs"], r"layers='irs', which is not among"),
+        (["fi(rst"], r"layers='fi\(rst'.*Did you mean 'first'\?"),
+        ([re.compile("third")], r"layers='third'.*Name some of these"),
+        ([keras.layers.Conv2D], r"layers='Conv2D', which is not among"),
+        ([Sparseout(0.5, name="alien")], r"layers='alien', which is not among"),
+    ],
+)
+def test_near_misses_say_what_is_there(layers, says):
+    with pytest.raises(ValueError, match=says):
+        watching.select(small_model(), layers)
+
+
 def test_layers_can_be_named_or_given(capsys):
     model = small_model()
     # One of them twice, which counts once.
@@ -130,7 +166,7 @@ def test_a_shared_layer_counts_all_its_calls(capsys):
     tracker = SparsityTracker(X, metrics="zero_fraction")
     fit(keras.Model(inputs, outputs), tracker)
     assert tracker.history["val_zero_fraction"][0] == pytest.approx(0.5)
-    assert "shared (its 2 calls)" in capsys.readouterr().out
+    assert "called in each step shared 2 times" in capsys.readouterr().out
 
 
 def test_hooks_are_gone_after_training_and_after_an_error():
