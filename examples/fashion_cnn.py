@@ -2,6 +2,7 @@
 
     python examples/fashion_cnn.py                      # Sparseout at q = 1.5
     python examples/fashion_cnn.py --q 1 --compare      # beside plain Dropout
+    python examples/fashion_cnn.py --target-sparsity 0.8   # find the q for that
 
 The default data come with the repository: 10,000 training and 10,000 test images. Each
 run writes a folder with the history as CSV, a picture, the model as .keras and an
@@ -20,7 +21,7 @@ import matplotlib
 import numpy as np
 import tensorflow_datasets as tfds
 
-from keras_sparseout import Sparseout, SparsityTracker, metrics
+from keras_sparseout import Sparseout, SparsityController, SparsityTracker, metrics
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -31,6 +32,7 @@ DATA = Path(__file__).parent / "data" / EMBEDDED / "1.0.0"
 PLACES = ("block1", "block2", "hidden")
 VALIDATION = 1000
 CSVS = ["history.csv", "history_dropout.csv"]
+CONTROL = "control.png"
 
 
 def build_model(input_shape, classes, regularizer):
@@ -55,7 +57,7 @@ def build_model(input_shape, classes, regularizer):
     )
 
 
-def train(model, data, epochs, csv):
+def train(model, data, epochs, csv, controllers=()):
     """Fits `model`, and writes into `csv` what `fit` shows; returns the history."""
     (x, y), (x_valid, y_valid), _ = data
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
@@ -65,9 +67,10 @@ def train(model, data, epochs, csv):
         batch_size=64,
         epochs=epochs,
         validation_data=(x_valid, y_valid),
-        # The tracker first: those after it see its figures.
+        # These first: those after them see their figures.
         callbacks=[
             SparsityTracker(x_valid, layers=PLACES),
+            *controllers,
             keras.callbacks.CSVLogger(csv),
         ],
     ).history
@@ -203,7 +206,7 @@ class Output:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._say()
         # All that an earlier run may have left, with --compare or without.
-        for path in map(self.path, {*names, *CSVS}):
+        for path in map(self.path, {*names, *CSVS, CONTROL}):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def path(self, name):
@@ -235,6 +238,12 @@ def parse_arguments():
     parser.add_argument(
         "--rate", type=float, default=0.3, help="drop rate (%(default)s)"
     )
+    parser.add_argument(
+        "--target-sparsity",
+        type=float,
+        metavar="S",
+        help="move q until the dense layer has this fraction of zeros",
+    )
     parser.add_argument("--epochs", type=int, default=8, help="(%(default)s)")
     parser.add_argument(
         "--dataset", default=EMBEDDED, help="the embedded one, or a name of TFDS"
@@ -255,6 +264,8 @@ def parse_arguments():
         parser.error(f"--out must be a folder. Received: {arguments.out}, a file.")
     try:
         Sparseout(arguments.rate, q=arguments.q)
+        if arguments.target_sparsity is not None:
+            SparsityController(arguments.target_sparsity)
     except ValueError as error:
         parser.error(str(error))
     return arguments
@@ -263,9 +274,18 @@ def parse_arguments():
 def main():
     args = parse_arguments()
     data, classes = load_data(args.dataset)
+    label = f"Sparseout({args.rate:g}, q={args.q:g})"
+    controllers = []
+    if args.target_sparsity is not None:
+        label = f"Sparseout({args.rate:g}), q moved"
+        controllers = [
+            SparsityController(
+                args.target_sparsity, x=data[1][0], layers="hidden", bounds=(0.5, 4)
+            )
+        ]
     regularizers = {
-        f"Sparseout({args.rate:g}, q={args.q:g})": lambda name: Sparseout(
-            args.rate, q=args.q, name=name
+        label: lambda name: Sparseout(
+            args.rate, q=args.q, adjustable=bool(controllers), name=name
         )
     }
     if args.compare:
@@ -273,14 +293,21 @@ def main():
             args.rate, name=name
         )
     csvs = CSVS[: len(regularizers)]
-    output = Output(args.out, [*csvs, "model.keras", "saved_model", "sparsity.png"])
+    names = [*csvs, "model.keras", "saved_model", "sparsity.png"]
+    output = Output(args.out, names + [CONTROL] * len(controllers))
 
     histories, results = {}, {}
     for (label, regularizer), csv in zip(regularizers.items(), csvs, strict=True):
         print(f"\n{label}")
         keras.utils.set_random_seed(args.seed)
         model = build_model(data[0][0].shape[1:], classes, regularizer)
-        histories[label] = train(model, data, args.epochs, output.path(csv))
+        histories[label] = train(
+            model,
+            data,
+            args.epochs,
+            output.path(csv),
+            controllers if csv == "history.csv" else (),
+        )
         output.done(csv)
         results[label] = measure(model, data)
         if csv == "history.csv":
@@ -290,6 +317,9 @@ def main():
             output.done("saved_model")
     draw(histories, output.path("sparsity.png"))
     output.done("sparsity.png")
+    for controller in controllers:
+        controller.plot(path=output.path(CONTROL))
+        output.done(CONTROL)
     print_table(results)
     print(f"\nWritten into {output.folder}: {', '.join(output.names)}")
 

@@ -156,7 +156,7 @@ def adjustable_ones(watched, name, *, named):
 
 
 def call_of(layer, **others):
-    """The call that makes a layer with the knobs of `layer`, but for `others`, as text."""
+    """The call that makes a layer with the knobs of `layer` but for `others`."""
     first = layer.knobs[0]
     values = {name: getattr(layer, name) for name in layer.knobs} | others
     arguments = [_brief(values.pop(first))]

@@ -30,8 +30,8 @@ class Actuator:
 
 
 def _q_to_scale(q):
-    # Beyond 2 sparsity falls ever less: differences instead of ratios keep the loop from
-    # running away there.
+    # Beyond 2 sparsity falls ever less: differences instead of ratios keep the loop
+    # from running away there.
     return math.log(q / 2) if q < 2 else q / 2 - 1
 
 
@@ -62,8 +62,8 @@ ACTUATORS = {
     "weight": Actuator(
         bounds=(0.0, 0.1),
         limits=(0.0, 1e6),
-        gain=45.0,
-        slew=0.3,
+        gain=90.0,
+        slew=0.4,
         to_scale=lambda weight: math.asinh(weight / _SMALL_WEIGHT),
         from_scale=lambda scale: _SMALL_WEIGHT * math.sinh(scale),
     ),

@@ -8,25 +8,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers as kl
 
-from keras_sparseout import measuring, watching
+from keras_sparseout import macs, measuring, validation, watching
 from keras_sparseout.data import ProbeData, check_fits
 from keras_sparseout.frames import dataframe
-from keras_sparseout.tracker import _check_axis, _check_where
 
-_CONVOLUTIONS = (kl.Conv1D, kl.Conv2D, kl.Conv3D)
-_TRANSPOSED = (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)
-_DEPTHWISE = (
-    kl.DepthwiseConv1D,
-    kl.DepthwiseConv2D,
-    kl.SeparableConv1D,
-    kl.SeparableConv2D,
-)
-_CONSUMERS = (kl.Dense, *_CONVOLUTIONS, *_TRANSPOSED, *_DEPTHWISE)
-# Behind these, activations are no longer those of the layers before them.
-_BARRIERS = (*_CONSUMERS, kl.EinsumDense, kl.RNN)
-# Of these operations' inputs, none is passed on as activations: either only its shape
-# counts, or it goes into a loop, where layers can't be read.
-_ENDS = ("Shape", "ShapeN", "Size", "ZerosLike", "OnesLike", "While", "StatelessWhile")
 _METRICS = ("hoyer", "zero_fraction", "dead_units", "rms")
 _TEXTS = ("layer", "kind", "shape")
 _COLUMNS = (*_TEXTS, "hoyer", "zeros", "dead", "rms", "needless_macs")
@@ -115,8 +100,8 @@ def activation_sparsity(
             "tf.config.functions_run_eagerly()=True. Call "
             "tf.config.run_functions_eagerly(False) before it."
         )
-    layers, where = watching.check_layers(layers), _check_where(where)
-    metrics = measuring.check_metrics(_METRICS, _check_axis(axis))
+    layers, where = watching.check_layers(layers), validation.check_where(where)
+    metrics = measuring.check_metrics(_METRICS, validation.check_axis(axis))
     data = ProbeData(x, batch_size=batch_size, steps=steps)
     first = _tensors(data.first())
     check_fits(model, first)
@@ -224,10 +209,10 @@ class _Reader:
                 inner.add(name)
                 return
             self.called.add(name)
-            if side == "input" and isinstance(watched.layer, _CONSUMERS):
+            if side == "input" and isinstance(watched.layer, macs.CONSUMERS):
                 key = ("macs", name, len([k for k in starts if k[1] == name]), 0)
                 starts[key] = x
-                sums[key] = _count_macs(watched.layer, x)
+                sums[key] = macs.count(watched.layer, x)
             if side == "output":
                 ends.setdefault(name, []).append(_original(watched, x))
             if self.rows.get(name) != watched:
@@ -261,7 +246,7 @@ class _Reader:
             for tensor in outputs
         }
         behind = {
-            key: _behind(x, barriers)
+            key: macs.behind(x, barriers)
             for key, x in starts.items()
             if key[1] in self.called
         }
@@ -275,8 +260,10 @@ class _Reader:
         """Returns what to read: the rows, and both sides of layers with products."""
         hooked = list(self.rows.values())
         for w in self.found.values():
-            sides = ["input"] if isinstance(w.layer, _CONSUMERS) else []
-            if any(isinstance(v, _BARRIERS) for v in (w.layer, *self.inside[w.name])):
+            sides = ["input"] if isinstance(w.layer, macs.CONSUMERS) else []
+            if any(
+                isinstance(v, macs.BARRIERS) for v in (w.layer, *self.inside[w.name])
+            ):
                 sides.append("output")
             hooked += [dataclasses.replace(w, side=side) for side in sides]
         return list(dict.fromkeys(hooked))
@@ -284,8 +271,8 @@ class _Reader:
     def _is_barrier(self, name):
         """Whether a layer has products, of its own or in layers that can't be read."""
         unread = {id(w.layer) for n, w in self.found.items() if n not in self.called}
-        return isinstance(self.found[name].layer, _BARRIERS) or any(
-            isinstance(v, _BARRIERS) and id(v) in unread for v in self.inside[name]
+        return isinstance(self.found[name].layer, macs.BARRIERS) or any(
+            isinstance(v, macs.BARRIERS) and id(v) in unread for v in self.inside[name]
         )
 
     def table(self, totals, samples):
@@ -293,8 +280,8 @@ class _Reader:
         keys = [key for name in self.rows for key in self.shapes if key[1] == name]
         keys = [key for key in keys if key in totals and self._is_listed(key)]
         rows = [self._row(key, totals) for key in keys]
-        macs = [sums for key, sums in totals.items() if key[0] == "macs"]
-        needless, total = np.sum(macs, axis=0) if macs else (0.0, 0.0)
+        counts = [sums for key, sums in totals.items() if key[0] == "macs"]
+        needless, total = np.sum(counts, axis=0) if counts else (0.0, 0.0)
         notes = [
             f"{key[1]} is called {self.calls[key]} times, all of which count."
             for key in keys
@@ -307,7 +294,7 @@ class _Reader:
             name
             for name, w in self.found.items()
             if name not in self.called
-            and (not self.named or isinstance(w.layer, _CONSUMERS))
+            and (not self.named or isinstance(w.layer, macs.CONSUMERS))
         ]
         if unread:
             notes.append(
@@ -319,14 +306,14 @@ class _Reader:
         )
 
     def _is_listed(self, key):
-        if self.named or isinstance(self.found[key[1]].layer, _BARRIERS):
+        if self.named or isinstance(self.found[key[1]].layer, macs.BARRIERS):
             return True  # As a Dense layer with an activation that is a layer.
         listed = {id(self.rows[k[1]].layer) for k in self.shapes if k[1] in self.called}
         return not any(id(layer) in listed for layer in self.inside[key[1]])
 
     def _row(self, key, totals):
-        macs = [totals[k] for k in self.next[key]]
-        needless, total = np.sum(macs, axis=0) if macs else (0.0, 0.0)
+        counts = [totals[k] for k in self.next[key]]
+        needless, total = np.sum(counts, axis=0) if counts else (0.0, 0.0)
         split = measuring.split(totals[key], self.metrics)
         values = (
             key[1],
@@ -336,85 +323,6 @@ class _Reader:
             float(needless / total) if total else None,
         )
         return dict(zip(_COLUMNS, values, strict=True))
-
-
-def _count_macs(layer, x):
-    """Returns the MACs of a batch whose input is zero, and all of them, in float64.
-
-    `uses` of a convolution is the outer product of one vector for each axis, and the
-    same for all channels.
-    """
-    zeros = tf.cast(tf.equal(x, 0), "int64")
-    zeros = tf.cast(tf.reduce_sum(zeros, axis=(0, -1)), "float64") * _products(layer)
-    macs = tf.cast(tf.shape(x)[0] * tf.shape(x)[-1], "float64") * _products(layer)
-    for axis in reversed(range(1, len(x.shape) - 1)):
-        size = x.shape[axis] or tf.shape(x)[axis]
-        uses = tf.ones((size,), "float64")
-        if not isinstance(layer, kl.Dense):
-            uses = _uses(size, *_geometry(layer, axis - 1))
-        zeros = tf.reduce_sum(zeros * uses, axis=-1)
-        macs *= tf.reduce_sum(uses)
-    return [zeros, macs]
-
-
-def _products(layer):
-    """How many products a layer forms with an element each time that it reads it."""
-    if isinstance(layer, kl.Dense):
-        return layer.units
-    if isinstance(layer, _DEPTHWISE):
-        return layer.depth_multiplier
-    return layer.filters / (getattr(layer, "groups", None) or 1)
-
-
-def _geometry(layer, axis):
-    """Returns the arguments of `_uses` that a convolution has along an axis."""
-    extra = getattr(layer, "output_padding", None)
-    return (
-        isinstance(layer, _TRANSPOSED),
-        (layer.kernel_size[axis] - 1) * layer.dilation_rate[axis] + 1,
-        layer.dilation_rate[axis],
-        layer.strides[axis],
-        layer.padding,
-        extra[axis] if isinstance(extra, (list, tuple)) else extra,
-    )
-
-
-# A function, so that it is traced but once for all layers alike.
-@tf.function(autograph=False)
-def _uses(size, transposed, span, dilation, strides, padding, extra):
-    """How often a convolution reads each element along one axis, a float64 vector.
-
-    It is the gradient of the sum over a convolution with ones.
-    """
-    # Holes in the kernel itself: dilated convolutions have no gradient on CPUs.
-    kernel = np.zeros((span, 1, 1), "float32")
-    kernel[::dilation] = 1.0
-    options = {"strides": strides, "data_format": "channels_last"}
-    line = tf.ones((1, size, 1))
-    with tf.GradientTape() as tape:
-        tape.watch(line)
-        padded = line
-        if padding == "causal":
-            padded, padding = tf.pad(line, [(0, 0), (span - 1, 0), (0, 0)]), "valid"
-        if transposed:
-            options["output_padding"] = extra
-        convolve = keras.ops.conv_transpose if transposed else keras.ops.conv
-        read = convolve(padded, kernel, padding=padding, **options)
-        read = tf.reduce_sum(read)
-    return tf.cast(tape.gradient(read, line)[0, :, 0], "float64")
-
-
-def _behind(start, barriers):
-    """Returns references to the tensors that `start` is made of, up to `barriers`."""
-    met, waiting = set(), [start]
-    while waiting:
-        tensor = waiting.pop()
-        if tensor.ref() in met:
-            continue
-        met.add(tensor.ref())
-        if tensor.ref() not in barriers and tensor.op.type not in _ENDS:
-            waiting.extend(tensor.op.inputs)
-    return met
 
 
 def _original(watched, x):

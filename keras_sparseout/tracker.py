@@ -101,7 +101,7 @@ class SparsityTracker(keras.callbacks.Callback):
     >>> x, y = np.ones((32, 4)), np.ones((32, 1))
     >>> tracker = SparsityTracker(metrics="hoyer")
     >>> history = model.fit(x, y, verbose=0, callbacks=[tracker])
-    SparsityTracker: hoyer of the input of hidden on 16 samples of each batch
+    SparsityTracker: hoyer of the input of hidden on 8 samples of each batch
     >>> sorted(tracker.history)
     ['epoch', 'hoyer', 'hoyer/hidden']
     """
@@ -115,7 +115,7 @@ class SparsityTracker(keras.callbacks.Callback):
         where=None,
         axis=-1,
         every="epoch",
-        sample_size=16,
+        sample_size=8,
         batch_size=256,
         steps=None,
         per_layer=None,
@@ -127,8 +127,8 @@ class SparsityTracker(keras.callbacks.Callback):
         if x is not None:
             self.data = ProbeData(x, batch_size=batch_size, steps=steps)
         self.layers = watching.check_layers(layers)
-        self.where = _check_where(where)
-        self.metrics = check_metrics(metrics, _check_axis(axis))
+        self.where = validation.check_where(where)
+        self.metrics = check_metrics(metrics, validation.check_axis(axis))
         self.every = every if every == "epoch" else _check_every(every)
         self.sample_size = check_count("sample_size", sample_size)
         if per_layer is not None:
@@ -342,26 +342,6 @@ class SparsityTracker(keras.callbacks.Callback):
                 f"SparsityTracker: called in each step {', '.join(several)}, which are "
                 "measured together."
             )
-
-
-def _check_where(where):
-    if where not in (None, "input", "output"):
-        raise ValueError(
-            '`where` must be "input", "output" or None. Received: '
-            f"where={where!r}. Leave it out for the input of Sparseout layers and the "
-            "output of all others."
-        )
-    return where
-
-
-def _check_axis(axis):
-    if axis is not None and axis != -1:
-        raise ValueError(
-            "`axis` must be -1, for vectors of the units at each position, or None, "
-            f"for the whole map of a sample. Received: axis={axis!r}. Leave it out for "
-            "-1."
-        )
-    return axis
 
 
 def _check_every(every):

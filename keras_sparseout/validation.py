@@ -172,6 +172,28 @@ def check_share(name, value):
     return float(value)
 
 
+def check_where(where):
+    """Returns `where`; raises unless it is a side of a layer, or None."""
+    if where not in (None, "input", "output"):
+        raise ValueError(
+            '`where` must be "input", "output" or None. Received: '
+            f"where={where!r}. Leave it out for the input of Sparseout layers and the "
+            "output of all others."
+        )
+    return where
+
+
+def check_axis(axis):
+    """Returns `axis`; raises unless it is -1 or None."""
+    if axis is not None and axis != -1:
+        raise ValueError(
+            "`axis` must be -1, for vectors of the units at each position, or None, "
+            f"for the whole map of a sample. Received: axis={axis!r}. Leave it out for "
+            "-1."
+        )
+    return axis
+
+
 def check_keywords(name, kwargs, layer):
     """Raises unless `kwargs` are arguments of the layer class `layer`, or of any layer.
 

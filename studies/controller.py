@@ -3,8 +3,8 @@
     python studies/controller.py
 
 trains a classifier with one hidden layer of 256 ReLU units on the example's images, for
-8 epochs, and asks for each target with q, and with an L1 penalty. It prints the mean
-over the last three epochs of what test images show, and how far that is from the target.
+8 epochs, and asks for each target with q, and with an L1 penalty. It prints what test
+images show, as the mean over the last three epochs, and how far off the target it is.
 """
 
 import argparse
@@ -68,7 +68,7 @@ class OnTestImages(keras.callbacks.Callback):
 
 
 def run(data, actuator, metric, target, seed, epochs):
-    """Returns the figures on test images by epoch, the test accuracy and the setting."""
+    """Returns the figures on test images by epoch, test accuracy and setting."""
     keras.utils.set_random_seed(seed)
     model = classifier(actuator)
     model.compile(

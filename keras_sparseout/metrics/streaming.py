@@ -180,10 +180,7 @@ class SampleMean(StreamingMetric):
             # Some functions refuse it, as keras.ops.max does outside a graph.
             return ops.zeros((), "float64"), ops.zeros((), "float64")
         figures = self._figures(vectors)
-        # The difference to the first element, and not the largest to the smallest:
-        # vectors of infinities are not constant, since their NaN is to be seen.
-        constant = ops.all(vectors - vectors[..., :1] == 0, axis=-1)
-        counts = ~ops.logical_and(ops.isnan(figures), constant)
+        counts = self._counts(figures, vectors)
         if mask is not None:
             mask = inputs.check_mask(mask, x)
             if len(mask.shape) > first:
@@ -200,6 +197,14 @@ class SampleMean(StreamingMetric):
         weighted = weights * total / ops.maximum(counted, 1.0)
         # Not the product alone, which for a NaN of weight 0 is NaN.
         return ops.sum(ops.where(weights == 0, 0.0, weighted)), ops.sum(weights)
+
+    def _counts(self, figures, vectors):
+        """Whether each vector counts: not if it is constant and its figure NaN."""
+        first = vectors[..., :1]
+        constant = ops.all(vectors == first, axis=-1)
+        # Vectors of infinities do count, since their NaN is to be seen.
+        constant = ops.logical_and(constant, ops.isfinite(first[..., 0]))
+        return ~ops.logical_and(ops.isnan(figures), constant)
 
     def shapes(self, units):
         return (), ()
@@ -316,6 +321,9 @@ class ZeroFraction(_Own):
             threshold=validation.check_threshold(threshold),
             relative=validation.check_bool("relative", relative),
         )
+
+    def _counts(self, figures, vectors):
+        return ops.ones_like(figures, "bool")  # It is defined for all vectors.
 
 
 @_registered
