@@ -280,7 +280,11 @@ def main():
         label = f"Sparseout({args.rate:g}), q moved"
         controllers = [
             SparsityController(
-                args.target_sparsity, x=data[1][0], layers="hidden", bounds=(0.5, 4)
+                args.target_sparsity,
+                x=data[1][0],
+                layers="hidden",
+                bounds=(0.5, 4),
+                every=16,
             )
         ]
     regularizers = {

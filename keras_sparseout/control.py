@@ -98,7 +98,7 @@ class Loop:
     NEAR = 0.06
     RESET = 12
     AHEAD = 8
-    WORSE = 0.03
+    WORSE = 0.015
     # Readings until the gain is all there: an untrained network becomes sparser by
     # itself.
     START = 16
@@ -153,7 +153,8 @@ class Loop:
             self.figure = figure
         else:
             self.figure += (figure - before) / 4
-            self.slope += (self.figure - before - self.slope) / 8
+            weight = 1 / min(self.readings - 1, 8)
+            self.slope += (self.figure - before - self.slope) * weight
         error = self.error
         self._retreat(error)
         low, high = (self.actuator.to_scale(bound) for bound in self.bounds)

@@ -34,7 +34,7 @@ class SparsityController(keras.callbacks.Callback):
     `x` it is that of the probe data, as at inference: after each epoch the setpoint
     moves by the gap between the two.
 
-    At the end of each epoch it puts into `logs`, for the callbacks after it in the list,
+    At the end of each epoch it puts into `logs`, for the callbacks after it,
 
     - `<metric>/<layer>`: the figure of the epoch's training batches, and with `x`
       `val_<metric>/<layer>`;
@@ -284,15 +284,13 @@ class SparsityController(keras.callbacks.Callback):
         watched = adjustable_ones(chosen, self.actuator, named=named)
         others = [w.name for w in chosen if w not in watched]
         if not watched or (named and others):
-            made = (
-                "ActivationPenalty(1e-4"
-                if self.actuator == "weight"
-                else "Sparseout(0.5"
-            )
+            kind = "Sparseout(0.5"
+            if self.actuator == "weight":
+                kind = "ActivationPenalty(1e-4"
             raise ValueError(
-                f"`layers` must be layers with an adjustable {self.actuator}. Received: "
-                f"layers={', '.join(others) or '(none)'}. Put "
-                f"{made}, adjustable=True) after the activations that are meant."
+                f"`layers` must be layers with an adjustable {self.actuator}. "
+                f"Received: layers={', '.join(others) or '(none)'}. Put "
+                f"{kind}, adjustable=True) after the activations that are meant."
             )
         # A penalty passes its input on, so its input is what is meant too.
         return [dataclasses.replace(w, side="input") for w in watched]
