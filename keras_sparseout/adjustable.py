@@ -1,5 +1,7 @@
 """Layers whose knobs, such as rate and q, can be changed while they train."""
 
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -150,18 +152,27 @@ def adjustable_ones(watched, name, *, named):
         raise ValueError(
             f"`layers` must be adjustable for their `{name}` to change. Received: "
             f"{', '.join(w.name for w in constant)} with adjustable=False. Make it "
-            f"{call_of(constant[0].layer, adjustable=True)}."
+            f"{call_of(constant[0].layer)[:-1]}, adjustable=True)."
         )
     return adjustable
 
 
 def call_of(layer, **others):
-    """The call that makes a layer with the knobs of `layer` but for `others`."""
-    first = layer.knobs[0]
-    values = {name: getattr(layer, name) for name in layer.knobs} | others
-    arguments = [_brief(values.pop(first))]
-    arguments += [f"{name}={_brief(value)}" for name, value in values.items()]
-    return f"{type(layer).__name__}({', '.join(arguments)})"
+    """The call that makes a constant layer like `layer`, with other knobs, as text."""
+    config = {**layer.get_config(), **others}
+    arguments = []
+    for name, parameter in inspect.signature(type(layer)).parameters.items():
+        value = config.get(name, parameter.default)
+        unset = (parameter.default, None, False)
+        if parameter.kind is parameter.VAR_KEYWORD or name == "adjustable":
+            continue
+        if name == "epsilon" and value == keras.config.epsilon():
+            continue
+        if name == layer.knobs[0]:
+            arguments.append(_brief(value))
+        elif name in layer.knobs or not any(value is u or value == u for u in unset):
+            arguments.append(f"{name}={_brief(value)}")
+    return f"{type(layer).__name__}({', '.join([*arguments, f'name={layer.name!r}'])})"
 
 
 def _brief(value):

@@ -1,6 +1,7 @@
 """The control loop of SparsityController: from figures to settings of an actuator."""
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Callable
 
@@ -38,6 +39,9 @@ def _q_to_scale(q):
 def _q_from_scale(scale):
     return 2 * (math.exp(scale) if scale < 0 else 1 + scale)
 
+
+# Metrics that rise with sparsity; all of them lie between 0 and 1.
+RISING = ("gini", "hoyer", "population_sparseness", "pq_index", "zero_fraction")
 
 # Up to about here the scale of weights is linear, beyond logarithmic.
 _SMALL_WEIGHT = 1e-3
@@ -119,6 +123,8 @@ class Loop:
         self.slope = 0.0
         self.offset = 0.0
         self.total = 0.0
+        # A mean of the last settings, for when it is to stay what it is.
+        self.settled = self.scale
         # The error when the setting was last within the actuator's own bounds.
         self.error_within = 0.0
         # Whether it may push no further toward sparser.
@@ -135,6 +141,16 @@ class Loop:
         # Rounding must not leave the bounds.
         value = self.actuator.from_scale(self.scale)
         return min(max(value, self.bounds[0]), self.bounds[1])
+
+    @property
+    def at_bound(self):
+        """Whether the setting is at a bound."""
+        # On the scale: a bound does not always come back from it as the same number.
+        return self.scale in map(self.actuator.to_scale, self.bounds)
+
+    def freeze(self):
+        """Makes the setting the mean of the last ones."""
+        self.scale = self.base = self.settled
 
     @property
     def mean(self):
@@ -169,14 +185,15 @@ class Loop:
         if self.held and (scale - self.scale) * self.gain > 0:
             return self.value
         self.base, self.scale = base, scale
+        self.settled += (scale - self.settled) / 8
         return self.value
 
     def _retreat(self, error):
         """Comes back from beyond the actuator's own bounds if that made it worse.
 
         There the effect may turn round: at q = 6 or 8 strong activations get so much
-        noise that they die, and the layer becomes sparser, for which the loop would push
-        on. From then on the setting stays within them.
+        noise that units die, and the layer becomes sparser, for which the loop would
+        push on. From then on the setting stays within them.
         """
         low, high = self.actuator.bounds
         if low <= self.value <= high:
@@ -206,19 +223,36 @@ class Loop:
 
 
 _STATE = (
-    *("scale", "base", "readings", "figure", "slope", "offset"),
+    *("scale", "base", "settled", "readings", "figure", "slope", "offset"),
     *("error_within", "held", "total"),
 )
 
 
 def check_actuator(actuator):
     """Returns the name `actuator`; raises unless it is one of `ACTUATORS`."""
-    if actuator not in ACTUATORS:
+    if not isinstance(actuator, str) or actuator not in ACTUATORS:
         raise ValueError(
             f"`actuator` must be one of {', '.join(ACTUATORS)}. Received: "
             f"actuator={actuator!r}. Leave it out for q."
         )
     return actuator
+
+
+def check_metric(metric):
+    """Returns `metric`; raises unless it is a function or a name of `RISING`."""
+    if isinstance(metric, str) and metric not in RISING:
+        near = difflib.get_close_matches(metric, RISING, n=1)
+        raise ValueError(
+            "`metric` must be a function f(x) that rises with sparsity, or one of "
+            f"{', '.join(RISING)}. Received: metric={metric!r}. "
+            + (f"Did you mean {near[0]!r}?" if near else "Give one of these.")
+        )
+    if not isinstance(metric, str) and not callable(metric):
+        raise ValueError(
+            "`metric` must be one name or function. Received: "
+            f"metric={metric!r}. Give for example metric='hoyer'."
+        )
+    return metric
 
 
 def check_target(target, bounded):

@@ -1,7 +1,6 @@
 """SparsityController: asks for a sparsity, and gets it."""
 
 import dataclasses
-import math
 import warnings
 
 import keras
@@ -9,15 +8,19 @@ import numpy as np
 
 from keras_sparseout import validation, watching
 from keras_sparseout.adjustable import adjustable_ones
-from keras_sparseout.control import check_actuator, check_bounds, check_target
+from keras_sparseout.control import (
+    RISING,
+    check_actuator,
+    check_bounds,
+    check_metric,
+    check_target,
+)
 from keras_sparseout.data import ProbeData, check_count, check_fits
 from keras_sparseout.frames import dataframe
 from keras_sparseout.group import Group
 from keras_sparseout.measuring import Probe, add, check_metrics, read
 from keras_sparseout.order import warn_if_late
 from keras_sparseout.stepping import StepSums
-
-_BOUNDED = ("gini", "hoyer", "population_sparseness", "pq_index", "zero_fraction")
 
 
 class SparsityController(keras.callbacks.Callback):
@@ -41,6 +44,8 @@ class SparsityController(keras.callbacks.Callback):
     - `<actuator>/<layer>`: the setting, for example `q/<layer>`;
     - `error/<layer>`: target minus figure, of the probe data if there are any.
 
+    What a tracker before it in the list has put there under the same key stays.
+
     It stops pushing toward sparser, and says so, when more than `max_dead` of a layer's
     units are dead, and leaves everything as it is once the loss is not finite. Its
     state is saved with the weights: with `keras.callbacks.BackupAndRestore` a resumed
@@ -50,7 +55,8 @@ class SparsityController(keras.callbacks.Callback):
         target: The figure asked for: a number for all layers, or a dict of numbers by
             name of a layer, which then also chooses the layers.
         metric: "zero_fraction", "hoyer", "gini", "population_sparseness" or "pq_index",
-            or a function f(x) that rises with sparsity.
+            or a function f(x) that rises with sparsity; "zero_fraction" only where
+            activations are exactly 0, as after ReLU.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
             ones that have the actuator.
@@ -65,8 +71,8 @@ class SparsityController(keras.callbacks.Callback):
         gain: How strongly it reacts; 2 for twice as strongly. Lower it where the
             setting swings, raise it where the target is reached too late.
         dead_band: Errors of at most this size are let be.
-        freeze_after: Number of epochs after which the setting stays what it is; None
-            for never.
+        freeze_after: Number of epochs after which the setting stays at the mean of the
+            last 8 readings or so; None for never.
         max_dead: Share of dead units, of a layer, beyond which it does not push toward
             sparser.
         batch_size: With `x`, how many samples of arrays run at once.
@@ -124,14 +130,19 @@ class SparsityController(keras.callbacks.Callback):
     ):
         super().__init__()
         self.actuator = check_actuator(actuator)
-        self.metrics = check_metrics([metric])
+        self.metrics = check_metrics([check_metric(metric)])
         [self.metric] = self.metrics
-        self.target = check_target(target, bounded=self.metric in _BOUNDED)
+        self.target = check_target(target, bounded=metric in RISING)
         self.layers = watching.check_layers(layers)
         if layers is None and isinstance(target, dict):
             self.layers = list(target)
         self.bounds = check_bounds(bounds, actuator)
         self.together = validation.check_bool("together", together)
+        if together and isinstance(target, dict) and len(set(target.values())) > 1:
+            raise ValueError(
+                "`target` must be the same for all layers that are moved together. "
+                f"Received: target={target!r}. Give one number, or together=False."
+            )
         self.every = check_count("every", every)
         self.sample_size = check_count("sample_size", sample_size)
         self.gain = validation.check_positive("gain", gain)
@@ -200,7 +211,7 @@ class SparsityController(keras.callbacks.Callback):
         self._sums = StepSums(
             self.model, "train", self._watched, self.metrics, self.sample_size
         )
-        self._rows, self._groups = [], []
+        self._rows, self._groups, self._read_after = [], [], []
         self._probed = None
         self._stopped = False
         if self.verbose:
@@ -217,6 +228,9 @@ class SparsityController(keras.callbacks.Callback):
             self._groups = self._make_groups()
         self._epoch = epoch
         self._moving = self.freeze_after is None or epoch < self.freeze_after
+        if not self._moving:
+            for group in self._groups:
+                group.freeze()
         started = any(group.loop.readings for group in self._groups)
         if self._probe is not None and self._moving and started:
             figures = self._probed or self._measure_probe()
@@ -235,7 +249,7 @@ class SparsityController(keras.callbacks.Callback):
             self._sums.check_reached()
         self._batches = batch + 1
         loss = (logs or {}).get("loss", 0.0)
-        if not self._stopped and not math.isfinite(loss):
+        if not self._stopped and not np.all(np.isfinite(loss)):
             self._stopped = True
             self._warn(
                 f"the loss is {loss}: the settings stay what they are. Lower the "
@@ -249,6 +263,10 @@ class SparsityController(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not self._read_at:
             self._take_reading()
+        for row, batches in self._read_after:
+            # Only now is it known how long an epoch of such data is.
+            row["epoch"] = epoch + batches / self._batches
+        self._read_after = []
         self._add_totals()
         figures = self._figures("", self._totals)
         if self._probe is not None:
@@ -266,8 +284,10 @@ class SparsityController(keras.callbacks.Callback):
                     f"[{self.bounds[0]:g}, {self.bounds[1]:g}]: it reached "
                     f"{low:.3f} to {high:.3f}. Widen `bounds`, or change the target"
                 )
-        if logs is not None:
-            logs.update(figures)
+        for key, figure in figures.items():
+            if logs is not None:
+                # A tracker's figures stay what they are.
+                logs.setdefault(key, figure)
 
     def on_train_end(self, logs=None):
         if not self.verbose:
@@ -287,10 +307,23 @@ class SparsityController(keras.callbacks.Callback):
             kind = "Sparseout(0.5"
             if self.actuator == "weight":
                 kind = "ActivationPenalty(1e-4"
+            if not found:
+                raise ValueError(
+                    "`layers` must be layers of the model, which has none yet. "
+                    f"Received: layers={self.layers!r}. Call it once on a batch, for "
+                    "example model(x[:1]), before fit."
+                )
             raise ValueError(
                 f"`layers` must be layers with an adjustable {self.actuator}. "
                 f"Received: layers={', '.join(others) or '(none)'}. Put "
                 f"{kind}, adjustable=True) after the activations that are meant."
+            )
+        names = {w.name for w in watched}
+        if isinstance(self.target, dict) and names != set(self.target):
+            raise ValueError(
+                "`target` must have one number for each layer, by its name. Received: "
+                f"target={self.target!r}, for {', '.join(sorted(names))}. Name just "
+                "these."
             )
         # A penalty passes its input on, so its input is what is meant too.
         return [dataclasses.replace(w, side="input") for w in watched]
@@ -328,8 +361,9 @@ class SparsityController(keras.callbacks.Callback):
             for w in self._watched
         }
         self._read_at = self._batches
-        part = self._batches / (self.params.get("steps") or self._batches)
+        part = self._batches / (self.params.get("steps") or np.nan)
         self._rows.append({"epoch": self._epoch + part, **figures, **settings})
+        self._read_after.append((self._rows[-1], self._batches))
 
     def _figures(self, prefix, totals):
         figures = read(totals, self._watched, self.metrics).figures

@@ -42,16 +42,24 @@ class Group:
             dead_band=controller.dead_band,
         )
         settings = (self.name, self.metric, self.actuator, self.loop.target)
-        self._signature = float(
-            zlib.crc32(repr((*settings, self.loop.bounds)).encode())
-        )
-        state = first.controller_state
-        if state is not None and state[0] == self._signature:
-            self.loop.restore(state[1:])
+        settings += (self.loop.bounds, controller.data is None)
+        self._signature = float(zlib.crc32(repr(settings).encode()))
+        self._restore(first)
         self.reached = (math.inf, -math.inf)
         self._figure = math.nan
+        self.frozen = False
         self._errors_at_bound = []
         self._warned_of_dead = self._warned_of_reach = False
+
+    def _restore(self, layer):
+        """Goes on from the layer's state, if it is of this loop and untouched since."""
+        state, fresh = layer.controller_state, self.loop.state()
+        if state is None or len(state) != 1 + len(fresh) or state[0] != self._signature:
+            return
+        self.loop.restore(state[1:])
+        setting = getattr(layer, self.actuator)
+        if np.float32(self.loop.value) != np.float32(setting):
+            self.loop.restore(fresh)
 
     def mean(self, prefix, figures):
         """The mean of the layers' figures, of those that have one."""
@@ -68,10 +76,21 @@ class Group:
         """Moves the setting by the figures of a reading."""
         self.loop.update(self.mean("", figures))
         self.assign()
-        if self.loop.value in self.loop.bounds:
+        if self.loop.at_bound:
             self._errors_at_bound.append(abs(self.loop.error))
         else:
             self._errors_at_bound = []
+        self._keep_state()
+
+    def freeze(self):
+        """Leaves the setting at the mean of the last ones."""
+        if not self.frozen:
+            self.frozen = True
+            self.loop.freeze()
+            self.assign()
+            self._keep_state()
+
+    def _keep_state(self):
         # Where a resumed run finds it: it is saved with the layer's weights.
         self.watched[0].layer.controller_state = [self._signature, *self.loop.state()]
 
@@ -82,8 +101,8 @@ class Group:
             if self.loop.readings == 0 and figures.get(key) == 0:
                 raise ValueError(
                     "`metric` must be one that the activations have: those of layer "
-                    f"{w.name!r} are never 0, as after tanh or GELU. Received: "
-                    'metric="zero_fraction". Give metric="hoyer".'
+                    f"{w.name!r} were never 0 in the first reading, as after tanh or "
+                    'GELU. Received: metric="zero_fraction". Give metric="hoyer".'
                 )
 
     def check_dead(self, dead, counts):
@@ -129,13 +148,11 @@ class Group:
 
     def conclusion(self):
         """What was found, as text that lets it be repeated."""
-        value, mean = self.loop.value, self.loop.mean
-        calls = [
-            call_of(w.layer, **{self.actuator: mean}, name=w.layer.name)
-            for w in self.watched
-        ]
+        value = self.loop.value
+        fixed = value if self.frozen else self.loop.mean
+        calls = [call_of(w.layer, **{self.actuator: fixed}) for w in self.watched]
         return (
             f"{self.metric} of {self.name} is {self._figure:.3f}, asked for "
             f"{self.loop.target:g}, at {self.actuator} = {value:.3g}, over the run "
-            f"{mean:.3g}. To repeat it fixed: {', '.join(calls)}"
+            f"{self.loop.mean:.3g}. To repeat it fixed: {', '.join(calls)}"
         )

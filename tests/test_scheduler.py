@@ -273,7 +273,8 @@ def test_layers_that_are_not_adjustable_raise_with_the_line_to_change(layers):
     message = error_of_fit(model, q=lambda step: 1.0, layers=layers)
     assert "`layers` must be adjustable for their `q` to change. Received: " in message
     assert "second with adjustable=False" in message
-    assert "Make it Sparseout(0.5, q=1.5, adjustable=True)." in message
+    assert "Make it Sparseout(0.5, q=1.5, name=" in message
+    assert ", adjustable=True)." in message
     message = error_of_fit(model, weight=lambda step: 1.0)
     assert "Make it ActivationPenalty(0.1, adjustable=True)." in message
 

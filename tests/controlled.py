@@ -1,0 +1,27 @@
+"""A small classifier and data that the tests of controllers share."""
+
+import keras
+import numpy as np
+
+from keras_sparseout import Sparseout
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(640, 12)).astype("float32")
+Y = np.abs(X @ RNG.normal(size=(12, 3))).astype("float32")
+
+
+def classifier(*, activation="relu", regularizer=None, names=("hidden",)):
+    regularizer = regularizer or (
+        lambda name: Sparseout(0.5, q=2.0, adjustable=True, name=name)
+    )
+    layers = [keras.Input((12,))]
+    for name in names:
+        layers += [keras.layers.Dense(64, activation), regularizer(name)]
+    return keras.Sequential([*layers, keras.layers.Dense(3)])
+
+
+def fit(model, *callbacks, epochs=3, y=Y, **kwargs):
+    model.compile(kwargs.pop("optimizer", "adam"), "mse", **kwargs)
+    return model.fit(
+        X, y, batch_size=16, epochs=epochs, verbose=0, callbacks=list(callbacks)
+    ).history
