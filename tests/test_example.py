@@ -174,3 +174,23 @@ def test_it_starts_as_a_script():
         env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
     )
     assert "--compare" in done.stdout
+
+
+def test_a_target_sparsity_is_asked_for_and_drawn(
+    example, small_data, monkeypatch, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    run(example, monkeypatch, "--epochs", 2, "--target-sparsity", 0.7, "--out", out)
+    printed = capsys.readouterr().out
+    assert "zero_fraction of hidden to 0.7, by q in [0.5, 4]" in printed
+    assert "To repeat it fixed: Sparseout(0.3, q=" in printed
+    assert (out / "control.png").stat().st_size > 10_000
+    assert not (out / "INCOMPLETE.txt").exists()
+    with open(out / "history.csv") as file:
+        assert "error/hidden" in next(csv.reader(file))
+    # A run without it takes away what it left.
+    run(example, monkeypatch, "--epochs", 1, "--out", out)
+    assert not (out / "control.png").exists()
+    with pytest.raises(SystemExit):
+        run(example, monkeypatch, "--target-sparsity", 1.5, "--out", out)
+    assert "`target` must be a number between 0 and 1" in capsys.readouterr().err

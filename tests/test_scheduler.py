@@ -276,7 +276,7 @@ def test_layers_that_are_not_adjustable_raise_with_the_line_to_change(layers):
     assert "Make it Sparseout(0.5, q=1.5, name=" in message
     assert ", adjustable=True)." in message
     message = error_of_fit(model, weight=lambda step: 1.0)
-    assert "Make it ActivationPenalty(0.1, adjustable=True)." in message
+    assert "Make it ActivationPenalty(0.1, name='penalty', adjustable=True)." in message
 
 
 def test_a_model_without_such_a_layer_raises():
