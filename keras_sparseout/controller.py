@@ -214,6 +214,7 @@ class SparsityController(keras.callbacks.Callback):
         self._rows, self._groups, self._read_after = [], [], []
         self._probed = None
         self._stopped = False
+        self._nan_layers = set()
         if self.verbose:
             low, high = self.bounds
             wanted = ", ".join(f"{n} to {t:g}" for n, t in self.targets.items())
@@ -345,8 +346,11 @@ class SparsityController(keras.callbacks.Callback):
 
     def _take_reading(self):
         figures = self._figures("", self._add_totals())
-        epoch = read(self._totals, self._watched, self.metrics).figures
-        dead = {w.name: epoch[f"dead_units/{w.name}"] for w in self._watched}
+        epoch = read(self._totals, self._watched, self.metrics)
+        for name in set(epoch.nan_layers) - self._nan_layers:
+            self._nan_layers.add(name)
+            self._warn(f"the activations of {name} hold NaN, and do not move anything")
+        dead = {w.name: epoch.figures[f"dead_units/{w.name}"] for w in self._watched}
         # The last sum of the last metric is the number of vectors.
         counts = {name: sums[-1] for name, sums in self._totals.items()}
         for group in self._groups:

@@ -184,6 +184,16 @@ def test_a_loss_that_is_not_finite_stops_it():
     assert np.isfinite(controller.history["q/hidden"]).all()
 
 
+def test_nan_activations_are_reported_with_the_name_of_the_layer():
+    model = classifier(activation="linear")
+    model.layers[0].bias.assign([np.nan] + [0.0] * 63)
+    controller = SparsityController(0.5, "hoyer", every=8)
+    with pytest.warns(UserWarning, match="hidden hold NaN|loss is nan") as warned:
+        fit(model, controller, epochs=2)
+    assert len([w for w in warned if "hold NaN" in str(w.message)]) == 1
+    assert set(controller.history["q/hidden"]) == {2.0}
+
+
 def test_activations_that_are_never_zero_name_hoyer():
     with pytest.raises(
         ValueError,
