@@ -1,6 +1,6 @@
 """Sparseout for Keras: see how sparse a network's activations are, and set it."""
 
-from keras_sparseout import metrics, ops
+from keras_sparseout import metrics, ops, plots
 from keras_sparseout.controller import SparsityController
 from keras_sparseout.layers import Sparseout
 from keras_sparseout.penalty import ActivationPenalty
@@ -27,4 +27,5 @@ __all__ = [
     "activation_sparsity",
     "metrics",
     "ops",
+    "plots",
 ]

@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_sparseout import validation, watching
+from keras_sparseout import plots, validation, watching
 from keras_sparseout.adjustable import adjustable_ones
 from keras_sparseout.control import (
     RISING,
@@ -185,8 +185,6 @@ class SparsityController(keras.callbacks.Callback):
         Returns:
             A `matplotlib.figure.Figure`.
         """
-        from keras_sparseout import plots
-
         return plots.control(
             self.history,
             self.targets,

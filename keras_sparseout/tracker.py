@@ -5,7 +5,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_sparseout import validation, watching
+from keras_sparseout import plots, validation, watching
 from keras_sparseout.board import Board
 from keras_sparseout.data import ProbeData, check_count, check_fits
 from keras_sparseout.frames import dataframe
@@ -169,8 +169,6 @@ class SparsityTracker(keras.callbacks.Callback):
         Returns:
             A `matplotlib.figure.Figure`.
         """
-        from keras_sparseout import plots
-
         metric = next(iter(self.metrics)) if metric is None else metric
         if len(self._watched) > _MOST_LAYERS_IN_LOGS:
             return plots.heat_map(self.history, metric, path=path)
