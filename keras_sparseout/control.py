@@ -99,9 +99,12 @@ class Loop:
         dead_band: Errors of at most this size add nothing to the base.
     """
 
+    # A larger error adds nothing to the base: on the way there it would wind up.
     NEAR = 0.06
+    # Readings in which an error adds to the base what it moves the setting by at once.
     RESET = 12
     AHEAD = 8
+    # What the error may grow by beyond the actuator's own bounds.
     WORSE = 0.015
     # Readings until the gain is all there: an untrained network becomes sparser by
     # itself.
@@ -125,8 +128,8 @@ class Loop:
         self.total = 0.0
         # A mean of the last settings, for when it is to stay what it is.
         self.settled = self.scale
-        # The error when the setting was last within the actuator's own bounds.
-        self.error_within = 0.0
+        # The error when the setting was last within the actuator's own bounds, if ever.
+        self.error_within = math.inf
         # Whether it may push no further toward sparser.
         self.held = False
 

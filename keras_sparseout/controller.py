@@ -16,7 +16,7 @@ from keras_sparseout.control import (
     check_target,
 )
 from keras_sparseout.data import ProbeData, check_count, check_fits
-from keras_sparseout.frames import dataframe
+from keras_sparseout.frames import columns, dataframe
 from keras_sparseout.group import Group
 from keras_sparseout.measuring import Probe, add, check_metrics, read
 from keras_sparseout.order import warn_if_late
@@ -70,7 +70,8 @@ class SparsityController(keras.callbacks.Callback):
         sample_size: How many samples of each batch are measured, on each replica.
         gain: How strongly it reacts; 2 for twice as strongly. Lower it where the
             setting swings, raise it where the target is reached too late.
-        dead_band: Errors of at most this size are let be.
+        dead_band: Errors of at most this size do not add up over the readings; the
+            setting still answers to them in proportion.
         freeze_after: Number of epochs after which the setting stays at the mean of the
             last 8 readings or so; None for never.
         max_dead: Share of dead units, of a layer, beyond which it does not push toward
@@ -169,8 +170,7 @@ class SparsityController(keras.callbacks.Callback):
     @property
     def history(self):
         """The readings so far: a dict of lists by key, see the class."""
-        keys = dict.fromkeys(key for row in self._rows for key in row)
-        return {key: [row.get(key, np.nan) for row in self._rows] for key in keys}
+        return columns(self._rows)
 
     def to_dataframe(self):
         """Returns `history` as a pandas.DataFrame, one row a reading."""
@@ -276,12 +276,13 @@ class SparsityController(keras.callbacks.Callback):
             prefix = "" if self._probe is None else "val_"
             figures.update(group.end_epoch(prefix, figures))
             if group.unreachable() and self._moving and not self._stopped:
+                least, largest = group.loop.bounds
                 low, high = group.reached
                 self._warn(
                     f"{self.metric} of {group.name} can't be brought to "
                     f"{group.loop.target:g} with {self.actuator} in "
-                    f"[{self.bounds[0]:g}, {self.bounds[1]:g}]: it reached "
-                    f"{low:.3f} to {high:.3f}. Widen `bounds`, or change the target"
+                    f"[{least:g}, {largest:g}]: it reached {low:.3f} to {high:.3f}. "
+                    "Widen `bounds`, or change the target"
                 )
         for key, figure in figures.items():
             if logs is not None:

@@ -1,4 +1,12 @@
-"""Tables for pandas, which is optional."""
+"""Tables: rows as columns, and for pandas, which is optional."""
+
+import math
+
+
+def columns(rows):
+    """Returns a dict of lists by key from dicts, NaN where a row lacks a key."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return {key: [row.get(key, math.nan) for row in rows] for key in keys}
 
 
 def dataframe(columns, index=None):

@@ -74,8 +74,17 @@ class Group:
 
     def move(self, figures):
         """Moves the setting by the figures of a reading."""
+        bounds = self.loop.bounds
         self.loop.update(self.mean("", figures))
         self.assign()
+        if self.loop.bounds != bounds:
+            low, high = self.loop.bounds
+            warnings.warn(
+                f"SparsityController: beyond [{low:g}, {high:g}] {self.actuator} took "
+                f"{self.metric} of {self.name} away from its target, so it stays "
+                "within. Give narrower `bounds` to keep it from there.",
+                stacklevel=3,
+            )
         if self.loop.at_bound:
             self._errors_at_bound.append(abs(self.loop.error))
         else:

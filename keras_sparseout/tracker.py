@@ -8,7 +8,7 @@ import numpy as np
 from keras_sparseout import plots, validation, watching
 from keras_sparseout.board import Board
 from keras_sparseout.data import ProbeData, check_count, check_fits
-from keras_sparseout.frames import dataframe
+from keras_sparseout.frames import columns, dataframe
 from keras_sparseout.measuring import Probe, add, check_metrics, read
 from keras_sparseout.metrics import ActivationHistogram
 from keras_sparseout.order import warn_if_late
@@ -149,8 +149,7 @@ class SparsityTracker(keras.callbacks.Callback):
     @property
     def history(self):
         """The readings so far: a dict of lists by key, see the class."""
-        keys = dict.fromkeys(key for row in self._rows for key in row)
-        return {key: [row.get(key, np.nan) for row in self._rows] for key in keys}
+        return columns(self._rows)
 
     def to_dataframe(self):
         """Returns `history` as a pandas.DataFrame, one row a reading."""
@@ -300,7 +299,7 @@ class SparsityTracker(keras.callbacks.Callback):
                 self._warned.add(name)
                 warnings.warn(
                     f"The activations of layer {name!r} hold NaN, first seen in epoch "
-                    f"{self._epoch + 1}. Its figures are NaN from here on.",
+                    f"{self._epoch + 1}. Its figures are NaN where they do.",
                     stacklevel=2,
                 )
         figures = {prefix + key: figure for key, figure in reading.figures.items()}

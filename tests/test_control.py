@@ -136,6 +136,17 @@ def test_it_comes_back_from_where_pushing_made_it_worse():
 
 
 @pytest.mark.parametrize(
+    ("start", "bounds"), [(6.0, (0.5, 8.0)), (0.5, (0.2, 0.8)), (5.0, (5.0, 8.0))]
+)
+def test_it_comes_back_only_to_where_it_has_been(start, bounds):
+    controlled = loop(0.6, start, bounds)
+    for figure in (0.5, 0.48, 0.46, 0.44):
+        controlled.update(figure)
+        assert controlled.bounds == bounds
+        assert bounds[0] <= controlled.value <= bounds[1]
+
+
+@pytest.mark.parametrize(
     ("name", "values"),
     [
         ("q", (0.02, 0.5, 1.0, 2.0, 4.0, 50.0)),

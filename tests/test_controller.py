@@ -16,6 +16,7 @@ from keras_sparseout import (
     SparsityTracker,
     metrics,
 )
+from keras_sparseout.group import Group
 
 
 def zeros(model, name="hidden"):
@@ -365,3 +366,17 @@ def test_it_can_be_drawn_and_tabulated(tmp_path):
     frame = controller.to_dataframe()
     assert list(frame["epoch"]) == controller.history["epoch"]
     assert math.isnan(frame["val_zero_fraction/first"][0])
+
+
+def test_coming_back_from_beyond_is_said(monkeypatch):
+    controller = SparsityController(0.4, bounds=(0.5, 8), every=8)
+    model = classifier()
+    # A figure that rises with q beyond 4, as where units die.
+    monkeypatch.setattr(
+        Group,
+        "mean",
+        lambda group, prefix, figures: 0.45 if group.loop.value <= 4 else 0.8,
+    )
+    with pytest.warns(UserWarning, match=r"beyond \[0.5, 4\] q took zero_fraction of"):
+        fit(model, controller, epochs=8)
+    assert model.get_layer("hidden").q == 4
