@@ -1,7 +1,6 @@
 """The control loop of SparsityController: from figures to settings of an actuator."""
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable
 
@@ -244,11 +243,10 @@ def check_actuator(actuator):
 def check_metric(metric):
     """Returns `metric`; raises unless it is a function or a name of `RISING`."""
     if isinstance(metric, str) and metric not in RISING:
-        near = difflib.get_close_matches(metric, RISING, n=1)
         raise ValueError(
             "`metric` must be a function f(x) that rises with sparsity, or one of "
             f"{', '.join(RISING)}. Received: metric={metric!r}. "
-            + (f"Did you mean {near[0]!r}?" if near else "Give one of these.")
+            + validation.did_you_mean(metric, RISING, "Give one of these.")
         )
     if not isinstance(metric, str) and not callable(metric):
         raise ValueError(

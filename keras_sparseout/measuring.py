@@ -3,7 +3,6 @@
 Both ways add up, for each layer, the sums of its streaming metrics.
 """
 
-import difflib
 from typing import NamedTuple
 
 import keras
@@ -11,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_sparseout import metrics as sparsity
-from keras_sparseout import watching
+from keras_sparseout import validation, watching
 
 METRICS = {
     "dead_units": sparsity.DeadUnits,
@@ -230,10 +229,9 @@ def _streaming(name, metric, axis):
         if twin is not None and metric is getattr(sparsity, metric.__name__, None):
             return _streaming(name, metric.__name__, axis)
         return sparsity.SampleMean(metric, axis=axis, name=name)
-    near = difflib.get_close_matches(str(metric), METRICS, n=1)
     raise ValueError(
         "`metrics` must be functions f(x), streaming metrics of "
         f"keras_sparseout.metrics, or among the names {', '.join(METRICS)}. Received: "
-        f"metrics={metric!r}."
-        + (f" Did you mean {near[0]!r}?" if near else " Give one of these.")
+        f"metrics={metric!r}. "
+        + validation.did_you_mean(metric, METRICS, "Give one of these.")
     )

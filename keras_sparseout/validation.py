@@ -217,6 +217,12 @@ def check_keywords(name, kwargs, layer):
             )
 
 
+def did_you_mean(value, known, otherwise):
+    """Returns the remedy for a name that is not `known`: nearest or `otherwise`."""
+    near = difflib.get_close_matches(str(value), known, n=1)
+    return f"Did you mean {near[0]!r}?" if near else otherwise
+
+
 def is_real(value):
     """Whether `value` is a real number, which a bool is not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -2,13 +2,13 @@
 
 import contextlib
 import dataclasses
-import difflib
 import re
 
 import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_sparseout import validation
 from keras_sparseout.layers import Sparseout
 
 
@@ -233,12 +233,11 @@ def _look_up(wanted, found):
     shown = wanted.__name__ if isinstance(wanted, type) else wanted
     shown = getattr(wanted, "name", getattr(wanted, "pattern", shown))
     names = [w.name for w in found]
-    near = difflib.get_close_matches(str(shown), names, n=1)
     raise ValueError(
         "`layers` must be layers of the model, their names, regular expressions that "
         f"match names, or types. Received: layers={shown!r}, which is not among "
-        f"{', '.join(names)}."
-        + (f" Did you mean {near[0]!r}?" if near else " Name some of these.")
+        f"{', '.join(names)}. "
+        + validation.did_you_mean(shown, names, "Name some of these.")
     )
 
 
