@@ -7,11 +7,12 @@ import keras
 import tensorflow as tf
 
 from keras_sparseout import masks, ops, validation
-from keras_sparseout.adjustable import Adjustable, knob, value_of
+from keras_sparseout.adjustable import knob
+from keras_sparseout.seeded import Seeded
 
 
 @keras.saving.register_keras_serializable("keras_sparseout")
-class Sparseout(Adjustable):
+class Sparseout(Seeded):
     """Dropout with an exponent q that sets how sparse the activations become.
 
     In training, for an input x and a drop rate p,
@@ -95,15 +96,12 @@ class Sparseout(Adjustable):
         rate = validation.check_rate(rate)
         q = validation.check_q(q)
         noise_shape = validation.check_noise_shape(noise_shape)
-        seed = validation.check_seed(seed)
         epsilon = validation.check_epsilon(epsilon)
         validation.check_bool("stop_gradient", stop_gradient)
         validation.check_bool("adjustable", adjustable)
         _check_jit_compile(jit_compile)
         validation.check_keywords(type(self).__name__, kwargs, Sparseout)
-        super().__init__({"rate": rate, "q": q}, adjustable, **kwargs)
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        super().__init__({"rate": rate, "q": q}, adjustable, seed, **kwargs)
         self.supports_masking = True
         self._noise_shape = noise_shape
         self._epsilon = epsilon
@@ -158,21 +156,10 @@ class Sparseout(Adjustable):
         validation.check_floating(inputs.dtype, "inputs")
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
-    def save_own_variables(self, store):
-        super().save_own_variables(store)
-        # Keras leaves the states of seed generators out of its files.
-        store["seed_state"] = value_of(self.seed_generator.state)
-
-    def load_own_variables(self, store):
-        super().load_own_variables(store)
-        if "seed_state" in store:
-            self.seed_generator.state.assign(store["seed_state"])
-
     def get_config(self):
         return {
             **super().get_config(),
             "noise_shape": self._noise_shape,
-            "seed": self.seed,
             "epsilon": self._epsilon,
             "stop_gradient": self._stop_gradient,
             "jit_compile": self._jit_compile,
