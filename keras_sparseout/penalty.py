@@ -1,4 +1,4 @@
-"""A penalty on activations, the plain rival of Sparseout."""
+"""Penalties on activations: the plain rivals of Sparseout, and those of AWD-LSTM."""
 
 import difflib
 
@@ -7,8 +7,6 @@ from keras import ops
 
 from keras_sparseout import validation
 from keras_sparseout.adjustable import Adjustable, knob
-
-_KINDS = ("l1", "hoyer_square")
 
 
 @keras.saving.register_keras_serializable("keras_sparseout")
@@ -20,22 +18,30 @@ class ActivationPenalty(Adjustable):
 
         kind "l1":            P(x) = sum_i |x_i|
         kind "hoyer_square":  P(x) = (sum_i |x_i|)^2 / (sum_i x_i^2 + epsilon^2)
+        kind "ar":            P(x) = mean_i x_i^2
+        kind "tar":           P(x) = mean_i (x_ti - x_(t-1)i)^2
 
-    and the loss is `weight` times the mean of P over all vectors of the batch, those of
-    masked timesteps left out; a batch without vectors adds 0. Sample weights do not
-    count. As with `keras.layers.ActivityRegularization` it is part of the loss in
-    `evaluate` too, and a layer inside an RNN cell fails. Under `tf.distribute` it is
-    the mean over the replicas.
+    where t are the timesteps, along the second axis of the input. The loss is `weight`
+    times the mean of P over all vectors of the batch, those of masked timesteps left
+    out (for "tar" over all pairs of timesteps t - 1, t of which neither is masked); a
+    batch without vectors adds 0. Sample weights do not count. As with
+    `keras.layers.ActivityRegularization` it is part of the loss in `evaluate` too, and
+    a layer inside an RNN cell fails. Under `tf.distribute` it is the mean over the
+    replicas.
 
     "l1" shrinks all activations: their scale (RMS) falls with it, and the next layer
     can undo that with larger weights. "hoyer_square" does not see the scale: it is 1
     where one unit alone is active, n where all n are equally so, and 0 for an all-zero
     vector. Where x is 0 the gradient of both is 0.
 
+    "ar" and "tar" are the activation regularization and the temporal one of recurrent
+    networks: AWD-LSTM has "ar" with weight 2 after the dropout of the last layer's
+    output, and "tar" with weight 1 before it.
+
     Args:
         weight: What the penalty is multiplied by, a finite number >= 0. With 0, unless
             it is adjustable, no loss is added at all.
-        kind: "l1" or "hoyer_square".
+        kind: "l1", "hoyer_square", "ar" or "tar".
         epsilon: Length of a vector below which "hoyer_square" falls to 0, >= 1e-30. As
             the penalty does not see the scale, its gradient grows as 1 / |x|, up to the
             order of n / epsilon: give a larger one, such as 1e-2, where nearly silent
@@ -46,8 +52,9 @@ class ActivationPenalty(Adjustable):
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Call arguments:
-        inputs: Floating-point tensor of at least 2 dimensions, the features last; the
-            penalty of float16 and bfloat16 is computed in float32.
+        inputs: Floating-point tensor of at least 2 dimensions, the features last, for
+            "tar" of at least 3, the timesteps second; the penalty of float16 and
+            bfloat16 is computed in float32.
         mask: Boolean tensor of the first dimensions of `inputs`, True where a timestep
             counts; Keras passes that of an Embedding or Masking layer.
 
@@ -60,7 +67,9 @@ class ActivationPenalty(Adjustable):
 
     Source: Yang, Wen & Li (2020), "DeepHoyer: Learning Sparser Neural Network with
         Differentiable Scale-Invariant Sparsity Measures",
-        https://arxiv.org/abs/1908.09979, who penalize weights by it.
+        https://arxiv.org/abs/1908.09979, who penalize weights by it; Merity, McCann &
+        Socher (2017), "Revisiting Activation Regularization for Language RNNs",
+        https://arxiv.org/abs/1708.01009.
 
     Example:
 
@@ -74,6 +83,10 @@ class ActivationPenalty(Adjustable):
     >>> y = layer(x)
     >>> [round(float(loss), 3) for loss in layer.losses]
     [0.28]
+    >>> layer = ActivationPenalty(0.1, "tar")  # the rows as timesteps
+    >>> y = layer(x[None])
+    >>> [round(float(loss), 3) for loss in layer.losses]
+    [0.45]
     """
 
     def __init__(self, weight, kind="l1", *, epsilon=None, adjustable=False, **kwargs):
@@ -92,7 +105,7 @@ class ActivationPenalty(Adjustable):
     weight = knob("weight", validation.check_weight, "Factor of the penalty")
 
     def call(self, inputs, mask=None):
-        _check_inputs(inputs)
+        self._check_inputs(inputs)
         if not self._adjustable and self._weight == 0:
             return inputs
         dtype = keras.backend.standardize_dtype(inputs.dtype)
@@ -101,9 +114,13 @@ class ActivationPenalty(Adjustable):
         counted = ops.ones(vectors, "bool")
         if mask is not None:
             counted = ops.broadcast_to(_check_mask(mask, x), vectors)
+        if self._kind == "tar":
+            x = x[:, 1:] - x[:, :-1]
+            counted = ops.logical_and(counted[:, 1:], counted[:, :-1])
+        if mask is not None:
             # Before the penalty: a NaN in padding would come back through its gradient.
             x = ops.where(counted[..., None], x, 0)
-        penalty = _l1(x) if self._kind == "l1" else _hoyer_square(x, self._epsilon)
+        penalty = _PENALTIES[self._kind](x, self._epsilon)
         count = ops.cast(ops.count_nonzero(counted), x.dtype)
         mean = ops.sum(penalty) / ops.maximum(count, 1)
         self.add_loss(ops.cast(self._weight, x.dtype) * mean)
@@ -113,14 +130,30 @@ class ActivationPenalty(Adjustable):
         return input_shape
 
     def compute_output_spec(self, inputs, mask=None):
-        _check_inputs(inputs)
+        self._check_inputs(inputs)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def get_config(self):
         return {**super().get_config(), "kind": self._kind, "epsilon": self._epsilon}
 
+    def _check_inputs(self, inputs):
+        validation.check_floating(inputs.dtype, "inputs")
+        if len(inputs.shape) < 2:
+            raise ValueError(
+                "`inputs` must have a batch and a feature dimension. Received: "
+                f"inputs.shape={tuple(inputs.shape)}. Reshape it to (samples, "
+                "features)."
+            )
+        if self._kind == "tar" and len(inputs.shape) < 3:
+            raise ValueError(
+                '`inputs` must have a time dimension too for kind "tar". Received: '
+                f"inputs.shape={tuple(inputs.shape)}. Give sequences, (samples, "
+                "timesteps, features), from a recurrent layer with "
+                "return_sequences=True."
+            )
 
-def _l1(x):
+
+def _l1(x, epsilon):
     return ops.sum(ops.abs(x), axis=-1)
 
 
@@ -136,24 +169,28 @@ def _hoyer_square(x, epsilon):
     return ops.square(ops.sum(magnitude, axis=-1)) / squares
 
 
+def _mean_square(x, epsilon):
+    return ops.mean(ops.square(x), axis=-1)
+
+
+_PENALTIES = {
+    "l1": _l1,
+    "hoyer_square": _hoyer_square,
+    "ar": _mean_square,
+    "tar": _mean_square,  # of the differences
+}
+
+
 def _check_kind(kind):
-    if kind not in _KINDS:
-        near = difflib.get_close_matches(str(kind).lower(), _KINDS, n=1, cutoff=0.4)
+    # A tuple: a list as `kind` can't be looked up in a dict.
+    if kind not in tuple(_PENALTIES):
+        near = difflib.get_close_matches(str(kind).lower(), _PENALTIES, n=1, cutoff=0.4)
         remedy = f"Did you mean {near[0]!r}?" if near else "Leave it out for 'l1'."
         raise ValueError(
-            f"`kind` must be one of {', '.join(map(repr, _KINDS))}. Received: "
+            f"`kind` must be one of {', '.join(map(repr, _PENALTIES))}. Received: "
             f"kind={kind!r}. {remedy}"
         )
     return kind
-
-
-def _check_inputs(inputs):
-    validation.check_floating(inputs.dtype, "inputs")
-    if len(inputs.shape) < 2:
-        raise ValueError(
-            "`inputs` must have a batch and a feature dimension. Received: "
-            f"inputs.shape={tuple(inputs.shape)}. Reshape it to (samples, features)."
-        )
 
 
 def _check_mask(mask, x):
