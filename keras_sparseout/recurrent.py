@@ -50,7 +50,8 @@ class SparseoutCellWrapper(NoisyCell):
             drawn.
         recurrent_rate: Drop rate of the states in [0, 1], rounded likewise.
         q: Exponent of the noise's variance, a finite number >= 0. The states of most
-            cells have density at 0: for q <= 1 `epsilon` bounds their noise.
+            cells have density at 0: for q <= 1 `epsilon` alone bounds their noise, and
+            in the gradient the multipliers of all timesteps multiply, so clip it.
         seed: Integer, or None for a random one. Its state is saved with the weights, so
             that a resumed run draws on where it stopped.
         epsilon: Added to |v|, >= 1e-30. None: `keras.config.epsilon()`.
