@@ -11,7 +11,6 @@ exported SavedModel, and ends with a table of the activations' sparsity.
 
 import argparse
 import os
-import shutil
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -20,6 +19,7 @@ import keras
 import matplotlib
 import numpy as np
 import tensorflow_datasets as tfds
+from run_folder import Output
 
 from keras_sparseout import Sparseout, SparsityController, SparsityTracker, metrics
 
@@ -195,39 +195,6 @@ def _remedy(dataset):
     )
 
 
-class Output:
-    """The folder of a run: complete, or with a note in it of what is missing."""
-
-    def __init__(self, folder, names):
-        self.folder = Path(folder)
-        self.names = list(names)
-        self.missing = list(names)
-        self.note = self.folder / "INCOMPLETE.txt"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._say()
-        # All that an earlier run may have left, with --compare or without.
-        for path in map(self.path, {*names, *CSVS, CONTROL}):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-    def path(self, name):
-        """Where the file or folder `name` belongs."""
-        return self.folder / name
-
-    def done(self, name):
-        """Notes that `name` is written."""
-        self.missing.remove(name)
-        self._say()
-
-    def _say(self):
-        if not self.missing:
-            self.note.unlink()
-            return
-        self.note.write_text(
-            "The run that writes this folder has not ended, or was broken off. Missing "
-            f"or half written: {', '.join(self.missing)}. Run it again.\n"
-        )
-
-
 def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -298,7 +265,8 @@ def main():
         )
     csvs = CSVS[: len(regularizers)]
     names = [*csvs, "model.keras", "saved_model", "sparsity.png"]
-    output = Output(args.out, names + [CONTROL] * len(controllers))
+    names += [CONTROL] * len(controllers)
+    output = Output(args.out, names, optional=[*CSVS, CONTROL])
 
     histories, results = {}, {}
     for (label, regularizer), csv in zip(regularizers.items(), csvs, strict=True):
