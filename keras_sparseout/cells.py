@@ -31,9 +31,8 @@ class NoisyCell(Seeded, *_DRAWING):
 
     def __init__(self, knobs, adjustable, seed, **kwargs):
         super().__init__(knobs, adjustable, seed, **kwargs)
-        # Of each thread its own: MirroredStrategy traces its replicas in threads that
-        # take turns at each assignment, so that one draws between another's draw and
-        # its loop.
+        # Of each thread its own: the replicas of a MirroredStrategy are traced in
+        # threads that take turns, which in an unrolled loop may be between its steps.
         self._sequence = threading.local()
 
     def wrapped(self):
