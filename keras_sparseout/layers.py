@@ -1,12 +1,9 @@
 """The Sparseout layer: a drop-in for keras.layers.Dropout."""
 
-import functools
-import platform
-
 import keras
 import tensorflow as tf
 
-from keras_sparseout import masks, ops, validation
+from keras_sparseout import compiled, masks, ops, validation
 from keras_sparseout.adjustable import knob
 from keras_sparseout.seeded import Seeded
 
@@ -136,14 +133,14 @@ class Sparseout(Seeded):
         if not self._compiles(inputs):
             return ops.draw_and_perturb(inputs, *knobs, seed, **settings)
         shape = (None, *inputs.shape[1:]) if inputs.shape.rank else ()
-        if self._adjustable:
-            return _compiled(shape, None, None, **settings)(inputs, seed, *knobs)
-        return _compiled(shape, *knobs, **settings)(inputs, seed)
+        return compiled.draw(
+            ops.draw_and_perturb, inputs, *knobs, seed, shape, **settings
+        )
 
     def _compiles(self, inputs):
         if self._jit_compile != "auto":
             return self._jit_compile
-        return None not in inputs.shape[1:] and not _on_apple_gpu()
+        return compiled.pays(inputs.shape)
 
     def _check_shape(self, shape):
         validation.check_noise_shape_fits(self._noise_shape, shape)
@@ -164,39 +161,6 @@ class Sparseout(Seeded):
             "stop_gradient": self._stop_gradient,
             "jit_compile": self._jit_compile,
         }
-
-
-# At module level: kept on a layer, the function and its random op would be exported by
-# tf.saved_model.save. One for each shape too: shared by layers of several ranks, its
-# traces would be generalised to an unknown rank.
-@functools.cache
-def _compiled(shape, rate, q, *, noise_shape, epsilon, stop_gradient):
-    """The XLA-compiled call for inputs of `shape`, whose first size is the batch.
-
-    With `rate` and `q` None it takes them as tensors.
-    """
-
-    @tf.function(jit_compile=True, reduce_retracing=True, autograph=False)
-    def call(inputs, seed, rate=rate, q=q):
-        return ops.draw_and_perturb(
-            inputs,
-            rate,
-            q,
-            seed,
-            noise_shape=noise_shape,
-            epsilon=epsilon,
-            stop_gradient=stop_gradient,
-            alg="threefry",
-        )
-
-    return call
-
-
-@functools.cache
-def _on_apple_gpu():
-    return platform.system() == "Darwin" and bool(
-        tf.config.list_physical_devices("GPU")
-    )
 
 
 def _check_jit_compile(jit_compile):

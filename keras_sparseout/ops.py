@@ -139,6 +139,17 @@ def draw_and_perturb(
     return perturb(x, keep, keep_prob, q, epsilon=epsilon, stop_gradient=stop_gradient)
 
 
+def draw_multiplier(x, rate, q, seed, *, noise_shape, epsilon, alg="philox"):
+    """The n of `draw_and_perturb`, of a shape that broadcasts to `x`, as a constant.
+
+    The product with it is for the caller to take: neither it nor the gradient is
+    saturated.
+    """
+    shape, x = masks.resolve(noise_shape, ops.stop_gradient(x))
+    keep, keep_prob = masks.bernoulli(shape, rate, seed, alg=alg)
+    return _multiplier(x, keep, keep_prob, (q - 2) / 2, epsilon, slope=False)
+
+
 def perturb(x, keep, keep_prob, q, *, epsilon, stop_gradient):
     """x n, for a mask `keep` of which True has the probability `keep_prob`.
 

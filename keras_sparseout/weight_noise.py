@@ -1,0 +1,291 @@
+"""Layers whose weights are perturbed while they are called, and nowhere else."""
+
+import keras
+import tensorflow as tf
+
+from keras_sparseout import masks, validation
+from keras_sparseout.cells import NoisyCell, check_cell
+
+# What a layer is taken to be about if it is not said: the first that it has.
+_MAIN = (("kernel",), ("embeddings",), ("depthwise_kernel", "pointwise_kernel"))
+
+
+class WeightNoise(NoisyCell, keras.layers.Wrapper):
+    """A layer that calls another one on perturbed weights in training.
+
+    A subclass fills `noisy`. The weights themselves never change but by the optimizer,
+    whose gradients come back through the perturbed ones; all that the wrapped layer
+    updates as it is called (moving statistics, recurrent states, seeds) is updated.
+
+    Args:
+        knobs: Dict of the first values, floats, by name.
+        adjustable: Whether they are variables.
+        layer: The layer to wrap.
+        weights: Names of the weights to perturb, or None, see `choose`.
+        seed: Integer, or None for a random one.
+        **kwargs: `name`, `trainable`, `activity_regularizer`, as for every Keras layer.
+    """
+
+    def __init__(self, knobs, adjustable, layer, weights, seed, **kwargs):
+        name = type(self).__name__
+        _check_layer(layer, name)
+        validation.check_keywords(name, kwargs, type(self))
+        if "dtype" in kwargs:
+            raise ValueError(
+                f"`dtype` of {name} is that of the layer that it wraps. Received: "
+                f"dtype={kwargs['dtype']!r}. Give it to that layer."
+            )
+        # The inputs are the wrapped layer's to cast.
+        kwargs = {**kwargs, "dtype": layer.dtype_policy, "autocast": False}
+        super().__init__(knobs, adjustable, seed, layer=layer, **kwargs)
+        self._weight_names = _check_names(weights)
+        self._is_cell = _is_cell(layer)
+        if not self.trainable:
+            layer.trainable = False
+        if layer.built:
+            self._check_weights()
+
+    def wrapped(self):
+        """The layer whose weights are perturbed."""
+        return self.layer
+
+    @property
+    def input_spec(self):
+        """That of the wrapped layer."""
+        return self.layer.input_spec
+
+    def build(self, input_shape=None):
+        """Builds the wrapped layer, if it is not, and checks its weights."""
+        layer = self.layer
+        if not layer.built and type(layer).build is not keras.layers.Layer.build:
+            layer.build(input_shape)
+            layer.built = True
+        self._check_weights()
+
+    def _check_weights(self):
+        for variable in choose(self.layer, self._weight_names):
+            self.check_weight(variable)
+
+    def check_weight(self, variable):
+        """Raises unless `noisy` can take `variable`."""
+        validation.check_floating(variable.dtype, variable.name)
+
+    def noisy(self, variable, value, seed):
+        """Returns what stands in for a weight in one call in training.
+
+        Args:
+            variable: The weight, a Keras variable, for its name and shape.
+            value: Tensor, its value, as it is stored.
+            seed: Integer tensor of shape (2,), from `masks.seed_pair`.
+
+        Returns:
+            Tensor of the shape and dtype of `value`.
+        """
+        raise NotImplementedError
+
+    def call(self, inputs, *args, training=False, **kwargs):
+        """Calls the wrapped layer, in training on noisy weights."""
+        # What a ReversibleEmbedding gives back is with W: AWD-LSTM drops lookups alone.
+        # The wrapper is then the one layer that a model has to share, which Keras
+        # restores from files; a layer both in and beside a wrapper it makes twice.
+        quiet = not training or kwargs.get("reverse", False)
+        if quiet or (not self._adjustable and self._rate == 0):
+            return self.layer(inputs, *args, training=training, **kwargs)
+        values = self.drawn() if self._is_cell else self.draw()
+        with _Overlay(values) as overlay:
+            outputs = self.layer(inputs, *args, training=training, **kwargs)
+        for loss in overlay.losses:
+            self.add_loss(loss)
+        return outputs
+
+    def draw(self, step_input=None, states=None):
+        """Returns a list of (variable, noisy value), of each weight that is chosen."""
+        return _uncast(function=self._draw)
+
+    def _draw(self):
+        return [
+            (
+                variable,
+                self.noisy(
+                    variable,
+                    tf.convert_to_tensor(variable),
+                    masks.seed_pair(self.seed_generator),
+                ),
+            )
+            for variable in choose(self.layer, self._weight_names)
+        ]
+
+    def read_knobs(self):
+        """Returns the knobs, in order: floats, or tensors if they are adjustable."""
+        knobs = [getattr(self, f"_{name}") for name in self._knobs]
+        return [tf.convert_to_tensor(k) for k in knobs] if self._adjustable else knobs
+
+    def compute_mask(self, inputs, previous_mask=None):
+        """The mask that the wrapped layer gives, None if it gives none."""
+        if not self.layer.supports_masking:
+            return None
+        return self.layer.compute_mask(inputs, previous_mask)
+
+    def compute_output_shape(self, *args, **kwargs):
+        """That of the wrapped layer."""
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def compute_output_spec(self, *args, training=None, **kwargs):
+        """That of the wrapped layer."""
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def get_config(self):
+        """Returns the arguments, with the config of the wrapped layer."""
+        config = super().get_config()
+        del config["dtype"]
+        return {**config, "weights": self._weight_names}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Makes the layer that `get_config` is of, and the one that it wraps."""
+        # Keras takes the wrapped layer out of the dict that it is given.
+        return super().from_config({**config}, custom_objects)
+
+
+def choose(layer, names):
+    """Returns the weights of a built layer, and of layers inside it, that are named.
+
+    Args:
+        layer: Keras layer.
+        names: Tuple of names, or ends of paths, such as "kernel" or
+            "backward_lstm/lstm_cell/kernel"; each stands for all weights that have it.
+            None: those named "kernel", or else "embeddings", or else
+            "depthwise_kernel" and "pointwise_kernel".
+
+    Raises:
+        ValueError: if the layer has no such weight.
+    """
+    weights = layer.weights
+    if names is None:
+        for main in _MAIN:
+            chosen = [w for w in weights if w.name in main]
+            if chosen:
+                return chosen
+    for name in names or (None,):
+        if not any(_is_named(w, name) for w in weights):
+            raise _no_such_weight(layer, names, name)
+    return [w for w in weights if any(_is_named(w, name) for name in names)]
+
+
+def _is_named(weight, name):
+    return f"/{weight.path}".endswith(f"/{name}")
+
+
+def _no_such_weight(layer, names, name):
+    received = f"Received: weights={names!r} for layer {layer.name!r}"
+    if not layer.weights:
+        if not layer.built:
+            remedy = "Give it a `build` that makes them, or call it once before."
+        else:
+            remedy = "Wrap a layer that has weights."
+        return ValueError(
+            "`layer` must be a layer with weights, made when it is built. "
+            f"{received}, which has none. {remedy}"
+        )
+    known = [w.name for w in layer.weights]
+    # Where a name is not enough the path is shown.
+    shown = [w.path if known.count(w.name) > 1 else w.name for w in layer.weights]
+    remedy = f"Give for example weights=({shown[0]!r},)."
+    if name is not None:
+        remedy = validation.did_you_mean(name, [*known, *shown], remedy)
+    return ValueError(
+        "`weights` must be names of weights that the layer has. "
+        f"{received} with the weights {', '.join(shown)}. {remedy}"
+    )
+
+
+def _check_names(names):
+    """Returns `names` as a tuple, or None."""
+    if names is None:
+        return None
+    given = (names,) if isinstance(names, str) else names
+    if (
+        not isinstance(given, (tuple, list))
+        or not given
+        or not all(isinstance(name, str) and name for name in given)
+    ):
+        raise ValueError(
+            "`weights` must be a tuple of names of weights, or None. Received: "
+            f'weights={names!r}. Give for example weights=("recurrent_kernel",), or '
+            "leave it out for the main weights of the layer."
+        )
+    return tuple(given)
+
+
+def _check_layer(layer, name):
+    if not isinstance(layer, keras.layers.Layer):
+        remedy = f"Give for example {name}(keras.layers.Dense(64), 0.5)."
+        if isinstance(layer, type) and issubclass(layer, keras.layers.Layer):
+            remedy = f"Make one first: {name}({layer.__name__}(...), 0.5)."
+        raise ValueError(
+            "`layer` must be a keras.layers.Layer, whose weights are perturbed. "
+            f"Received: layer={layer!r}. {remedy}"
+        )
+    if _is_cell(layer):
+        check_cell(layer, name, "layer")
+
+
+def _is_cell(layer):
+    # RNN layers have a `state_size` too.
+    sized = getattr(layer, "state_size", None) is not None
+    return sized and not isinstance(layer, keras.layers.RNN)
+
+
+class _Overlay(keras.StatelessScope):
+    """Puts values in the place of some variables, and lets all else happen as without.
+
+    Keras' own scope holds back every assignment, so that all variables have to be put
+    into it and read from it again. That misses the ones that a layer does not list,
+    such as the states of a stateful RNN, and fails for those that are assigned inside
+    a loop, such as the seed of a dropout in an RNN cell.
+    """
+
+    def __init__(self, values):
+        super().__init__(collect_losses=True)
+        for variable, value in values:
+            super().add_update((variable, value))
+
+    def get_current_value(self, variable):
+        value = super().get_current_value(variable)
+        if value is None and self.original_scope is not None:
+            value = self.original_scope.get_current_value(variable)
+        return value
+
+    def add_update(self, update):
+        variable, value = update
+        if super().get_current_value(variable) is not None:
+            raise ValueError(
+                "`weights` must be weights that the layer does not assign when it is "
+                "called: the noise would come into the weight itself. Received: "
+                f"weights with {variable.path}. Leave it out."
+            )
+        self.__exit__()
+        try:
+            variable.assign(value)
+        finally:
+            self.__enter__()
+
+    def add_loss(self, loss):
+        if self.original_scope is None:
+            super().add_loss(loss)
+        # The layer that has it finds it there.
+        elif self.original_scope.collect_losses:
+            self.original_scope.add_loss(loss)
+
+
+class _Uncast(keras.layers.Layer):
+    """Calls a function where variables are read as they are stored.
+
+    Inside of a layer in mixed precision they come in half precision.
+    """
+
+    def call(self, function):
+        return function()
+
+
+_uncast = _Uncast(dtype="float32", autocast=False)

@@ -1,0 +1,389 @@
+"""Bridgeout and Shakeout: noise on the weights of a layer."""
+
+import math
+import numbers
+
+import keras
+import tensorflow as tf
+
+from keras_sparseout import compiled, masks, ops, validation, watching
+from keras_sparseout.adjustable import knob
+from keras_sparseout.weight_noise import WeightNoise
+
+# Number of elements from which a compiled call pays.
+_LARGE = 2**15
+
+_LAYERS = keras.layers
+# Of their weights the inputs go along the axis before the last, or along the last.
+_INPUTS_BEFORE_LAST = (
+    *(_LAYERS.Dense, _LAYERS.Embedding),
+    *(_LAYERS.Conv1D, _LAYERS.Conv2D, _LAYERS.Conv3D),
+    *(_LAYERS.DepthwiseConv1D, _LAYERS.DepthwiseConv2D),
+    *(_LAYERS.SeparableConv1D, _LAYERS.SeparableConv2D),
+    *(_LAYERS.LSTMCell, _LAYERS.GRUCell, _LAYERS.SimpleRNNCell),
+)
+_INPUTS_LAST = (
+    _LAYERS.Conv1DTranspose,
+    _LAYERS.Conv2DTranspose,
+    _LAYERS.Conv3DTranspose,
+)
+_KERNELS = (
+    "kernel",
+    "recurrent_kernel",
+    "depthwise_kernel",
+    "pointwise_kernel",
+    "embeddings",
+)
+
+
+@keras.saving.register_keras_serializable("keras_sparseout")
+class Bridgeout(WeightNoise):
+    """Perturbs weights of the layer that it wraps, as Sparseout does activations.
+
+    In training the wrapped layer is called, in the place of a weight W, with
+
+        keep ~ Bernoulli(1 - p)
+        xi   = keep / (1 - p) - 1
+        W~   = W (1 + (|W| + epsilon)^((q - 2) / 2) xi)
+             = W + sign(W) |W|^(q / 2) xi   (to epsilon)
+
+    so that E[W~] = W and Var[W~] = |W|^q p / (1 - p). At inference it is called with W.
+    With q = 2 it is DropConnect; on the `recurrent_kernel` of an LSTM that is the
+    weight drop of AWD-LSTM, and on an Embedding its embedding dropout. With other q it
+    acts as an L_q penalty on the weights: q < 2 makes them sparser.
+
+    There is one draw a weight and batch. The authors' code draws one a weight and
+    example, which takes the memory of the weights times the batch size.
+
+    The optimizer, regularizers, constraints, files and exports have to do with W alone.
+    Other calls of the wrapped layer, as those of an embedding whose weights are tied to
+    the output, are with W.
+
+    Around an RNN cell it draws once a sequence, before the loop of `keras.layers.RNN`.
+
+    Args:
+        layer: Keras layer to wrap, such as `keras.layers.Dense(64)`; an RNN cell too.
+        rate: Drop rate p in [0, 1], rounded to a multiple of 2^-16 when drawn. With 1
+            the weights are zeros.
+        q: Exponent of the noise's variance, a finite number >= 0. Weights are small,
+            of the order of 0.05, where q < 2 is much more noise than q = 2.
+        weights: Names of the weights to perturb, such as `("recurrent_kernel",)`, also
+            of layers inside `layer`. A name stands for all weights that have it, and an
+            end of a path, such as "backward_lstm/lstm_cell/kernel", for one of them.
+            None: those named `kernel`; if there is none, `embeddings`; if neither,
+            `depthwise_kernel` and `pointwise_kernel`.
+        noise_shape: Tuple with one entry for each dimension of the weights: None for
+            one draw an element, 1 for one draw along that dimension. None: one draw an
+            element, but for `embeddings`, which have one a row, `(None, 1)`: a word is
+            dropped wherever it is in the batch.
+        seed: Integer, or None for a random one. Its state is saved with the weights, so
+            that a resumed run draws on where it stopped.
+        epsilon: Added to |W|, >= 1e-30; it bounds the multiplier near W = 0. None:
+            `keras.config.epsilon()`.
+        stop_gradient: True holds the multiplier constant in the gradient: that of W is
+            that of W~ times the multiplier. False takes the derivative of the formula.
+            They agree only at q = 2.
+        adjustable: Whether `rate` and `q` are variables, so that assigning to
+            `layer.rate` or `layer.q` takes effect at the next training step, without a
+            retrace. Otherwise assigning raises.
+        **kwargs: `name`, `trainable`, `activity_regularizer`, as for every Keras layer.
+            The dtype is that of `layer`.
+
+    Call arguments: Those of `layer`.
+
+    Output shape: That of `layer`.
+
+    Raises:
+        ValueError: if an argument is out of range, `layer` is no Keras layer or has no
+            such floating-point weight, or `noise_shape` does not broadcast to it.
+        AttributeError: on assigning `rate` or `q` of a layer that is not adjustable.
+
+    Source: Khan, Shah & Stavness (2018), "Bridgeout: Stochastic Bridge Regularization
+        for Deep Neural Networks", https://arxiv.org/abs/1804.08042; Wan et al. (2013),
+        "Regularization of Neural Networks using DropConnect"; Merity, Keskar & Socher
+        (2017), https://arxiv.org/abs/1708.02182.
+
+    Example:
+
+    >>> dense = keras.layers.Dense(3, kernel_initializer="ones")
+    >>> layer = Bridgeout(dense, 0.5, seed=1)
+    >>> x = np.ones((1, 2), "float32")
+    >>> np.asarray(layer(x, training=True)).tolist()
+    [[2.0, 4.0, 2.0]]
+    >>> np.asarray(layer(x)).tolist()
+    [[2.0, 2.0, 2.0]]
+    """
+
+    def __init__(
+        self,
+        layer,
+        rate,
+        q=2.0,
+        weights=None,
+        noise_shape=None,
+        seed=None,
+        *,
+        epsilon=None,
+        stop_gradient=True,
+        adjustable=False,
+        **kwargs,
+    ):
+        rate = validation.check_rate(rate)
+        q = validation.check_q(q)
+        # Before the weights of a built layer are checked against it.
+        self._noise_shape = validation.check_noise_shape(noise_shape)
+        self._epsilon = validation.check_epsilon(epsilon)
+        self._stop_gradient = validation.check_bool("stop_gradient", stop_gradient)
+        validation.check_bool("adjustable", adjustable)
+        knobs = {"rate": rate, "q": q}
+        super().__init__(knobs, adjustable, layer, weights, seed, **kwargs)
+
+    noise_shape = property(lambda self: self._noise_shape)
+    epsilon = property(lambda self: self._epsilon)
+    stop_gradient = property(lambda self: self._stop_gradient)
+
+    rate = knob("rate", validation.check_rate, "Drop rate")
+    q = knob("q", validation.check_q, "Exponent")
+
+    def check_weight(self, variable):
+        super().check_weight(variable)
+        validation.check_noise_shape_fits(self._noise_shape, variable.shape)
+
+    def noisy(self, variable, value, seed):
+        noise_shape = self._noise_shape
+        if noise_shape is None and variable.name == "embeddings":
+            noise_shape = (None,) + (1,) * (len(variable.shape) - 1)
+        knobs = self.read_knobs()
+        shape = tuple(variable.shape)
+        settings = {"noise_shape": noise_shape, "epsilon": self._epsilon}
+        large = math.prod(shape) >= _LARGE and compiled.pays(shape)
+        if large and self._is_bounded(value):
+            # The multiplier is computed once, and not again for the gradient.
+            return value * compiled.draw(
+                ops.draw_multiplier, value, *knobs, seed, shape, **settings
+            )
+        settings["stop_gradient"] = self._stop_gradient
+        if large:
+            return compiled.draw(
+                ops.draw_and_perturb, value, *knobs, seed, shape, **settings
+            )
+        return ops.draw_and_perturb(value, *knobs, seed, **settings)
+
+    def _is_bounded(self, value):
+        """Whether products need no saturation, up to weights and gradients of 1e12."""
+        if self._adjustable or not self._stop_gradient:
+            return False
+        exponent = (self._q - 2) / 2
+        factor = max(self._epsilon**exponent, 1e12**exponent)
+        return value.dtype in (tf.float32, tf.float64) and factor * 2**16 < 1e26
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "noise_shape": self._noise_shape,
+            "epsilon": self._epsilon,
+            "stop_gradient": self._stop_gradient,
+        }
+
+
+@keras.saving.register_keras_serializable("keras_sparseout")
+class Shakeout(WeightNoise):
+    """Drops inputs of the layer that it wraps, or lets them flip the signs of weights.
+
+    In training the wrapped layer is called, in the place of a weight W, with
+
+        keep ~ Bernoulli(1 - p)                     one draw an input unit
+        W~   = (W + c p sign(W)) / (1 - p)          where it is kept
+             = -c sign(W)                           where it is not
+
+    so that E[W~] = W and Var[W~] = (|W| + c)^2 p / (1 - p), where W is not 0. At
+    inference it is called with W. With c = 0 it is Dropout of the layer's inputs; c > 0
+    adds an L1 penalty to the L2 one of Dropout, and drives weights to 0. The derivative
+    of sign(W) is taken to be 0.
+
+    An input unit of a convolution is a channel, of an Embedding a row, of an
+    EinsumDense a position along the axes that the kernel has in common with the input,
+    and of a `recurrent_kernel` an entry of the state.
+
+    There is one draw an input unit and batch, where Dropout has one an input unit and
+    example. What holds for `Bridgeout` of weights, other calls and RNN cells holds
+    here too.
+
+    Args:
+        layer: Keras layer to wrap, such as `keras.layers.Dense(64)`; an RNN cell too.
+        rate: Drop rate p in [0, 1], rounded to a multiple of 2^-16 when drawn. With 1
+            the weights are zeros, whatever c.
+        c: What a dropped weight is left with, a finite number >= 0, to be compared with
+            |W|, which is of the order of 0.05.
+        weights: Names of the weights to perturb, as of `Bridgeout`.
+        seed: Integer, or None for a random one. Its state is saved with the weights, so
+            that a resumed run draws on where it stopped.
+        axis: Axis of the weights, or tuple of axes, along which the input units are.
+            None: what it is in the layers of Keras; it has to be given for layers of
+            another kind.
+        adjustable: Whether `rate` and `c` are variables, so that assigning to
+            `layer.rate` or `layer.c` takes effect at the next training step, without a
+            retrace. Otherwise assigning raises.
+        **kwargs: `name`, `trainable`, `activity_regularizer`, as for every Keras layer.
+            The dtype is that of `layer`.
+
+    Call arguments: Those of `layer`.
+
+    Output shape: That of `layer`.
+
+    Raises:
+        ValueError: if an argument is out of range, `layer` is no Keras layer or has no
+            such floating-point weight, or it is not known which axis of it is the
+            input's.
+        AttributeError: on assigning `rate` or `c` of a layer that is not adjustable.
+
+    Source: Kang, Li & Tao (2016), "Shakeout: A New Regularized Deep Neural Network
+        Training Scheme", AAAI.
+
+    Example:
+
+    >>> dense = keras.layers.Dense(2, kernel_initializer="ones")
+    >>> layer = Shakeout(dense, 0.5, c=0.25, seed=1)
+    >>> x = np.array([[1.0, 0.0], [0.0, 1.0]], "float32")
+    >>> np.asarray(layer(x, training=True)).tolist()
+    [[2.25, 2.25], [-0.25, -0.25]]
+    >>> np.asarray(layer(x)).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+
+    def __init__(
+        self,
+        layer,
+        rate,
+        c,
+        weights=None,
+        seed=None,
+        *,
+        axis=None,
+        adjustable=False,
+        **kwargs,
+    ):
+        rate = validation.check_rate(rate)
+        c = _check_c(c)
+        # Before the weights of a built layer are checked against it.
+        self._axis = _check_axis(axis)
+        validation.check_bool("adjustable", adjustable)
+        knobs = {"rate": rate, "c": c}
+        super().__init__(knobs, adjustable, layer, weights, seed, **kwargs)
+
+    axis = property(lambda self: self._axis)
+
+    rate = knob("rate", validation.check_rate, "Drop rate")
+    c = knob("c", lambda value: _check_c(value), "What a dropped weight is left with")
+
+    def check_weight(self, variable):
+        super().check_weight(variable)
+        self._mask_shape(variable)
+
+    def noisy(self, variable, value, seed):
+        rate, c = self.read_knobs()
+        shape, repeats = self._mask_shape(variable)
+        keep, keep_prob = masks.bernoulli(shape, rate, seed)
+        if repeats > 1:
+            keep = keras.ops.repeat(keep, repeats, axis=-1)
+        return _shake(value, keep, keep_prob, c)
+
+    def _mask_shape(self, variable):
+        """Shape of the mask of a weight, and how often its last axis is repeated."""
+        shape = tuple(variable.shape)
+        if self._axis is not None:
+            axes = [axis + len(shape) if axis < 0 else axis for axis in self._axis]
+            if all(0 <= axis < len(shape) for axis in axes):
+                return _sizes(shape, axes), 1
+            raise ValueError(
+                "`axis` must be among the axes of the weights. Received: "
+                f"axis={self._axis!r} for {variable.name} of shape {shape}. Leave it "
+                "out for a layer of Keras."
+            )
+        owner = _owner(self.layer, variable)
+        axes = _input_axes(owner, variable)
+        groups = getattr(owner, "groups", 1)
+        if groups == 1:
+            return _sizes(shape, axes), 1
+        # An input channel goes to the filters of its group alone.
+        return (*_sizes(shape, axes)[:-1], groups), shape[-1] // groups
+
+    def get_config(self):
+        return {**super().get_config(), "axis": self._axis}
+
+
+def _shake(weight, keep, keep_prob, c):
+    """r W + c sign(W) (r - 1) for r = keep / keep_prob, and zeros for keep_prob 0."""
+    wide = tf.float64 if weight.dtype == tf.float64 else tf.float32
+    keep_prob = tf.cast(keep_prob, wide)
+    r = tf.where(keep & (keep_prob > 0), 1 / keep_prob, 0)
+    flip = tf.where(keep_prob > 0, tf.cast(c, wide), 0) * (r - 1)
+    flip = tf.stop_gradient(flip * tf.sign(tf.cast(weight, wide)))
+    if weight.dtype == wide:
+        return weight * r + flip
+    # In half precision the product and its gradient are to be saturated.
+    kept = ops.perturb(weight, keep, keep_prob, 2.0, epsilon=0.0, stop_gradient=True)
+    return keras.ops.saturate_cast(tf.cast(kept, wide) + flip, weight.dtype)
+
+
+def _sizes(shape, axes):
+    return tuple(size if axis in axes else 1 for axis, size in enumerate(shape))
+
+
+def _owner(layer, variable):
+    """The innermost of `layer` and the layers inside it that has `variable`."""
+    layers = [layer, *(watched.layer for watched in watching.find(layer))]
+    return [
+        inner for inner in layers if any(variable is weight for weight in inner.weights)
+    ][-1]
+
+
+def _input_axes(owner, variable):
+    """The axes of a layer's weight along which its input units are."""
+    rank = len(variable.shape)
+    if variable.name in _KERNELS:
+        if isinstance(owner, _INPUTS_BEFORE_LAST):
+            return {rank - 2}
+        if isinstance(owner, _INPUTS_LAST):
+            return {rank - 1}
+        if isinstance(owner, keras.layers.EinsumDense):
+            inputs, rest = owner.equation.split(",")
+            kernel, _ = rest.split("->")
+            axes = {axis for axis, letter in enumerate(kernel) if letter in inputs}
+            if axes:
+                return axes
+    raise ValueError(
+        "`weights` must be kernels of layers of Keras, of which it is known along "
+        "which axis the input units are, unless `axis` says it. Received: "
+        f"{variable.name} of shape {tuple(variable.shape)} of "
+        f"{type(owner).__name__} {owner.name!r}. "
+        "Give axis=-2 if it is the one before the last."
+    )
+
+
+def _check_c(c):
+    if not validation.is_real(c) or not math.isfinite(c) or c < 0:
+        raise ValueError(
+            "`c` must be a finite number >= 0, what a dropped weight is left with. "
+            f"Received: c={c!r}. Give c=0 for Dropout of the layer's inputs."
+        )
+    return float(c)
+
+
+def _check_axis(axis):
+    """Returns `axis` as a tuple of integers, or None."""
+    axes = (axis,) if isinstance(axis, numbers.Integral) else axis
+    if axes is None:
+        return None
+    if (
+        not isinstance(axes, (tuple, list))
+        or not axes
+        or not all(isinstance(a, numbers.Integral) for a in axes)
+        or any(isinstance(a, bool) for a in axes)
+    ):
+        raise ValueError(
+            "`axis` must be an integer or a tuple of integers, the axes of the weights "
+            f"along which the input units are, or None. Received: axis={axis!r}. Leave "
+            "it out for a layer of Keras."
+        )
+    return tuple(int(a) for a in axes)
