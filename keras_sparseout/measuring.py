@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_sparseout import compiled, validation, watching
 from keras_sparseout import metrics as sparsity
-from keras_sparseout import validation, watching
 
 METRICS = {
     "dead_units": sparsity.DeadUnits,
@@ -67,8 +67,8 @@ class Probe:
                 return
             calls[watched.name] = calls.get(watched.name, 0) + 1
             own = layer_sums(watched, self.metrics, x, mask)
-            before = [s.shape for s in sums.get(watched.name, own)]
-            check_same_units(watched, before, own)
+            before = sums.get(watched.name, own)
+            check_same_units(watched, *([s.shape for s in x] for x in (before, own)))
             add(sums, watched.name, own)
 
         # In the scope assignments to variables go nowhere: recurrent states and the
@@ -95,9 +95,42 @@ def layer_sums(watched, metrics, x, mask):
     return [part for m in metrics.values() for part in m.sums(x, mask=mask)]
 
 
-def check_same_units(watched, shapes, sums):
+def packed_sums(seen, metrics):
+    """Returns the sums of all `metrics` of several layers, a vector for each.
+
+    Args:
+        seen: List of (watched, x, mask), one for each call of a layer.
+        metrics: Dict of streaming metrics by name.
+    """
+
+    def compute(activations):
+        return [
+            tf.concat(
+                [tf.reshape(s, [-1]) for s in layer_sums(w, metrics, x, mask)], axis=0
+            )
+            for (w, _, _), (x, mask) in zip(seen, activations, strict=True)
+        ]
+
+    activations = [(x, mask) for _, x, mask in seen]
+    # By themselves they are some 20 operations a metric and layer, that take longer to
+    # start than to run. Not in eager mode, where it would be compiled at each call.
+    if (
+        not tf.executing_eagerly()
+        and all(metric.compiles for metric in metrics.values())
+        and all(compiled.pays(getattr(x, "shape", ())) for x, _ in activations)
+    ):
+        compute = tf.function(compute, jit_compile=True, autograph=False)
+    return compute(activations)
+
+
+def shapes(metrics, units):
+    """Returns the shapes of the sums of all `metrics`, in order."""
+    return [shape for metric in metrics.values() for shape in metric.shapes(units)]
+
+
+def check_same_units(watched, shapes, others):
     """Raises unless the sums of a call have the shapes of those before."""
-    for a, b in zip(shapes, (s.shape for s in sums), strict=True):
+    for a, b in zip(shapes, others, strict=True):
         if tuple(a) != tuple(b):
             raise ValueError(
                 "`metrics` with a figure for each unit need layers with one number of "

@@ -1,6 +1,7 @@
 """Measuring activations inside the model's own training and test steps."""
 
 import contextlib
+import threading
 
 import keras
 import tensorflow as tf
@@ -35,6 +36,8 @@ class StepSums:
         self._calls = {}
         self._graph = None
         self._inner = set()
+        # Replicas are traced in threads that take turns within a step.
+        self._replica = threading.local()
         self._built = None
         self._sums = _Sums(name="sums")
         self._shapes, self._variables = {}, {}
@@ -85,21 +88,15 @@ class StepSums:
         self._sums.reset_state()
 
     def record(self, watched, x, mask):
-        """Adds the metrics of one call of a layer, while a step is traced."""
+        """Keeps the activations of one call of a layer, while a step is traced."""
         if watching.graph_of(x) is not self._graph:
             self._inner.add(watched.name)
             return
         self._calls[watched.name] = self._calls.get(watched.name, 0) + 1
         if len(getattr(x, "shape", ())):
-            x = tf.stop_gradient(x[: self.sample_size])
+            x = x[: self.sample_size]
         mask = None if mask is None else mask[: self.sample_size]
-        sums = measuring.layer_sums(watched, self.metrics, x, mask)
-        if watched.name not in self._variables:
-            with tf.init_scope():
-                self._make_variable(watched, x.shape[-1])
-        measuring.check_same_units(watched, self._shapes[watched.name], sums)
-        packed = tf.concat([tf.reshape(s, [-1]) for s in sums], axis=0)
-        self._variables[watched.name].assign_add(packed)
+        self._replica.seen.append((watched, x, mask))
 
     def begin(self, data):
         """Notes that the trace of a step on `data` begins, for one more replica."""
@@ -107,9 +104,22 @@ class StepSums:
         if graph is None or graph is not self._graph:
             self._calls, self._inner = {}, set()
         self._graph = graph
+        self._replica.seen = []
+
+    def end(self):
+        """Adds the metrics of what the step's layers were called with."""
+        seen = self._replica.seen
+        sums = measuring.packed_sums(seen, self.metrics)
+        for (watched, x, _), packed in zip(seen, sums, strict=True):
+            if watched.name not in self._variables:
+                with tf.init_scope():
+                    self._make_variable(watched, x.shape[-1])
+            shapes = measuring.shapes(self.metrics, x.shape[-1])
+            measuring.check_same_units(watched, self._shapes[watched.name], shapes)
+            self._variables[watched.name].assign_add(packed)
 
     def _make_variable(self, watched, units):
-        shapes = [s for m in self.metrics.values() for s in m.shapes(units)]
+        shapes = measuring.shapes(self.metrics, units)
         # A model that is not built has unknown sizes until its step is traced.
         if not any(None in shape for shape in shapes):
             size = sum(shape[0] if shape else 1 for shape in shapes)
@@ -156,7 +166,10 @@ class _Armed:
             with contextlib.ExitStack() as stack:
                 for h in hooks:
                     stack.enter_context(h)
-                return step(data)
+                outputs = step(data)
+            for recorder in self.recorders:
+                recorder.end()
+            return outputs
 
         attributes[step_name] = hooked_step
         try:

@@ -1,5 +1,6 @@
 """Measures of activation sparsity: functions of arrays, and streaming metrics."""
 
+from keras_sparseout.metrics.base import StreamingMetric
 from keras_sparseout.metrics.dataset import (
     dead_units,
     firing_rate,
@@ -28,7 +29,6 @@ from keras_sparseout.metrics.streaming import (
     PopulationSparseness,
     PQIndex,
     SampleMean,
-    StreamingMetric,
     ZeroFraction,
 )
 

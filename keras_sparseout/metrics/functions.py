@@ -1,6 +1,7 @@
 """Measures of activation sparsity: one value for each vector along an axis."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sparseout import validation
@@ -138,14 +139,15 @@ def zero_fraction(x, axis=-1, *, threshold=0.0, relative=False):
     validation.check_bool("relative", relative)
     x, restore = _prepare(x, axis)
     magnitude = ops.abs(x)
+    largest = _largest(magnitude)
     if relative:
-        largest = _largest(magnitude)
         magnitude = magnitude / ops.where(largest == 0, 1.0, largest)
         mean_square = ops.mean(ops.square(magnitude), axis=-1, keepdims=True)
         threshold = threshold * ops.sqrt(mean_square)
-    small = ops.cast(magnitude <= threshold, x.dtype)
-    small = ops.where(ops.isnan(magnitude), magnitude, small)
-    return restore(ops.mean(small, axis=-1))
+    small = ops.mean(ops.cast(magnitude <= threshold, x.dtype), axis=-1)
+    # The largest tells of a NaN at less cost than a look at each element.
+    largest = largest[..., 0]
+    return restore(ops.where(ops.isnan(largest), largest, small))
 
 
 @_registered
@@ -294,12 +296,24 @@ def _magnitude(x, axis):
     """
     x, restore = _prepare(x, axis)
     magnitude = ops.abs(x)
-    return magnitude / _largest(magnitude), restore
+    largest = _largest(magnitude)
+    if magnitude.shape[-1] == 1:  # To exactly 1, or else 0/0 becomes x/0.
+        return magnitude / largest, restore
+    # One division a vector, and not one an element.
+    return magnitude * (1 / largest), restore
+
+
+def silent(x):
+    """Whether each vector along the last axis is all zero, denormals included."""
+    return _largest(ops.abs(x))[..., 0] == 0
 
 
 def _largest(magnitude):
     # Without `initial` Keras refuses a batch of 0 samples.
-    return ops.max(magnitude, axis=-1, keepdims=True, initial=0)
+    largest = ops.max(magnitude, axis=-1, keepdims=True, initial=0)
+    # A denormal has no inverse, and XLA flushes it to 0 anyway.
+    tiny = float(np.finfo(keras.backend.standardize_dtype(magnitude.dtype)).tiny)
+    return ops.where(largest < tiny, 0.0, largest)
 
 
 def _size(x):

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_sparseout import validation
 from keras_sparseout.metrics import inputs
-from keras_sparseout.metrics.streaming import StreamingMetric
+from keras_sparseout.metrics.base import StreamingMetric
 
 
 @keras.saving.register_keras_serializable("keras_sparseout")
@@ -47,6 +47,8 @@ class ActivationHistogram(StreamingMetric):
     >>> count
     array([1., 4., 3.])
     """
+
+    compiles = True
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_sparseout import validation
 from keras_sparseout.metrics import dataset, inputs
-from keras_sparseout.metrics.streaming import StreamingMetric
+from keras_sparseout.metrics.base import StreamingMetric
 
 _registered = keras.saving.register_keras_serializable("keras_sparseout")
 
@@ -16,6 +16,8 @@ class _PerUnit(StreamingMetric):
     A subclass has `_terms`, the terms of activations of shape (rows, units), in the
     same shape, and `_vectors`, how many there are.
     """
+
+    compiles = True
 
     def __init__(self, *, units=None, name=None):
         super().__init__(name=name)
