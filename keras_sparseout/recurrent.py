@@ -1,5 +1,6 @@
 """Sparseout inside recurrent layers: a wrapper for any RNN cell."""
 
+import copy
 import functools
 
 import keras
@@ -38,6 +39,10 @@ class SparseoutCellWrapper(NoisyCell):
     of its cells. In a GRU the update gate z passes h on, so there the perturbed state
     is passed on too: a kept unit with q = 2 grows where z > 1 - recurrent_rate. Where
     that is not wanted, perturb only its inputs.
+
+    `set_weights(get_weights())` takes weights to and from the plain cell, or a model of
+    it, unless it is adjustable. Files of the one do not load into the other, since Keras
+    has the path of each layer in them.
 
     To perturb what goes into a recurrent layer or comes out of it, also with one mask a
     sequence, `Sparseout` with `noise_shape=(None, 1, None)` between the layers will do.
@@ -185,8 +190,9 @@ class SparseoutCellWrapper(NoisyCell):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
+        # A copy, since Keras takes the cells out of the config of StackedRNNCells.
         cell = keras.saving.deserialize_keras_object(
-            config["cell"], custom_objects=custom_objects
+            copy.deepcopy(config["cell"]), custom_objects=custom_objects
         )
         return cls(**{**config, "cell": cell})
 
