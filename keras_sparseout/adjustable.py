@@ -168,7 +168,9 @@ def call_of(layer, **others):
             continue
         if name == "epsilon" and value == keras.config.epsilon():
             continue
-        if name == layer.knobs[0]:
+        if isinstance(value, dict) and "class_name" in value:
+            arguments.append(f"{value['class_name']}(...)")
+        elif name == layer.knobs[0]:
             arguments.append(_brief(value))
         elif name in layer.knobs or not any(value is u or value == u for u in unset):
             arguments.append(f"{name}={_brief(value)}")

@@ -41,11 +41,12 @@ class SparseoutCellWrapper(NoisyCell):
     that is not wanted, perturb only its inputs.
 
     `set_weights(get_weights())` takes weights to and from the plain cell, or a model of
-    it, unless it is adjustable. Files of the one do not load into the other, since Keras
-    has the path of each layer in them.
+    it, unless it is adjustable. Files of the one do not load into the other, since
+    Keras has the path of each layer in them.
 
-    To perturb what goes into a recurrent layer or comes out of it, also with one mask a
-    sequence, `Sparseout` with `noise_shape=(None, 1, None)` between the layers will do.
+    To perturb only what goes into a recurrent layer or comes out of it, with one mask a
+    sequence too, `Sparseout` with `noise_shape=(None, 1, None)` between the layers is
+    enough, and leaves the layer its fast kernel on a GPU, which no cell in an RNN has.
 
     Args:
         cell: An RNN cell: `keras.layers.LSTMCell`, `GRUCell`, `SimpleRNNCell`,
@@ -58,7 +59,8 @@ class SparseoutCellWrapper(NoisyCell):
             cells have density at 0: for q <= 1 `epsilon` alone bounds their noise, and
             in the gradient the multipliers of all timesteps multiply, so clip it.
         seed: Integer, or None for a random one. Its state is saved with the weights, so
-            that a resumed run draws on where it stopped.
+            that a resumed run draws on where it stopped. With one given both directions
+            of a `Bidirectional` draw alike.
         epsilon: Added to |v|, >= 1e-30. None: `keras.config.epsilon()`.
         stop_gradient: True holds the multiplier constant in the gradient, False takes
             the derivative of the formula, see `keras_sparseout.ops.sparseout`.
@@ -76,7 +78,8 @@ class SparseoutCellWrapper(NoisyCell):
     Output shape: That of the cell, and the list of its new states.
 
     Raises:
-        ValueError: if an argument is out of range, or `cell` is no RNN cell.
+        ValueError: if an argument is out of range, `cell` is no RNN cell, or what is to
+            be perturbed is not floating-point.
         AttributeError: on assigning a rate or q if it is not adjustable.
         RuntimeError: if called in training other than by `keras.layers.RNN`, which has
             the masks drawn before its loop.
@@ -143,17 +146,18 @@ class SparseoutCellWrapper(NoisyCell):
 
     def draw(self, step_input, states):
         on_states = []
-        _map_first(
-            self,
-            lambda state: on_states.append(self._noise(state, self._recurrent_rate)),
-            states,
-        )
-        return self._noise(step_input, self._rate), on_states
 
-    def _noise(self, like, rate):
+        def note(state):
+            on_states.append(self._noise("states", state, self._recurrent_rate))
+
+        _map_first(self, note, states)
+        return self._noise("inputs", step_input, self._rate), on_states
+
+    def _noise(self, name, like, rate):
         """Returns the function that perturbs tensors of the shape of `like`."""
         if self._is_zero(rate):
             return lambda x: x
+        validation.check_floating(like.dtype, name)
         q = self._q
         if self._adjustable:
             rate, q = tf.convert_to_tensor(rate), tf.convert_to_tensor(q)
@@ -172,7 +176,6 @@ class SparseoutCellWrapper(NoisyCell):
         return not self._adjustable and masks.quantise(rate)[0] == 0
 
     def call(self, inputs, states, training=False):
-        validation.check_floating(inputs.dtype, "inputs")
         if not training or all(map(self._is_zero, (self._rate, self._recurrent_rate))):
             return self.cell(inputs, states)
         on_input, on_states = self.drawn()

@@ -1,6 +1,7 @@
 """What SparseoutCellWrapper computes, against plain cells and NumPy."""
 
 import math
+import re
 
 import keras
 import numpy as np
@@ -39,8 +40,9 @@ def values_and_gradients(layer, x, training):
     return y, *tape.gradient(y, [x, *layer.trainable_weights])
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("adjustable", [False, True])
+@pytest.mark.parametrize(
+    ("adjustable", "training"), [(False, False), (False, True), (True, True)]
+)
 @pytest.mark.parametrize(
     "cell", (CELLS | DRAWING_CELLS).values(), ids=CELLS | DRAWING_CELLS
 )
@@ -258,6 +260,40 @@ def test_assigned_knobs_take_effect_without_a_retrace():
     assert len(layer.weights) == 3
 
 
+@pytest.mark.parametrize("name", ["rate", "recurrent_rate"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, "0.5", True, None])
+def test_a_rate_out_of_range_raises(name, value):
+    message = (
+        rf"(?s)`{name}` must be a number between 0 and 1.*Received: {name}={value}"
+    )
+    message = message.replace("0.5", "'0.5'")
+    with pytest.raises(ValueError, match=message):
+        SparseoutCellWrapper(layers.LSTMCell(UNITS), **{name: value})
+    cell = SparseoutCellWrapper(layers.LSTMCell(UNITS), adjustable=True)
+    with pytest.raises(ValueError, match=message):
+        setattr(cell, name, value)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"recurent_rate": 0.5}, "Did you mean `recurrent_rate`?"),
+        ({"noise_shape": (None, 1)}, "`noise_shape` is no argument"),
+        ({"q": -1}, "`q` must be a finite number >= 0"),
+        ({"seed": 0.5}, "`seed` must be an integer"),
+        ({"epsilon": 0}, "`epsilon` must be"),
+        ({"stop_gradient": 1}, "`stop_gradient` must be True or False"),
+        ({"adjustable": None}, "`adjustable` must be True or False"),
+        ({"cell": layers.LSTM}, "Make one first: SparseoutCellWrapper(LSTM(...))"),
+        ({"cell": layers.LSTM(3)}, "keras.layers.RNN(SparseoutCellWrapper(cell))"),
+    ],
+    ids=str,
+)
+def test_bad_arguments_raise(kwargs, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        SparseoutCellWrapper(**{"cell": layers.LSTMCell(UNITS), **kwargs})
+
+
 @pytest.mark.parametrize("name", ["rate", "recurrent_rate", "q"])
 def test_assigning_a_constant_raises(name):
     cell = SparseoutCellWrapper(layers.LSTMCell(UNITS), 0.5)
@@ -275,11 +311,7 @@ def policy(request):
 
 @pytest.mark.parametrize(
     ("policy", "q"),
-    [
-        ("float32", 1.0),
-        ("mixed_bfloat16", 1.0),
-        *[("mixed_float16", q) for q in (0.5, 1.0, 4.0)],
-    ],
+    [("float32", 1.0), ("mixed_bfloat16", 1.0), ("mixed_float16", 0.5)],
     indirect=["policy"],
 )
 @pytest.mark.usefixtures("policy")
@@ -298,6 +330,6 @@ def test_training_an_lstm_stays_finite(q):
     x = sequences(40)
     x[::3, :2] = 0
     model.compile(keras.optimizers.SGD(0.01, clipnorm=1.0), "mse")
-    history = model.fit(x, x[..., :1], batch_size=8, epochs=2, verbose=0)
+    history = model.fit(x, x[..., :1], batch_size=8, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     assert all(np.isfinite(w).all() for w in model.get_weights())

@@ -45,7 +45,7 @@ def test_unrolled_is_the_same(cell):
     assert (loop(x, training=True) != loop(x)).numpy().any()
 
 
-@every_cell
+@pytest.mark.parametrize("cell", [CELLS["lstm"], CELLS["stack"]])
 def test_compiled_by_xla_is_the_same(cell):
     plain, compiled = pair(cell, {}, {})
     call = tf.function(compiled, jit_compile=True)
@@ -197,14 +197,8 @@ def model_of(*cells, **kwargs):
     ids=str,
 )
 def test_fit_in_every_mode(options):
-    cells = [layers.LSTMCell(UNITS), [OwnCell(UNITS), layers.GRUCell(4)]]
-    wrapped = [
-        SparseoutCellWrapper(
-            layers.StackedRNNCells(cell) if isinstance(cell, list) else cell, **NOISE
-        )
-        for cell in cells
-    ]
-    model = model_of(*wrapped, **options)
+    cell = layers.StackedRNNCells([layers.LSTMCell(UNITS), OwnCell(UNITS)])
+    model = model_of(SparseoutCellWrapper(cell, **NOISE), **options)
     x = sequences(16)
     before = model.get_weights()
     history = model.fit(x, x[..., :1], batch_size=4, epochs=1, verbose=0)
@@ -221,6 +215,47 @@ def test_the_scheduler_finds_it():
     callback = SparseoutScheduler(q=schedule)
     model.fit(x, x[..., :1], batch_size=2, verbose=0, callbacks=[callback])
     assert cell.q == 1.25
+
+
+def test_the_scheduler_says_how_to_make_it_adjustable():
+    model = model_of(SparseoutCellWrapper(layers.LSTMCell(UNITS), 0.5, name="noisy"))
+    x = sequences(2)
+    callback = SparseoutScheduler(q=lambda step: 2.0)
+    remedy = r"SparseoutCellWrapper\(LSTMCell\(\.\.\.\), 0\.5.*adjustable=True\)"
+    with pytest.raises(ValueError, match=remedy):
+        model.fit(x, x[..., :1], verbose=0, callbacks=[callback])
+
+
+def test_training_may_be_told_in_a_functional_model():
+    inputs = keras.Input((None, FEATURES))
+    layer = layers.RNN(SparseoutCellWrapper(layers.LSTMCell(UNITS), **NOISE))
+    model = keras.Model(inputs, layer(inputs, training=True))
+    x = sequences()
+    assert (model(x) != model(x)).numpy().any()
+
+
+class Lookup(layers.Layer):
+    """A cell whose inputs are integers."""
+
+    state_size = output_size = UNITS
+
+    def build(self, input_shape):
+        self.rows = self.add_weight(shape=(FEATURES, UNITS))
+
+    def call(self, inputs, states):
+        state = ops.tanh(ops.take(self.rows, inputs[:, 0], axis=0) + states[0])
+        return state, [state]
+
+
+def test_inputs_that_are_no_floats_may_not_be_perturbed():
+    x = np.zeros((2, STEPS, 1), "int32")
+    states_alone, inputs_too = (
+        layers.RNN(SparseoutCellWrapper(Lookup(), rate, 0.5)) for rate in (0, 0.5)
+    )
+    y = states_alone(x, training=True)
+    assert (y != states_alone(x)).numpy().any()
+    with pytest.raises(ValueError, match=r"`inputs` must be.*int32"):
+        inputs_too(x, training=True)
 
 
 class Counting(Echo):
