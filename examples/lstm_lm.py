@@ -28,39 +28,48 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import lm_text
-import matplotlib
 import numpy as np
 from keras import ops
 from run_folder import Output
 
-from keras_sparseout import ActivationPenalty, Sparseout, SparsityTracker
+from keras_sparseout import ActivationPenalty, Sparseout, SparsityTracker, plots
 from keras_sparseout.weights import Bridgeout
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-# Each with its value in --preset small and in --preset awd.
+# What the arguments have to be.
+COUNT, SHARE, FACTOR = "at least 1", "between 0 and 1", "finite and at least 0"
+ABOVE_0, PART, SEED = "finite and above 0", "above 0 and at most 1", "below 2^32, >= 0"
+EITHER = "adam or sgd"
+RULES = {
+    COUNT: lambda value: value >= 1,
+    SHARE: lambda value: 0 <= value <= 1,
+    FACTOR: lambda value: 0 <= value < np.inf,
+    ABOVE_0: lambda value: 0 < value < np.inf,
+    PART: lambda value: 0 < value <= 1,
+    SEED: lambda value: 0 <= value < 2**32,
+    EITHER: lambda value: value in ("adam", "sgd"),
+}
+# Their values in --preset small and in --preset awd.
 SETTINGS = {
-    "q": (1.5, 2.0, "exponent everywhere, 2 is dropout"),
-    "embedding_rate": (0.05, 0.1, "drop rate of rows of the embedding"),
-    "input_rate": (0.1, 0.4, "drop rate of embedded words"),
-    "between_rate": (0.1, 0.25, "drop rate between LSTM layers"),
-    "output_rate": (0.1, 0.4, "drop rate of the last LSTM's output"),
-    "recurrent_rate": (0.05, 0.5, "drop rate of recurrent weights"),
-    "ar": (0.2, 2.0, "weight of the penalty on activations"),
-    "tar": (0.1, 1.0, "weight of the penalty on their changes in time"),
-    "layers": (2, 3, "LSTM layers"),
-    "embedding": (128, 400, "units of the embedding and of the last LSTM"),
-    "units": (128, 1150, "units of the other LSTMs"),
-    "batch": (32, 20, "streams of text that are read at once"),
-    "window": (35, 70, "words of a stream in one step"),
-    "epochs": (6, 500, "passes over the text"),
-    "optimizer": ("adam", "sgd", "adam or sgd"),
-    "learning_rate": (0.004, 30.0, "of the optimizer"),
-    "weight_decay": (0.0, 1.2e-6, "of the optimizer"),
-    "average": (0.99, 0.999, "momentum of the average of the weights"),
-    "text_share": (0.4, 1.0, "how much to take of the text that is here, in (0, 1]"),
-    "min_count": (10, 2, "words seen less often are <unk>, if it is not in the text"),
+    "q": (1.5, 2.0, FACTOR, "exponent everywhere, 2 is dropout"),
+    "embedding_rate": (0.05, 0.1, SHARE, "drop rate of rows of the embedding"),
+    "input_rate": (0.1, 0.4, SHARE, "drop rate of embedded words"),
+    "between_rate": (0.1, 0.25, SHARE, "drop rate between LSTM layers"),
+    "output_rate": (0.1, 0.4, SHARE, "drop rate of the last LSTM's output"),
+    "recurrent_rate": (0.05, 0.5, SHARE, "drop rate of recurrent weights"),
+    "ar": (0.2, 2.0, FACTOR, "weight of the penalty on activations"),
+    "tar": (0.1, 1.0, FACTOR, "weight of the penalty on their changes in time"),
+    "layers": (2, 3, COUNT, "LSTM layers"),
+    "embedding": (128, 400, COUNT, "units of the embedding and of the last LSTM"),
+    "units": (128, 1150, COUNT, "units of the other LSTMs"),
+    "batch": (32, 20, COUNT, "streams of text that are read at once"),
+    "window": (35, 70, COUNT, "words of a stream in one step"),
+    "epochs": (8, 500, COUNT, "passes over the text"),
+    "optimizer": ("adam", "sgd", EITHER, "adam or sgd"),
+    "learning_rate": (0.004, 30.0, ABOVE_0, "of the optimizer"),
+    "weight_decay": (0.0, 1.2e-6, FACTOR, "of the optimizer"),
+    "average": (0.99, 0.999, SHARE, "momentum of the average of the weights"),
+    "text_share": (0.4, 1.0, PART, "how much to take of the text that is here"),
+    "min_count": (10, 2, COUNT, "words seen less often are <unk>, if there is none"),
 }
 NAMES = ["history.csv", "perplexity.png", "model.keras", "saved_model"]
 NAMES += ["vocabulary.txt", "sample.txt"]
@@ -99,7 +108,19 @@ def crossentropy(words, logits):
     logits = ops.cast(logits, "float32")
     words = ops.cast(words, "int32")[..., None]
     right = ops.take_along_axis(logits, words, axis=-1)[..., 0]
-    return ops.logsumexp(logits, axis=-1) - right
+    # One row for all words: Keras gives all rows one weight, a short window's too.
+    return ops.ravel(ops.logsumexp(logits, axis=-1) - right)
+
+
+class Perplexity(keras.metrics.MeanMetricWrapper):
+    """exp of the mean crossentropy of all words."""
+
+    def __init__(self):
+        super().__init__(crossentropy, name="perplexity")
+
+    def result(self):
+        """The perplexity of the words so far."""
+        return ops.exp(super().result())
 
 
 def reset_states(model):
@@ -110,35 +131,15 @@ def reset_states(model):
             lstm.reset_state()
 
 
-class StateReset(keras.callbacks.Callback):
-    """Each pass over a text begins with states of 0, and leaves none behind."""
+def state_reset(model):
+    """The callback with which each pass over a text begins and ends with states 0."""
 
-    def on_epoch_begin(self, epoch, logs=None):
-        reset_states(self.model)
+    def reset(*_):
+        reset_states(model)
 
-    def on_test_begin(self, logs=None):
-        reset_states(self.model)
-
-    def on_test_end(self, logs=None):
-        reset_states(self.model)
-
-
-class Perplexity(keras.callbacks.Callback):
-    """Adds the perplexity, exp of the mean crossentropy, also of the test text."""
-
-    def __init__(self, test):
-        super().__init__()
-        self.test = test
-
-    def on_epoch_end(self, epoch, logs=None):
-        # With the averaged weights, as those of validation are.
-        callbacks = [StateReset(), keras.callbacks.SwapEMAWeights()]
-        tested = self.model.evaluate(
-            self.test, callbacks=callbacks, verbose=0, return_dict=True
-        )
-        logs["perplexity"] = np.exp(logs["crossentropy"])
-        logs["val_perplexity"] = np.exp(logs["val_crossentropy"])
-        logs["test_perplexity"] = np.exp(tested["crossentropy"])
+    return keras.callbacks.LambdaCallback(
+        on_epoch_begin=reset, on_test_begin=reset, on_test_end=reset
+    )
 
 
 def make_optimizer(args):
@@ -154,24 +155,33 @@ def make_optimizer(args):
 
 def train(model, streams, args, csv):
     """Fits `model`, and writes into `csv` what `fit` shows; returns the history."""
-    optimizer = make_optimizer(args)
-    model.compile(optimizer, crossentropy, weighted_metrics=[crossentropy])
     rng = np.random.default_rng(args.seed)
-    valid, test = (lm_text.windows(streams[s], args.window) for s in ("valid", "test"))
-    # Those after it see what a callback adds.
-    callbacks = [
-        StateReset(),
-        keras.callbacks.SwapEMAWeights(),
-        SparsityTracker(metrics="hoyer"),
-        Perplexity(test),
-        keras.callbacks.CSVLogger(csv),
-    ]
+    training = lm_text.windows(streams["train"], args.window, rng)
+    validation = lm_text.windows(streams["valid"], args.window)
+    testing = lm_text.windows(streams["test"], args.window)
+
+    def test(epoch, logs):
+        # With the averaged weights, as those of validation are.
+        callbacks = [state_reset(model), keras.callbacks.SwapEMAWeights()]
+        figures = model.evaluate(
+            testing, callbacks=callbacks, verbose=0, return_dict=True
+        )
+        logs["test_perplexity"] = figures["perplexity"]
+
+    model.compile(make_optimizer(args), crossentropy, metrics=[Perplexity()])
     return model.fit(
-        lm_text.windows(streams["train"], args.window, rng),
+        training,
         epochs=args.epochs,
         shuffle=False,
-        validation_data=valid,
-        callbacks=callbacks,
+        validation_data=validation,
+        # Those after it see what a callback adds.
+        callbacks=[
+            state_reset(model),
+            keras.callbacks.SwapEMAWeights(),
+            SparsityTracker(metrics="hoyer"),
+            keras.callbacks.LambdaCallback(on_epoch_end=test),
+            keras.callbacks.CSVLogger(csv),
+        ],
     ).history
 
 
@@ -189,34 +199,19 @@ def write_text(model, vocabulary, length, temperature, seed):
     return " ".join(words).replace(f" {lm_text.EOS}", "\n\n")
 
 
-def draw(history, title, path):
-    """Perplexity of each split and Hoyer sparsity of each place, by epoch."""
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(8, 7), sharex=True, layout="constrained"
+def draw(history, path):
+    """Perplexities, and below them the sparsity of each place, by epoch."""
+    figure = plots.sparsity(history, "hoyer", accuracy="perplexity")
+    top = figure.axes[0]
+    epochs = range(1, len(history["test_perplexity"]) + 1)
+    top.plot(
+        epochs, history["test_perplexity"], ":", color="black", label="test_perplexity"
     )
-    epochs = range(1, len(history["perplexity"]) + 1)
-    lines = {"training, with noise": "", "validation": "val_", "test": "test_"}
-    styles = (("0.6", "-"), ("black", "-"), ("black", ":"))
-    for (label, prefix), (colour, style) in zip(lines.items(), styles, strict=True):
-        top.plot(epochs, history[f"{prefix}perplexity"], style, c=colour, label=label)
-    places = [key for key in history if key.startswith("val_hoyer/")]
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(places)))
-    for key, colour in zip(places, colours, strict=True):
-        name = key.removeprefix("val_hoyer/")
-        bottom.plot(epochs, history[key], c=colour, label=name)
     top.set_yscale("log")
     top.yaxis.set_major_formatter("{x:.0f}")
     top.yaxis.set_minor_formatter("{x:.0f}")
-    top.set_ylabel("perplexity")
-    bottom.set_ylabel("Hoyer sparsity in validation\n(0 dense, 1 sparse)")
-    bottom.set_xlabel("epoch")
-    bottom.xaxis.get_major_locator().set_params(integer=True)
-    for panel in (top, bottom):
-        panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        panel.grid(alpha=0.3, which="both")
-    figure.suptitle(title)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    top.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.savefig(path)
 
 
 def parse_arguments():
@@ -231,31 +226,20 @@ def parse_arguments():
     parser.add_argument(
         "--temperature", type=float, default=0.8, help="of the sample (%(default)s)"
     )
-    for name, (small, awd, what) in SETTINGS.items():
+    for name, (small, awd, _, what) in SETTINGS.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(small), help=f"{what} ({small}, {awd})")
     args = parser.parse_args()
-    for name, values in SETTINGS.items():
+    for name, setting in SETTINGS.items():
         if getattr(args, name) is None:
-            setattr(args, name, values[presets.index(args.preset)])
-    for name in ("layers", "embedding", "units", "batch", "window", "epochs"):
-        if getattr(args, name) < 1:
-            parser.error(
-                f"--{name} must be at least 1. Received: {getattr(args, name)}."
-            )
-    if not 0 <= args.seed < 2**32:
-        parser.error(f"--seed must be from 0 to 2^32 - 1. Received: {args.seed}.")
-    if not 0 < args.text_share <= 1:
-        parser.error(f"--text-share must be in (0, 1]. Received: {args.text_share}.")
-    if not args.temperature > 0:
-        parser.error(f"--temperature must be above 0. Received: {args.temperature}.")
+            setattr(args, name, setting[presets.index(args.preset)])
+    rules = {name: rule for name, (_, _, rule, _) in SETTINGS.items()}
+    for name, rule in {**rules, "seed": SEED, "temperature": ABOVE_0}.items():
+        if not RULES[rule](getattr(args, name)):
+            option = f"--{name.replace('_', '-')}"
+            parser.error(f"{option} must be {rule}. Received: {getattr(args, name)}.")
     if Path(args.out).exists() and not Path(args.out).is_dir():
         parser.error(f"--out must be a folder. Received: {args.out}, a file.")
-    try:
-        build_model(2, 1, args)
-        make_optimizer(args)
-    except ValueError as error:
-        parser.error(str(error))
     return args
 
 
@@ -285,7 +269,7 @@ def main():
     model.summary()
     history = train(model, streams, args, output.path("history.csv"))
     output.done("history.csv")
-    draw(history, f"q = {args.q:g}", output.path("perplexity.png"))
+    draw(history, output.path("perplexity.png"))
     output.done("perplexity.png")
 
     # Of one stream, to go on with any text word by word.
@@ -295,9 +279,7 @@ def main():
     output.done("model.keras")
     # Without it a batch of 1 is exported as one of any size, which states can't have.
     signature = [keras.InputSpec("int32", shape=(1, None))]
-    single.export(
-        output.path("saved_model"), input_signature=signature, verbose=False
-    )
+    single.export(output.path("saved_model"), input_signature=signature, verbose=False)
     output.done("saved_model")
     output.path("vocabulary.txt").write_text("\n".join(vocabulary), "utf-8")
     output.done("vocabulary.txt")
@@ -305,18 +287,14 @@ def main():
     output.path("sample.txt").write_text(sample, "utf-8")
     output.done("sample.txt")
 
-    print(f"\n{sample}\n\nPerplexity after {args.epochs} epochs: ", end="")
     last = {name: figures[-1] for name, figures in history.items()}
-    print(
-        f"training {last['perplexity']:.1f}, validation {last['val_perplexity']:.1f}, "
-        f"test {last['test_perplexity']:.1f}\nHoyer sparsity in validation: ",
-        end="",
-    )
-    print(
-        ", ".join(
-            f"{n.split('/')[1]} {f:.3f}" for n, f in last.items() if "val_hoyer/" in n
-        )
-    )
+    print(f"\n{sample}\n\nAfter {args.epochs} epochs at q = {args.q:g}:")
+    for name, label in {"": "training", "val_": "validation", "test_": "test"}.items():
+        print(f"{label:<12}perplexity {last[f'{name}perplexity']:.1f}")
+    for name, figure in last.items():
+        if name.startswith("val_hoyer/"):
+            place = name.removeprefix("val_hoyer/")
+            print(f"{place:<12}Hoyer sparsity {figure:.3f} in validation")
     print(f"\nWritten into {output.folder}: {', '.join(output.names)}")
 
 
