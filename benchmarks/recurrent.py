@@ -20,6 +20,7 @@ from keras_sparseout import Sparseout
 from keras_sparseout.recurrent import SparseoutCellWrapper
 
 QS = (1.5, 2, 1.3)
+TIMES = 5  # One training step is too short to be timed.
 
 
 def forward_and_backward(layers, x, jit_compile=False):
@@ -33,9 +34,9 @@ def forward_and_backward(layers, x, jit_compile=False):
         return tape.gradient(loss, [x, *model.trainable_variables])
 
     def run():
-        # Several steps a round: one is too short to be timed. Reading waits for it.
-        for _ in range(5):
+        for _ in range(TIMES):
             dx, *_ = step(x)
+        # Reading an element waits for the step to end.
         return float(dx[0, 0, 0])
 
     return run
@@ -67,33 +68,47 @@ def main():
     def locked(q):
         return Sparseout(0.4, q, noise_shape=(None, 1, None))
 
-    def wrapped(q, **kwargs):
+    def plain():
+        return keras.layers.RNN(keras.layers.LSTMCell(units), return_sequences=True)
+
+    def wrapped(rate, recurrent_rate, q, **kwargs):
         cell = keras.layers.LSTMCell(units)
-        cell = SparseoutCellWrapper(cell, 0.4, 0.3, q, **kwargs)
+        cell = SparseoutCellWrapper(cell, rate, recurrent_rate, q, **kwargs)
         return keras.layers.RNN(cell, return_sequences=True)
 
-    print_machine()
-    print(
-        f"\nbatch {args.batch}, {args.steps} timesteps, {units} units, 5 steps a round"
-    )
-    layers = {
-        "LSTM": [lstm()],
-        **{f"Sparseout q={q:g} around": [locked(q), lstm(), locked(q)] for q in QS},
-    }
-    steps = {name: forward_and_backward(each, x) for name, each in layers.items()}
-    table(fastest(measure(steps, args.rounds)), "LSTM")
+    def compare(baseline, layers, **kwargs):
+        steps = {n: forward_and_backward(each, x, **kwargs) for n, each in layers}
+        table(fastest(measure(steps, args.rounds)), baseline)
 
-    print()
-    layers = {
-        "LSTM(dropout, recurrent_dropout)": lstm(dropout=0.4, recurrent_dropout=0.3),
-        "RNN(LSTMCell)": keras.layers.RNN(
-            keras.layers.LSTMCell(units), return_sequences=True
-        ),
-        **{f"SparseoutCellWrapper q={q:g}": wrapped(q) for q in QS},
-        "SparseoutCellWrapper q=1.5, adjustable": wrapped(1.5, adjustable=True),
-    }
-    steps = {name: forward_and_backward([layer], x) for name, layer in layers.items()}
-    table(fastest(measure(steps, args.rounds)), "LSTM(dropout, recurrent_dropout)")
+    print_machine()
+    print(f"\nbatch {args.batch}, {args.steps} timesteps, {units} units; {TIMES} steps")
+    around = [
+        (f"in locked Sparseout q={q:g}", [locked(q), lstm(), locked(q)]) for q in QS
+    ]
+    compare("LSTM", [("LSTM", [lstm()]), *around])
+
+    print("\nnoise on inputs and states")
+    both = "LSTM(dropout, recurrent_dropout)"
+    theirs = both, [lstm(dropout=0.4, recurrent_dropout=0.3)]
+    ours = [(f"SparseoutCellWrapper q={q:g}", [wrapped(0.4, 0.3, q)]) for q in QS]
+    adjustable = [wrapped(0.4, 0.3, 1.5, adjustable=True)]
+    compare(
+        both,
+        [
+            theirs,
+            *ours,
+            ("SparseoutCellWrapper q=1.5, adjustable", adjustable),
+            ("RNN(LSTMCell), no noise", [plain()]),
+        ],
+    )
+
+    print("\nnoise on inputs alone")
+    ours = [(f"SparseoutCellWrapper q={q:g}", [wrapped(0.4, 0.0, q)]) for q in QS]
+    compare("LSTM(dropout)", [("LSTM(dropout)", [lstm(dropout=0.4)]), *ours])
+
+    print("\nnoise on inputs and states, inside a function with jit_compile=True")
+    ours = [(f"SparseoutCellWrapper q={q:g}", [wrapped(0.4, 0.3, q)]) for q in QS]
+    compare(both, [theirs, *ours], jit_compile=True)
 
 
 if __name__ == "__main__":
