@@ -95,13 +95,7 @@ def check_noise_shape(noise_shape):
 
 def check_noise_shape_fits(noise_shape, shape):
     """Raises unless a mask of `noise_shape` broadcasts to an input of `shape`."""
-    if noise_shape is None:
-        return
-    fits = len(noise_shape) == len(shape) and all(
-        noise in (None, 1) or dim is None or noise == dim
-        for noise, dim in zip(noise_shape, shape, strict=True)
-    )
-    if not fits:
+    if not noise_shape_fits(noise_shape, shape):
         raise ValueError(
             "`noise_shape` must have one entry for each dimension of the input, each "
             "of them None, 1 or the size of that dimension. "
@@ -109,6 +103,17 @@ def check_noise_shape_fits(noise_shape, shape):
             f"{tuple(shape)}. Give None where each element has its own draw and 1 "
             "where all share one."
         )
+
+
+def noise_shape_fits(noise_shape, shape):
+    """Whether a mask of `noise_shape`, or None, broadcasts to `shape`."""
+    return noise_shape is None or (
+        len(noise_shape) == len(shape)
+        and all(
+            noise in (None, 1) or dim is None or noise == dim
+            for noise, dim in zip(noise_shape, shape, strict=True)
+        )
+    )
 
 
 def check_floating(x_dtype, name="x"):

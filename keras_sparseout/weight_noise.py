@@ -3,11 +3,8 @@
 import keras
 import tensorflow as tf
 
-from keras_sparseout import masks, validation
+from keras_sparseout import layer_weights, masks, validation
 from keras_sparseout.cells import NoisyCell, check_cell
-
-# What a layer is taken to be about if it is not said: the first that it has.
-_MAIN = (("kernel",), ("embeddings",), ("depthwise_kernel", "pointwise_kernel"))
 
 
 class WeightNoise(NoisyCell, keras.layers.Wrapper):
@@ -21,7 +18,7 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
         knobs: Dict of the first values, floats, by name.
         adjustable: Whether they are variables.
         layer: The layer to wrap.
-        weights: Names of the weights to perturb, or None, see `choose`.
+        weights: Names of the weights to perturb, or None, see `layer_weights.choose`.
         seed: Integer, or None for a random one.
         **kwargs: `name`, `trainable`, `activity_regularizer`, as for every Keras layer.
     """
@@ -38,7 +35,7 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
         # The inputs are the wrapped layer's to cast.
         kwargs = {**kwargs, "dtype": layer.dtype_policy, "autocast": False}
         super().__init__(knobs, adjustable, seed, layer=layer, **kwargs)
-        self._weight_names = _check_names(weights)
+        self._weight_names = layer_weights.check_names(weights)
         self._is_cell = _is_cell(layer)
         if not self.trainable:
             layer.trainable = False
@@ -63,18 +60,18 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
         self._check_weights()
 
     def _check_weights(self):
-        for variable in choose(self.layer, self._weight_names):
-            self.check_weight(variable)
+        for weight in layer_weights.choose(self.layer, self._weight_names):
+            self.check_weight(weight)
 
-    def check_weight(self, variable):
-        """Raises unless `noisy` can take `variable`."""
-        validation.check_floating(variable.dtype, variable.name)
+    def check_weight(self, weight):
+        """Raises unless `noisy` can take it."""
+        validation.check_floating(weight.variable.dtype, weight.variable.name)
 
-    def noisy(self, variable, value, seed):
+    def noisy(self, weight, value, seed):
         """Returns what stands in for a weight in one call in training.
 
         Args:
-            variable: The weight, a Keras variable, for its name and shape.
+            weight: The `Weight`.
             value: Tensor, its value, as it is stored.
             seed: Integer tensor of shape (2,), from `masks.seed_pair`.
 
@@ -105,14 +102,14 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
     def _draw(self):
         return [
             (
-                variable,
+                weight.variable,
                 self.noisy(
-                    variable,
-                    tf.convert_to_tensor(variable),
+                    weight,
+                    tf.convert_to_tensor(weight.variable),
                     masks.seed_pair(self.seed_generator),
                 ),
             )
-            for variable in choose(self.layer, self._weight_names)
+            for weight in layer_weights.choose(self.layer, self._weight_names)
         ]
 
     def read_knobs(self):
@@ -138,83 +135,16 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
         """Returns the arguments, with the config of the wrapped layer."""
         config = super().get_config()
         del config["dtype"]
-        return {**config, "weights": self._weight_names}
+        # Once more: in a file Keras marks a layer as shared when it comes to it again,
+        # and of one inside of another it would mark a dict that was copied before.
+        layer = keras.saving.serialize_keras_object(self.layer)
+        return {**config, "layer": layer, "weights": self._weight_names}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Makes the layer that `get_config` is of, and the one that it wraps."""
         # Keras takes the wrapped layer out of the dict that it is given.
         return super().from_config({**config}, custom_objects)
-
-
-def choose(layer, names):
-    """Returns the weights of a built layer, and of layers inside it, that are named.
-
-    Args:
-        layer: Keras layer.
-        names: Tuple of names, or ends of paths, such as "kernel" or
-            "backward_lstm/lstm_cell/kernel"; each stands for all weights that have it.
-            None: those named "kernel", or else "embeddings", or else
-            "depthwise_kernel" and "pointwise_kernel".
-
-    Raises:
-        ValueError: if the layer has no such weight.
-    """
-    weights = layer.weights
-    if names is None:
-        for main in _MAIN:
-            chosen = [w for w in weights if w.name in main]
-            if chosen:
-                return chosen
-    for name in names or (None,):
-        if not any(_is_named(w, name) for w in weights):
-            raise _no_such_weight(layer, names, name)
-    return [w for w in weights if any(_is_named(w, name) for name in names)]
-
-
-def _is_named(weight, name):
-    return f"/{weight.path}".endswith(f"/{name}")
-
-
-def _no_such_weight(layer, names, name):
-    received = f"Received: weights={names!r} for layer {layer.name!r}"
-    if not layer.weights:
-        if not layer.built:
-            remedy = "Give it a `build` that makes them, or call it once before."
-        else:
-            remedy = "Wrap a layer that has weights."
-        return ValueError(
-            "`layer` must be a layer with weights, made when it is built. "
-            f"{received}, which has none. {remedy}"
-        )
-    known = [w.name for w in layer.weights]
-    # Where a name is not enough the path is shown.
-    shown = [w.path if known.count(w.name) > 1 else w.name for w in layer.weights]
-    remedy = f"Give for example weights=({shown[0]!r},)."
-    if name is not None:
-        remedy = validation.did_you_mean(name, [*known, *shown], remedy)
-    return ValueError(
-        "`weights` must be names of weights that the layer has. "
-        f"{received} with the weights {', '.join(shown)}. {remedy}"
-    )
-
-
-def _check_names(names):
-    """Returns `names` as a tuple, or None."""
-    if names is None:
-        return None
-    given = (names,) if isinstance(names, str) else names
-    if (
-        not isinstance(given, (tuple, list))
-        or not given
-        or not all(isinstance(name, str) and name for name in given)
-    ):
-        raise ValueError(
-            "`weights` must be a tuple of names of weights, or None. Received: "
-            f'weights={names!r}. Give for example weights=("recurrent_kernel",), or '
-            "leave it out for the main weights of the layer."
-        )
-    return tuple(given)
 
 
 def _check_layer(layer, name):

@@ -6,34 +6,12 @@ import numbers
 import keras
 import tensorflow as tf
 
-from keras_sparseout import compiled, masks, ops, validation, watching
+from keras_sparseout import compiled, layer_weights, masks, ops, validation
 from keras_sparseout.adjustable import knob
 from keras_sparseout.weight_noise import WeightNoise
 
 # Number of elements from which a compiled call pays.
 _LARGE = 2**15
-
-_LAYERS = keras.layers
-# Of their weights the inputs go along the axis before the last, or along the last.
-_INPUTS_BEFORE_LAST = (
-    *(_LAYERS.Dense, _LAYERS.Embedding),
-    *(_LAYERS.Conv1D, _LAYERS.Conv2D, _LAYERS.Conv3D),
-    *(_LAYERS.DepthwiseConv1D, _LAYERS.DepthwiseConv2D),
-    *(_LAYERS.SeparableConv1D, _LAYERS.SeparableConv2D),
-    *(_LAYERS.LSTMCell, _LAYERS.GRUCell, _LAYERS.SimpleRNNCell),
-)
-_INPUTS_LAST = (
-    _LAYERS.Conv1DTranspose,
-    _LAYERS.Conv2DTranspose,
-    _LAYERS.Conv3DTranspose,
-)
-_KERNELS = (
-    "kernel",
-    "recurrent_kernel",
-    "depthwise_kernel",
-    "pointwise_kernel",
-    "embeddings",
-)
 
 
 @keras.saving.register_keras_serializable("keras_sparseout")
@@ -68,10 +46,11 @@ class Bridgeout(WeightNoise):
         q: Exponent of the noise's variance, a finite number >= 0. Weights are small,
             of the order of 0.05, where q < 2 is much more noise than q = 2.
         weights: Names of the weights to perturb, such as `("recurrent_kernel",)`, also
-            of layers inside `layer`. A name stands for all weights that have it, and an
-            end of a path, such as "backward_lstm/lstm_cell/kernel", for one of them.
-            None: those named `kernel`; if there is none, `embeddings`; if neither,
-            `depthwise_kernel` and `pointwise_kernel`.
+            of layers inside `layer`. A name stands for all weights that have it; the
+            end of a path of attributes or names of layers, such as
+            "backward_layer/cell/kernel", for one of them. None: those named `kernel`;
+            if there is none, `embeddings`; if neither, `depthwise_kernel` and
+            `pointwise_kernel`.
         noise_shape: Tuple with one entry for each dimension of the weights: None for
             one draw an element, 1 for one draw along that dimension. None: one draw an
             element, but for `embeddings`, which have one a row, `(None, 1)`: a word is
@@ -145,16 +124,23 @@ class Bridgeout(WeightNoise):
     rate = knob("rate", validation.check_rate, "Drop rate")
     q = knob("q", validation.check_q, "Exponent")
 
-    def check_weight(self, variable):
-        super().check_weight(variable)
-        validation.check_noise_shape_fits(self._noise_shape, variable.shape)
+    def check_weight(self, weight):
+        super().check_weight(weight)
+        shape = tuple(weight.variable.shape)
+        if not validation.noise_shape_fits(self._noise_shape, shape):
+            raise ValueError(
+                "`noise_shape` must have one entry for each dimension of the weights, "
+                "each of them None, 1 or the size of that dimension. Received: "
+                f"noise_shape={self._noise_shape!r} for {weight.variable.name} of "
+                f"shape {shape}. Leave it out, or name other `weights`."
+            )
 
-    def noisy(self, variable, value, seed):
+    def noisy(self, weight, value, seed):
+        shape = tuple(value.shape)
         noise_shape = self._noise_shape
-        if noise_shape is None and variable.name == "embeddings":
-            noise_shape = (None,) + (1,) * (len(variable.shape) - 1)
+        if noise_shape is None and weight.variable.name == "embeddings":
+            noise_shape = (None,) + (1,) * (len(shape) - 1)
         knobs = self.read_knobs()
-        shape = tuple(variable.shape)
         settings = {"noise_shape": noise_shape, "epsilon": self._epsilon}
         large = math.prod(shape) >= _LARGE and compiled.pays(shape)
         if large and self._is_bounded(value):
@@ -276,33 +262,32 @@ class Shakeout(WeightNoise):
     rate = knob("rate", validation.check_rate, "Drop rate")
     c = knob("c", lambda value: _check_c(value), "What a dropped weight is left with")
 
-    def check_weight(self, variable):
-        super().check_weight(variable)
-        self._mask_shape(variable)
+    def check_weight(self, weight):
+        super().check_weight(weight)
+        self._mask_shape(weight)
 
-    def noisy(self, variable, value, seed):
+    def noisy(self, weight, value, seed):
         rate, c = self.read_knobs()
-        shape, repeats = self._mask_shape(variable)
+        shape, repeats = self._mask_shape(weight)
         keep, keep_prob = masks.bernoulli(shape, rate, seed)
         if repeats > 1:
             keep = keras.ops.repeat(keep, repeats, axis=-1)
         return _shake(value, keep, keep_prob, c)
 
-    def _mask_shape(self, variable):
+    def _mask_shape(self, weight):
         """Shape of the mask of a weight, and how often its last axis is repeated."""
-        shape = tuple(variable.shape)
+        shape = tuple(weight.variable.shape)
         if self._axis is not None:
             axes = [axis + len(shape) if axis < 0 else axis for axis in self._axis]
             if all(0 <= axis < len(shape) for axis in axes):
                 return _sizes(shape, axes), 1
             raise ValueError(
                 "`axis` must be among the axes of the weights. Received: "
-                f"axis={self._axis!r} for {variable.name} of shape {shape}. Leave it "
-                "out for a layer of Keras."
+                f"axis={self._axis!r} for {weight.variable.name} of shape {shape}. "
+                "Leave it out for a layer of Keras."
             )
-        owner = _owner(self.layer, variable)
-        axes = _input_axes(owner, variable)
-        groups = getattr(owner, "groups", 1)
+        axes = layer_weights.input_axes(weight)
+        groups = getattr(weight.owner, "groups", 1)
         if groups == 1:
             return _sizes(shape, axes), 1
         # An input channel goes to the filters of its group alone.
@@ -328,37 +313,6 @@ def _shake(weight, keep, keep_prob, c):
 
 def _sizes(shape, axes):
     return tuple(size if axis in axes else 1 for axis, size in enumerate(shape))
-
-
-def _owner(layer, variable):
-    """The innermost of `layer` and the layers inside it that has `variable`."""
-    layers = [layer, *(watched.layer for watched in watching.find(layer))]
-    return [
-        inner for inner in layers if any(variable is weight for weight in inner.weights)
-    ][-1]
-
-
-def _input_axes(owner, variable):
-    """The axes of a layer's weight along which its input units are."""
-    rank = len(variable.shape)
-    if variable.name in _KERNELS:
-        if isinstance(owner, _INPUTS_BEFORE_LAST):
-            return {rank - 2}
-        if isinstance(owner, _INPUTS_LAST):
-            return {rank - 1}
-        if isinstance(owner, keras.layers.EinsumDense):
-            inputs, rest = owner.equation.split(",")
-            kernel, _ = rest.split("->")
-            axes = {axis for axis, letter in enumerate(kernel) if letter in inputs}
-            if axes:
-                return axes
-    raise ValueError(
-        "`weights` must be kernels of layers of Keras, of which it is known along "
-        "which axis the input units are, unless `axis` says it. Received: "
-        f"{variable.name} of shape {tuple(variable.shape)} of "
-        f"{type(owner).__name__} {owner.name!r}. "
-        "Give axis=-2 if it is the one before the last."
-    )
 
 
 def _check_c(c):
