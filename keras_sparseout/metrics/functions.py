@@ -50,7 +50,7 @@ def hoyer(x, axis=-1):
         ops.sum(ops.square(magnitude), axis=-1)
     )
     root = ops.sqrt(_size(magnitude))
-    return restore((root - norm_ratio) / (root - 1))
+    return restore(_of_several(magnitude, (root - norm_ratio) / (root - 1)))
 
 
 @_registered
@@ -137,17 +137,15 @@ def zero_fraction(x, axis=-1, *, threshold=0.0, relative=False):
     """
     threshold = validation.check_threshold(threshold)
     validation.check_bool("relative", relative)
-    x, restore = _prepare(x, axis)
-    magnitude = ops.abs(x)
-    largest = _largest(magnitude)
     if relative:
-        magnitude = magnitude / ops.where(largest == 0, 1.0, largest)
+        magnitude, restore = _magnitude(x, axis)
         mean_square = ops.mean(ops.square(magnitude), axis=-1, keepdims=True)
         threshold = threshold * ops.sqrt(mean_square)
-    small = ops.mean(ops.cast(magnitude <= threshold, x.dtype), axis=-1)
-    # The largest tells of a NaN at less cost than a look at each element.
-    largest = largest[..., 0]
-    return restore(ops.where(ops.isnan(largest), largest, small))
+    else:
+        x, restore = _prepare(x, axis)
+        magnitude = ops.abs(x)
+    small = ops.mean(ops.cast(magnitude <= threshold, magnitude.dtype), axis=-1)
+    return restore(ops.where(ops.isnan(total(magnitude)), np.nan, small))
 
 
 @_registered
@@ -190,7 +188,7 @@ def population_sparseness(x, axis=-1):
     a = ops.square(ops.mean(magnitude, axis=-1)) / ops.mean(
         ops.square(magnitude), axis=-1
     )
-    return restore((1 - a) / (1 - 1 / _size(magnitude)))
+    return restore(_of_several(magnitude, (1 - a) / (1 - 1 / _size(magnitude))))
 
 
 @_registered
@@ -289,31 +287,41 @@ def _prepare(x, axis):
 
 
 def _magnitude(x, axis):
-    """Returns |x| along the last axis, its largest scaled to 1, and what restores.
+    """Returns |x| along the last axis, with room for squares, and what restores.
 
-    Squares of large ones would overflow, of small ones vanish. Of an all-zero vector
-    this is the 0/0 that makes it NaN.
+    Squares of large ones would overflow, of small ones vanish: in float64 those of
+    float32 do not. Elsewhere the largest of each vector is scaled to 1.
     """
     x, restore = _prepare(x, axis)
+    dtype = keras.backend.standardize_dtype(x.dtype)
     magnitude = ops.abs(x)
-    largest = _largest(magnitude)
-    if magnitude.shape[-1] == 1:  # To exactly 1, or else 0/0 becomes x/0.
-        return magnitude / largest, restore
-    # One division a vector, and not one an element.
-    return magnitude * (1 / largest), restore
+    if dtype == "float32" and keras.backend.backend() == "tensorflow":
+        magnitude = ops.cast(magnitude, "float64")
+    else:
+        largest = _largest(magnitude)
+        magnitude = magnitude / ops.where(largest == 0, 1.0, largest)
+    return magnitude, lambda figure: restore(ops.cast(figure, dtype))
 
 
-def silent(x):
-    """Whether each vector along the last axis is all zero, denormals included."""
-    return _largest(ops.abs(x))[..., 0] == 0
+def total(x):
+    """The sum of |x| along the last axis: 0 where all are, NaN where one is."""
+    # As in `_magnitude`, so that XLA computes it once for both.
+    if keras.backend.backend() == "tensorflow":
+        return ops.sum(ops.cast(ops.abs(x), "float64"), axis=-1)
+    return ops.sum(ops.abs(x), axis=-1)
 
 
 def _largest(magnitude):
     # Without `initial` Keras refuses a batch of 0 samples.
-    largest = ops.max(magnitude, axis=-1, keepdims=True, initial=0)
-    # A denormal has no inverse, and XLA flushes it to 0 anyway.
-    tiny = float(np.finfo(keras.backend.standardize_dtype(magnitude.dtype)).tiny)
-    return ops.where(largest < tiny, 0.0, largest)
+    return ops.max(magnitude, axis=-1, keepdims=True, initial=0)
+
+
+def _of_several(x, figures):
+    """Returns `figures`, NaN where the vectors are of a single element.
+
+    There they are 0/0, which by rounding may become infinite.
+    """
+    return ops.where(_size(x) > 1, figures, np.nan)
 
 
 def _size(x):

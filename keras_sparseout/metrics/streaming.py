@@ -153,7 +153,7 @@ class _Own(SampleMean):
     def _counts(self, figures, vectors):
         if vectors.shape[-1] == 1:  # Then they may be undefined whatever the element.
             return super()._counts(figures, vectors)
-        return ~functions.silent(vectors)
+        return functions.total(vectors) != 0
 
     def _options(self):
         # Without the function, which the class stands for.
