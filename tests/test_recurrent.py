@@ -40,34 +40,37 @@ def values_and_gradients(layer, x, training):
     return y, *tape.gradient(y, [x, *layer.trainable_weights])
 
 
-@pytest.mark.parametrize(
-    ("adjustable", "training"), [(False, False), (False, True), (True, True)]
-)
+def plain_and_wrapped(cell, **kwargs):
+    plain = built(layers.RNN(cell(), return_sequences=True))
+    return plain, rnn(cell(), q=1.5, weights=plain.get_weights(), **kwargs)
+
+
 @pytest.mark.parametrize(
     "cell", (CELLS | DRAWING_CELLS).values(), ids=CELLS | DRAWING_CELLS
 )
-def test_rates_0_are_the_plain_cell_to_the_bit(cell, adjustable, training):
-    plain = built(layers.RNN(cell(), return_sequences=True))
-    wrapped = rnn(cell(), q=1.5, adjustable=adjustable)
-    wrapped.cell.cell.set_weights(plain.cell.get_weights())
+def test_rates_0_are_the_plain_cell_to_the_bit(cell):
+    pair = plain_and_wrapped(cell)
+    x = sequences(steps=3)
+    # Twice, since a cell that draws is to draw alike the second time too.
     for _ in range(2):
-        results = [
-            values_and_gradients(layer, sequences(), training)
-            for layer in (wrapped, plain)
-        ]
-        for place, (ours, theirs) in enumerate(zip(*results, strict=True)):
-            # A multiplier of 1 leaves the value, but not the order in which the
-            # gradients of the ways through a state are added.
-            exact = place == 0 or not adjustable
-            np.testing.assert_allclose(
-                ours, theirs, 0 if exact else 1e-5, 0 if exact else 1e-6
-            )
+        results = [values_and_gradients(layer, x, training=True) for layer in pair]
+        for theirs, ours in zip(*results, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(*[layer(x) for layer in pair])
+
+
+@every_cell
+def test_rates_0_that_are_variables_give_the_values_of_the_plain_cell(cell):
+    plain = built(layers.RNN(cell(), return_sequences=True))
+    adjustable = rnn(cell(), q=1.5, adjustable=True)
+    adjustable.cell.cell.set_weights(plain.get_weights())
+    x = sequences(steps=3)
+    np.testing.assert_array_equal(train(adjustable, x), train(plain, x))
 
 
 @every_cell
 def test_inference_is_the_plain_cell_to_the_bit_and_draws_nothing(cell):
-    plain = built(layers.RNN(cell(), return_sequences=True))
-    wrapped = rnn(cell(), 0.5, 0.5, 1.0, weights=plain.get_weights())
+    plain, wrapped = plain_and_wrapped(cell, rate=0.5, recurrent_rate=0.5)
     state = wrapped.cell.seed_generator.state
     before = state.numpy().tolist()
     for form in (lambda layer: layer, tf.function):

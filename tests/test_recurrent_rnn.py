@@ -193,7 +193,7 @@ def model_of(*cells, **kwargs):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 2}],
+    [{}, {"jit_compile": True}, {"run_eagerly": True}],
     ids=str,
 )
 def test_fit_in_every_mode(options):
