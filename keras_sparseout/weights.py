@@ -88,7 +88,7 @@ class Bridgeout(WeightNoise):
     >>> layer = Bridgeout(dense, 0.5, seed=1)
     >>> x = np.ones((1, 2), "float32")
     >>> np.asarray(layer(x, training=True)).tolist()
-    [[2.0, 4.0, 2.0]]
+    [[2.0, 4.0, 4.0]]
     >>> np.asarray(layer(x)).tolist()
     [[2.0, 2.0, 2.0]]
     """
@@ -232,7 +232,7 @@ class Shakeout(WeightNoise):
     >>> layer = Shakeout(dense, 0.5, c=0.25, seed=1)
     >>> x = np.array([[1.0, 0.0], [0.0, 1.0]], "float32")
     >>> np.asarray(layer(x, training=True)).tolist()
-    [[2.25, 2.25], [-0.25, -0.25]]
+    [[-0.25, -0.25], [2.25, 2.25]]
     >>> np.asarray(layer(x)).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
