@@ -117,7 +117,8 @@ def make_vocabulary(words, min_count):
             "The training text must have at least two words that are seen often enough."
             f" Received: {len({*counts} - {EOS, UNKNOWN})} words, of which "
             f"{len({*kept} - {EOS, UNKNOWN})} seen {seen}. Give another text with "
-            "--data, or a lower --min-count."
+            "--data, more of the one that is here with --text-share, or a lower "
+            "--min-count."
         )
     return kept if UNKNOWN in counts else [*kept, UNKNOWN]
 

@@ -50,24 +50,12 @@ def test_the_novels_are_whole(lm_text):
         "valid": (78780 + 857, 857),
         "test": (76250 + 892, 892),
     }
-    assert words["train"][:8] == [
-        "the",
-        "family",
-        "of",
-        "dashwood",
-        "had",
-        "long",
-        "been",
-        "settled",
-    ]
+    assert " ".join(words["train"][:5]) == "the family of dashwood had"
     assert not {word for word in words["train"] if word != word.lower()}
     assert "<unk>" not in words["train"]
     # An editor's, at the end of a novel.
     assert "signet" not in {*words["train"], *words["valid"], *words["test"]}
-    size = sum(
-        p.stat().st_size for p in lm_text.AUSTEN.parent.rglob("*") if p.is_file()
-    )
-    assert size < 2_000_000
+    assert sum(path.stat().st_size for path in lm_text.AUSTEN.iterdir()) < 2_000_000
 
 
 def test_a_share_is_taken_from_the_beginning(lm_text):
@@ -130,7 +118,7 @@ def test_other_sources_are_refused(prepare, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"that holds sensesensibility.txt"):
         prepare.read_splits(tmp_path)
     (tmp_path / "sensesensibility.txt").write_text("CHAPTER 1\n\nOne.\n")
-    with pytest.raises(ValueError, match="must have 50 chapters. Received: 1. Pass"):
+    with pytest.raises(ValueError, match=r"have 50 chapters\. Received: 1\. Pass"):
         prepare.read_splits(tmp_path)
     (tmp_path / "sensesensibility.txt").write_bytes(b"CHAPTER 1\n\n\xa320")
     with pytest.raises(ValueError, match=r"the byte 0xa3 at offset 11\. Pass"):
@@ -268,7 +256,7 @@ def test_windows_cover_a_text_once_in_order(lm_text, window):
         np.testing.assert_array_equal(joined, expected)
 
 
-@pytest.mark.parametrize("length", [4, 6, 7, 8, 9, 50])
+@pytest.mark.parametrize("length", [4, 6, 9, 50])
 def test_training_windows_begin_at_another_offset_each_epoch(lm_text, length):
     window = 3
     streams = np.arange(2 * length, dtype="int32").reshape(2, length)
