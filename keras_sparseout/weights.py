@@ -35,7 +35,8 @@ class Bridgeout(WeightNoise):
 
     The optimizer, regularizers, constraints, files and exports have to do with W alone.
     Other calls of the wrapped layer, as those of an embedding whose weights are tied to
-    the output, are with W.
+    the output, are with W. A `.keras` file keeps it one layer; `clone_model` and
+    `to_json` of Keras don't, as of any layer in a wrapper.
 
     Around an RNN cell it draws once a sequence, before the loop of `keras.layers.RNN`.
 

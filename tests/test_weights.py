@@ -198,6 +198,35 @@ def test_bridgeout_is_sparseout_of_the_weights(units, q, stop_gradient):
     )
 
 
+@pytest.mark.parametrize(("q", "size"), [(8.0, 1e12), (2.5, 1e12), (0.0, 0.0)])
+@pytest.mark.parametrize("units", [6, 256], ids=["plain", "compiled"])
+def test_products_that_overflow_are_saturated(q, size, units):
+    constant = keras.initializers.Constant(size)
+    layer = Bridgeout(
+        L.Dense(units, kernel_initializer=constant), 0.5, q, epsilon=1e-30
+    )
+    layer.build((None, units))
+    kernel = layer.layer.kernel.value
+    with tf.GradientTape() as tape:
+        ((_, noisy),) = layer.draw()
+    upstream = tf.fill(noisy.shape, 1e12)
+    gradient = tape.gradient(noisy, kernel, output_gradients=upstream)
+    assert np.isfinite(noisy).all()
+    assert np.isfinite(gradient).all()
+    assert len(np.unique(gradient)) == 2
+
+
+def test_shakeout_in_half_precision_saturates_the_gradient():
+    layer = Shakeout(L.Dense(8, dtype="float16"), 0.5, 0.1)
+    layer.build((None, 8))
+    kernel = layer.layer.kernel.value
+    with tf.GradientTape() as tape:
+        ((_, noisy),) = layer.draw()
+    upstream = tf.fill(noisy.shape, tf.constant(60000, "float16"))
+    gradient = tape.gradient(noisy, kernel, output_gradients=upstream)
+    assert set(np.unique(gradient)) == {0, 65504}
+
+
 @pytest.mark.parametrize("noise_shape", [(None, 1), (1, None), (6, 1), (1, 1)])
 def test_noise_shape_sets_where_draws_are_shared(noise_shape):
     dense = L.Dense(8, kernel_initializer="ones")
