@@ -1,0 +1,222 @@
+"""The language model example: how it trains, and what its states go through."""
+
+import keras
+import numpy as np
+import pytest
+from lm_runs import EXAMPLES, settings, states, write_folder
+
+QS = (1.0, 1.5, 2.0, 2.5)
+POLICIES = ("float32", "mixed_bfloat16")
+
+
+@pytest.fixture
+def example(monkeypatch):
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import lstm_lm
+
+    return lstm_lm
+
+
+@pytest.fixture
+def text(example, tmp_path):
+    """Settings of a tiny model, the streams of its text, and the vocabulary."""
+    args = settings(example, data=write_folder(tmp_path), min_count=1)
+    return args, *example.load_text(args)
+
+
+def windows(example, streams, window):
+    return example.lm_text.windows(streams, window)
+
+
+def evaluate(example, model, streams, window):
+    """The perplexity of a text, of a model that is compiled."""
+    return model.evaluate(
+        windows(example, streams, window),
+        callbacks=[example.state_reset(model)],
+        verbose=0,
+        return_dict=True,
+    )["perplexity"]
+
+
+def compiled(example, text):
+    args, _, vocabulary = text
+    model = example.build_model(len(vocabulary), args.batch, args)
+    metrics = [example.Perplexity()]
+    model.compile(example.make_optimizer(args), example.crossentropy, metrics=metrics)
+    return model
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("q", QS)
+def test_perplexity_falls_each_epoch(example, text, tmp_path, q, policy):
+    args, streams, vocabulary = text
+    args.q, args.epochs = q, 5
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = example.build_model(len(vocabulary), args.batch, args)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert model.compute_dtype == policy.removeprefix("mixed_")
+    history = example.train(model, streams, args, tmp_path / "history.csv")
+    assert int(model.optimizer.iterations) >= 500
+    # The mean over an epoch is finite only if each step's is.
+    assert all(np.isfinite(figures).all() for figures in history.values())
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    for kind in ("", "val_", "test_"):
+        assert (np.diff(history[f"{kind}perplexity"]) < 0).all()
+    # Three words can follow each word: much is learnt.
+    assert history["val_perplexity"][-1] < 50
+
+
+def test_perplexity_does_not_depend_on_the_length_of_windows(example, text):
+    model = compiled(example, text)
+    model.fit(windows(example, text[1]["train"], 10), shuffle=False, verbose=0)
+    streams = text[1]["valid"][:, :54]
+    assert (streams.shape[1] - 1) % 10
+    expected = evaluate(example, model, streams, 10)
+    for window in (1, 7, 23, streams.shape[1]):
+        found = evaluate(example, model, streams, window)
+        assert found == pytest.approx(expected, rel=1e-5)
+    # By hand, each word once.
+    example.reset_states(model)
+    logits = np.asarray(model(streams[:, :-1]), "float64")
+    chosen = np.take_along_axis(logits, streams[:, 1:, None], -1)[..., 0]
+    losses = np.log(np.exp(logits).sum(-1)) - chosen
+    assert expected == pytest.approx(np.exp(losses.mean()), rel=1e-5)
+    # It does depend on whether the states are carried.
+    example.reset_states(model)
+    alone = [
+        np.asarray(example.crossentropy(y, model(x))).mean()
+        for x, y in windows(example, streams, 1).as_numpy_iterator()
+        if not example.reset_states(model)
+    ]
+    assert abs(np.exp(np.mean(alone)) - expected) > 0.01
+
+
+class StateRecorder(keras.callbacks.Callback):
+    """Notes the states where training and evaluation begin and end a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def note(self, when):
+        self.seen.append((when, states(self.model)))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.note("epoch")
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.note("begin")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.note("end")
+
+    def on_test_begin(self, logs=None):
+        self.note("test")
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self.note("begin")
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.note("end")
+
+    def on_train_end(self, logs=None):
+        self.note("over")
+
+
+def test_states_are_carried_over_windows_and_reset_between_texts(example, text):
+    model, recorder = compiled(example, text), StateRecorder()
+    model.fit(
+        windows(example, text[1]["test"], 10),
+        validation_data=windows(example, text[1]["valid"], 10),
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+        callbacks=[example.state_reset(model), recorder],
+    )
+    whens = [when for when, _ in recorder.seen]
+    assert whens.count("epoch") == whens.count("test") == 2
+    assert whens.count("begin") > 20
+    before = None
+    for when, now in recorder.seen:
+        assert len(now) == 4
+        if when == "begin":
+            for state, expected in zip(now, before, strict=True):
+                np.testing.assert_array_equal(state, expected)
+        elif when == "end":
+            assert all(np.abs(state).max() > 1e-3 for state in now)
+        else:
+            assert not any(state.any() for state in now)
+        before = now
+
+
+def test_evaluation_is_that_of_the_averaged_weights_that_a_run_ends_with(
+    example, text, tmp_path
+):
+    args, streams, vocabulary = text
+    model, raw = compiled(example, text), []
+    # The weights that the last step of an epoch left.
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: raw.append(model.get_weights())
+    )
+    history = model.fit(
+        windows(example, streams["train"], 10),
+        validation_data=windows(example, streams["valid"], 10),
+        epochs=2,
+        shuffle=False,
+        verbose=0,
+        callbacks=[
+            example.state_reset(model),
+            keras.callbacks.SwapEMAWeights(),
+            note,
+        ],
+    ).history
+    found = evaluate(example, model, streams["valid"], 10)
+    assert found == pytest.approx(history["val_perplexity"][-1], rel=1e-5)
+    # It is another one with the weights of the last step.
+    model.set_weights(raw[-1])
+    assert abs(evaluate(example, model, streams["valid"], 10) / found - 1) > 1e-3
+    # What the example reports of the test text is that of the weights it leaves.
+    model = example.build_model(len(vocabulary), args.batch, args)
+    history = example.train(model, streams, args, tmp_path / "history.csv")
+    found = evaluate(example, model, streams["test"], 10)
+    assert found == pytest.approx(history["test_perplexity"][-1], rel=1e-5)
+    assert found != pytest.approx(history["val_perplexity"][-1], rel=1e-4)
+
+
+def test_output_and_input_embeddings_are_one(example, text):
+    model = compiled(example, text)
+    tables = [w for w in model.weights if "embeddings" in w.path]
+    assert len(tables) == 1
+    x = np.zeros((8, 1), "int32")
+    before = np.asarray(model(x))
+    table = tables[0].numpy()
+    # The logit of a word that is not read grows with its row alone.
+    table[5] *= 2
+    tables[0].assign(table)
+    example.reset_states(model)
+    after = np.asarray(model(x))
+    np.testing.assert_allclose(after[..., 5], 2 * before[..., 5], rtol=1e-5)
+    np.testing.assert_array_equal(np.delete(after, 5, -1), np.delete(before, 5, -1))
+
+
+def test_the_output_has_no_noise_of_its_own(example, text):
+    args = text[0]
+    for name in ("input_rate", "between_rate", "output_rate", "recurrent_rate"):
+        setattr(args, name, 0.0)
+    args.embedding_rate = 0.5
+    model = compiled(example, text)
+    embedding = model.get_layer("words")
+    h = np.ones((8, 1, args.embedding), "float32")
+    noisy = embedding(h, reverse=True, training=True)
+    np.testing.assert_array_equal(noisy, embedding(h, reverse=True))
+    # Whole rows: a word is 0 everywhere or nowhere, at q = 2.
+    args.q = 2.0
+    rows = compiled(example, text).get_layer("words")
+    x = np.tile(np.arange(40), (8, 1))
+    dropped = ~np.asarray(rows(x, training=True)).any(-1)
+    assert (dropped == dropped[:1]).all()
+    # Of 40 draws at a half; outside of this in 1 of 10^6 cases.
+    assert 5 < dropped[0].sum() < 35
