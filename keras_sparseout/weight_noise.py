@@ -82,11 +82,7 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
 
     def call(self, inputs, *args, training=False, **kwargs):
         """Calls the wrapped layer, in training on noisy weights."""
-        # What a ReversibleEmbedding gives back is with W: AWD-LSTM drops lookups alone.
-        # The wrapper is then the one layer that a model has to share, which Keras
-        # restores from files; a layer both in and beside a wrapper it makes twice.
-        quiet = not training or kwargs.get("reverse", False)
-        if quiet or (not self._adjustable and self._rate == 0):
+        if not training or self._is_quiet(kwargs):
             return self.layer(inputs, *args, training=training, **kwargs)
         values = self.drawn() if self._is_cell else self.draw()
         with _Overlay(values) as overlay:
@@ -94,6 +90,13 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
         for loss in overlay.losses:
             self.add_loss(loss)
         return outputs
+
+    def _is_quiet(self, kwargs):
+        if not self._adjustable and self._rate == 0:
+            return True
+        # AWD-LSTM drops rows that are looked up, not those that give the logits.
+        reversible = isinstance(self.layer, keras.layers.ReversibleEmbedding)
+        return reversible and kwargs.get("reverse", False)
 
     def draw(self, step_input=None, states=None):
         """Returns a list of (variable, noisy value), of each weight that is chosen."""

@@ -34,9 +34,10 @@ class Bridgeout(WeightNoise):
     example, which takes the memory of the weights times the batch size.
 
     The optimizer, regularizers, constraints, files and exports have to do with W alone.
-    Other calls of the wrapped layer, as those of an embedding whose weights are tied to
-    the output, are with W. A `.keras` file keeps it one layer; `clone_model` and
-    `to_json` of Keras don't, as of any layer in a wrapper.
+    Other calls of the wrapped layer are with W, and so is one of a ReversibleEmbedding
+    with `reverse=True`, whether through the wrapper or past it: the output layer that
+    its weights are tied to. A `.keras` file keeps a layer that is called both ways one;
+    `clone_model` and `to_json` of Keras don't, as of any layer in a wrapper.
 
     Around an RNN cell it draws once a sequence, before the loop of `keras.layers.RNN`.
 

@@ -262,6 +262,18 @@ def test_call_arguments_pass_through():
     assert len(layer.draw()) == 4
 
 
+def test_an_argument_of_that_name_of_another_layer_leaves_the_noise():
+    class Flow(L.Dense):
+        def call(self, x, reverse=False):
+            return super().call(-x if reverse else x)
+
+    layer = Bridgeout(Flow(32), 0.5)
+    x = ones(1, 4)
+    np.testing.assert_array_equal(layer(x, reverse=True), layer.layer(-x))
+    noisy = layer(x, reverse=True, training=True)
+    assert not np.allclose(noisy, layer(x, reverse=True))
+
+
 def test_the_rank_of_the_input_is_checked_as_by_the_layer_itself():
     layer = Bridgeout(L.Conv1D(2, 2), 0.5)
     with pytest.raises(ValueError, match="incompatible with the layer"):

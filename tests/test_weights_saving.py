@@ -119,6 +119,8 @@ def test_tied_weights_count_once_are_trained_once_and_stay_tied(saved):
     assert (hidden == 0).all(-1).any()
     logits = embedding(hidden, reverse=True)
     np.testing.assert_allclose(logits, hidden @ true.T, rtol=1e-5, atol=1e-6)
+    through = wrapper(hidden, reverse=True, training=True)
+    np.testing.assert_array_equal(through, logits)
 
 
 def test_the_gradients_of_both_uses_of_tied_weights_add_up():
