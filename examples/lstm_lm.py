@@ -7,17 +7,19 @@
 The model is that of Merity, Keskar & Socher (2017), https://arxiv.org/abs/1708.02182:
 rows of the embedding and recurrent weights are dropped by Bridgeout, the embedded
 words, what goes between the layers and the last output by Sparseout with one mask a
-sequence, and one q for all. Output and input embeddings are tied, activations and their
-changes in time are penalized, the weights are averaged. --preset awd has its sizes and
-rates for the Penn Treebank. What differs: the average is Keras' exponential moving
-one, from the first step on, and windows are not of varying lengths, each of which would
-be traced (with XLA, compiled) anew. They all have one length instead, and are cut at
-another offset in each epoch.
+sequence, and there is one q for all. Output and input embeddings are tied, activations
+and their changes in time are penalized, the weights are averaged. --preset awd has its
+sizes and rates for the Penn Treebank. What differs: the average is Keras' exponential
+moving one, from the first step on, the output has no bias, and windows are not of
+varying lengths, each of which XLA would compile anew. They all have one length instead,
+and are cut at another offset in each epoch.
 
-The default text comes with the repository. --data is a folder of train.txt, valid.txt
-and test.txt, or of the Penn Treebank's ptb.train.txt ... or WikiText-2's
-wiki.train.tokens .... Each run writes a folder with the history as CSV, a picture, a
-sample of text, the vocabulary, the model as .keras and an exported SavedModel.
+The default text, of which --preset small takes a part, comes with the repository.
+--data is a folder of train.txt, valid.txt and test.txt, or of the Penn Treebank's
+ptb.train.txt ... or WikiText-2's wiki.train.tokens .... Words that are rare in the
+training text become <unk>, unless the text has <unk> of its own. Each run writes a
+folder with the history as CSV, a picture, a sample of text, the vocabulary, the model
+as .keras and an exported SavedModel.
 """
 
 import argparse
@@ -35,27 +37,33 @@ from run_folder import Output
 from keras_sparseout import ActivationPenalty, Sparseout, SparsityTracker, plots
 from keras_sparseout.weights import Bridgeout
 
-# What the arguments have to be.
-COUNT, SHARE, FACTOR = "at least 1", "between 0 and 1", "finite and at least 0"
-ABOVE_0, PART, SEED = "finite and above 0", "above 0 and at most 1", "below 2^32, >= 0"
+# What an argument has to be.
+COUNT = "at least 1"
+RATE = "between 0 and 1"
+PART = "above 0 and at most 1"
+MOMENTUM = "at least 0 and below 1"
+FACTOR = "finite and at least 0"
+POSITIVE = "finite and above 0"
+SEED = "from 0 to 2^32 - 1"
 EITHER = "adam or sgd"
 RULES = {
     COUNT: lambda value: value >= 1,
-    SHARE: lambda value: 0 <= value <= 1,
-    FACTOR: lambda value: 0 <= value < np.inf,
-    ABOVE_0: lambda value: 0 < value < np.inf,
+    RATE: lambda value: 0 <= value <= 1,
     PART: lambda value: 0 < value <= 1,
+    MOMENTUM: lambda value: 0 <= value < 1,
+    FACTOR: lambda value: 0 <= value < np.inf,
+    POSITIVE: lambda value: 0 < value < np.inf,
     SEED: lambda value: 0 <= value < 2**32,
     EITHER: lambda value: value in ("adam", "sgd"),
 }
 # Their values in --preset small and in --preset awd.
 SETTINGS = {
     "q": (1.5, 2.0, FACTOR, "exponent everywhere, 2 is dropout"),
-    "embedding_rate": (0.05, 0.1, SHARE, "drop rate of rows of the embedding"),
-    "input_rate": (0.1, 0.4, SHARE, "drop rate of embedded words"),
-    "between_rate": (0.1, 0.25, SHARE, "drop rate between LSTM layers"),
-    "output_rate": (0.1, 0.4, SHARE, "drop rate of the last LSTM's output"),
-    "recurrent_rate": (0.05, 0.5, SHARE, "drop rate of recurrent weights"),
+    "embedding_rate": (0.05, 0.1, RATE, "drop rate of rows of the embedding"),
+    "input_rate": (0.1, 0.4, RATE, "drop rate of embedded words"),
+    "between_rate": (0.1, 0.25, RATE, "drop rate between LSTM layers"),
+    "output_rate": (0.1, 0.4, RATE, "drop rate of the last LSTM's output"),
+    "recurrent_rate": (0.05, 0.5, RATE, "drop rate of recurrent weights"),
     "ar": (0.2, 2.0, FACTOR, "weight of the penalty on activations"),
     "tar": (0.1, 1.0, FACTOR, "weight of the penalty on their changes in time"),
     "layers": (2, 3, COUNT, "LSTM layers"),
@@ -65,9 +73,9 @@ SETTINGS = {
     "window": (35, 70, COUNT, "words of a stream in one step"),
     "epochs": (8, 500, COUNT, "passes over the text"),
     "optimizer": ("adam", "sgd", EITHER, "adam or sgd"),
-    "learning_rate": (0.004, 30.0, ABOVE_0, "of the optimizer"),
+    "learning_rate": (0.004, 30.0, POSITIVE, "of the optimizer"),
     "weight_decay": (0.0, 1.2e-6, FACTOR, "of the optimizer"),
-    "average": (0.99, 0.999, SHARE, "momentum of the average of the weights"),
+    "average": (0.99, 0.999, MOMENTUM, "momentum of the average of the weights"),
     "text_share": (0.4, 1.0, PART, "how much to take of the text that is here"),
     "min_count": (10, 2, COUNT, "words seen less often are <unk>, if there is none"),
 }
@@ -234,7 +242,7 @@ def parse_arguments():
         if getattr(args, name) is None:
             setattr(args, name, setting[presets.index(args.preset)])
     rules = {name: rule for name, (_, _, rule, _) in SETTINGS.items()}
-    for name, rule in {**rules, "seed": SEED, "temperature": ABOVE_0}.items():
+    for name, rule in {**rules, "seed": SEED, "temperature": POSITIVE}.items():
         if not RULES[rule](getattr(args, name)):
             option = f"--{name.replace('_', '-')}"
             parser.error(f"{option} must be {rule}. Received: {getattr(args, name)}.")
