@@ -27,7 +27,8 @@ def forward_and_backward(layer, x, steps, to_inputs=True, jit_compile=False):
     @tf.function(jit_compile=jit_compile, autograph=False)
     def step(x):
         with tf.GradientTape() as tape:
-            tape.watch(x)
+            if to_inputs:
+                tape.watch(x)
             loss = tf.reduce_sum(tf.square(layer(x, training=True)))
         sources = [v.value for v in layer.trainable_variables]
         return tape.gradient(loss, [*sources, x] if to_inputs else sources)

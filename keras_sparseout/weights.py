@@ -28,7 +28,7 @@ class Bridgeout(WeightNoise):
     so that E[W~] = W and Var[W~] = |W|^q p / (1 - p). At inference it is called with W.
     With q = 2 it is DropConnect; on the `recurrent_kernel` of an LSTM that is the
     weight drop of AWD-LSTM, and on an Embedding its embedding dropout. With other q it
-    acts as an L_q penalty on the weights: q < 2 makes them sparser.
+    acts in a generalized linear model as an L_q penalty on the weights.
 
     There is one draw a weight and batch. The authors' code draws one a weight and
     example, which takes the memory of the weights times the batch size.
