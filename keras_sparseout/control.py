@@ -77,11 +77,11 @@ class Loop:
     """Moves one setting until a figure is the asked one, and holds it there.
 
     A PID controller on the actuator's scale. For each reading, with the figures
-    smoothed over about 4 readings and their slope over about 8,
+    smoothed over about 4 readings, which are 3 late, and their slope over about 8,
 
-        error  = target + offset - figure
+        error  = target + offset - (figure + 3 slope)
         base  += gain error / 12                    if the error is small
-        scale  = base + gain (error - 8 slope)
+        scale  = base + gain (error - 5 slope)
 
     cut to the bounds and to a largest step. Far from the target, and beyond the bounds,
     nothing adds up, so nothing has to be unwound. The slope sees ahead: sparsity
@@ -102,7 +102,9 @@ class Loop:
     NEAR = 0.06
     # Readings in which an error adds to the base what it moves the setting by at once.
     RESET = 12
-    AHEAD = 8
+    # Readings that the smoothed figure is late by, and that are looked ahead.
+    LATE = 3
+    AHEAD = 5
     # What the error may grow by beyond the actuator's own bounds.
     WORSE = 0.015
     # Readings until the gain is all there: an untrained network becomes sparser by
@@ -133,9 +135,14 @@ class Loop:
         self.held = False
 
     @property
+    def now(self):
+        """The figure at the last reading, without its noise."""
+        return self.figure + self.LATE * self.slope
+
+    @property
     def error(self):
         """What is missing to the target, on training batches."""
-        return self.target + self.offset - self.figure
+        return self.target + self.offset - self.now
 
     @property
     def value(self):
@@ -174,7 +181,7 @@ class Loop:
             weight = 1 / min(self.readings - 1, 8)
             self.slope += (self.figure - before - self.slope) * weight
         error = self.error
-        self._retreat(error)
+        self._retreat()
         low, high = (self.actuator.to_scale(bound) for bound in self.bounds)
         base = self.base
         if self.dead_band < abs(error) < self.NEAR:
@@ -190,7 +197,7 @@ class Loop:
         self.settled += (scale - self.settled) / 8
         return self.value
 
-    def _retreat(self, error):
+    def _retreat(self):
         """Comes back from beyond the actuator's own bounds if that made it worse.
 
         There the effect may turn round: at q = 6 or 8 strong activations get so much
@@ -198,6 +205,8 @@ class Loop:
         push on. From then on the setting stays within them.
         """
         low, high = self.actuator.bounds
+        # Without the slope, whose noise is not to decide this for good.
+        error = self.target + self.offset - self.figure
         if low <= self.value <= high:
             self.error_within = abs(error)
         elif abs(error) > self.error_within + self.WORSE:
@@ -207,7 +216,7 @@ class Loop:
 
     def correct(self, probe_figure):
         """Moves the setpoint half way to the gap between training and probe data."""
-        gap = self.figure - probe_figure
+        gap = self.now - probe_figure
         if math.isfinite(gap):
             self.offset += (gap - self.offset) / 2
 
