@@ -69,11 +69,11 @@ SETTINGS = {
     "layers": (2, 3, COUNT, "LSTM layers"),
     "embedding": (128, 400, COUNT, "units of the embedding and of the last LSTM"),
     "units": (128, 1150, COUNT, "units of the other LSTMs"),
-    "batch": (32, 20, COUNT, "streams of text that are read at once"),
+    "batch": (20, 20, COUNT, "streams of text that are read at once"),
     "window": (35, 70, COUNT, "words of a stream in one step"),
-    "epochs": (8, 500, COUNT, "passes over the text"),
+    "epochs": (6, 500, COUNT, "passes over the text"),
     "optimizer": ("adam", "sgd", EITHER, "adam or sgd"),
-    "learning_rate": (0.004, 30.0, POSITIVE, "of the optimizer"),
+    "learning_rate": (0.002, 30.0, POSITIVE, "of the optimizer"),
     "weight_decay": (0.0, 1.2e-6, FACTOR, "of the optimizer"),
     "average": (0.99, 0.999, MOMENTUM, "momentum of the average of the weights"),
     "text_share": (0.4, 1.0, PART, "how much to take of the text that is here"),
@@ -112,11 +112,11 @@ def build_model(words, batch, args):
 
 
 def crossentropy(words, logits):
-    """-log of the probability of each word. Keras' own takes twice as long on CPUs."""
+    """-log of the probability of each word, the words of all streams in one row."""
     logits = ops.cast(logits, "float32")
     words = ops.cast(words, "int32")[..., None]
     right = ops.take_along_axis(logits, words, axis=-1)[..., 0]
-    # One row for all words: Keras gives all rows one weight, a short window's too.
+    # One row, as Keras weighs means by rows: words in a short window count as others.
     return ops.ravel(ops.logsumexp(logits, axis=-1) - right)
 
 
@@ -204,7 +204,8 @@ def write_text(model, vocabulary, length, temperature, seed):
         # The largest of the logits with Gumbel noise is a draw from their softmax.
         word = int(np.argmax(logits + rng.gumbel(size=len(logits))))
         words.append(vocabulary[word])
-    return " ".join(words).replace(f" {lm_text.EOS}", "\n\n")
+    lines = " ".join(words).split(lm_text.EOS)
+    return "\n\n".join(line.strip() for line in lines)
 
 
 def draw(history, path):
