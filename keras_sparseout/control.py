@@ -65,7 +65,7 @@ ACTUATORS = {
     "weight": Actuator(
         bounds=(0.0, 0.1),
         limits=(0.0, 1e6),
-        gain=90.0,
+        gain=65.0,
         slew=0.4,
         to_scale=lambda weight: math.asinh(weight / _SMALL_WEIGHT),
         from_scale=lambda scale: _SMALL_WEIGHT * math.sinh(scale),
