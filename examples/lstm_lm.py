@@ -34,8 +34,13 @@ import numpy as np
 from keras import ops
 from run_folder import Output
 
-from keras_sparseout import ActivationPenalty, Sparseout, SparsityTracker, plots
-from keras_sparseout.weights import Bridgeout
+from keras_sparseout import (
+    ActivationPenalty,
+    Bridgeout,
+    Sparseout,
+    SparsityTracker,
+    plots,
+)
 
 # What an argument has to be.
 COUNT = "at least 1"

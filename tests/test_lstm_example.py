@@ -14,7 +14,7 @@ from lm_runs import EXAMPLES, TINY, write_folder
 LOADED = """
 import sys
 import keras, numpy as np
-import keras_sparseout.weights
+import keras_sparseout
 
 x = np.load(sys.argv[2])
 np.save(sys.argv[3], keras.saving.load_model(sys.argv[1] + "/model.keras")(x))
@@ -118,7 +118,9 @@ def test_a_run_writes_a_complete_folder(example, monkeypatch, tmp_path, capsys):
 
 
 def test_one_seed_gives_one_run(example, monkeypatch, tmp_path):
-    data = write_folder(tmp_path, train=100, others=20)
+    data = write_folder(tmp_path, train=50, others=20)
+    # It takes seconds, and draws nothing.
+    monkeypatch.setattr(keras.Model, "export", lambda *_, **__: None)
     runs = []
     for seed in (3, 3, 4):
         out = tmp_path / "out"
