@@ -256,7 +256,7 @@ def test_windows_cover_a_text_once_in_order(lm_text, window):
         np.testing.assert_array_equal(joined, expected)
 
 
-@pytest.mark.parametrize("length", [4, 6, 9, 50])
+@pytest.mark.parametrize("length", [4, 9, 50])
 def test_training_windows_begin_at_another_offset_each_epoch(lm_text, length):
     window = 3
     streams = np.arange(2 * length, dtype="int32").reshape(2, length)
