@@ -18,9 +18,13 @@ from keras_sparseout.control import (
 from keras_sparseout.data import ProbeData, check_count, check_fits
 from keras_sparseout.frames import columns, dataframe
 from keras_sparseout.group import Group
+from keras_sparseout.layers import Sparseout
 from keras_sparseout.measuring import Probe, add, check_metrics, read
 from keras_sparseout.order import warn_if_late
+from keras_sparseout.penalty import ActivationPenalty
 from keras_sparseout.stepping import StepSums
+
+_ON_ITS_INPUT = (ActivationPenalty, Sparseout)
 
 
 class SparsityController(keras.callbacks.Callback):
@@ -59,7 +63,7 @@ class SparsityController(keras.callbacks.Callback):
             activations are exactly 0, as after ReLU.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
-            ones that have the actuator.
+            Sparseout or ActivationPenalty layers that have the actuator.
         actuator: "q" or "rate" of Sparseout layers, "weight" of `ActivationPenalty`
             layers.
         bounds: Least and largest setting; None for (1, 4) of q, (0.05, 0.9) of rate,
@@ -301,7 +305,9 @@ class SparsityController(keras.callbacks.Callback):
         if self.layers is not None:
             chosen = watching.select(self.model, self.layers)
         named = self.layers is not None
-        watched = adjustable_ones(chosen, self.actuator, named=named)
+        # Noise on weights, or inside a cell, is not on the activations that go in.
+        acting = [w for w in chosen if isinstance(w.layer, _ON_ITS_INPUT)]
+        watched = adjustable_ones(acting, self.actuator, named=named)
         others = [w.name for w in chosen if w not in watched]
         if not watched or (named and others):
             kind = "Sparseout(0.5"

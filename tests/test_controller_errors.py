@@ -4,7 +4,7 @@ import keras
 import pytest
 from controlled import X, classifier, fit
 
-from keras_sparseout import Sparseout, SparsityController
+from keras_sparseout import Bridgeout, Sparseout, SparsityController
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,21 @@ def test_probe_data_must_fit():
         ValueError, match="`x` must have the shape of the model's inputs"
     ):
         fit(classifier(), SparsityController(0.5, x=X[:, :5]))
+
+
+def test_noise_on_weights_is_not_what_is_moved():
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            keras.layers.Dense(64, "relu"),
+            Sparseout(0.5, adjustable=True, name="hidden"),
+            Bridgeout(keras.layers.Dense(3), 0.1, adjustable=True, name="out"),
+        ]
+    )
+    controller = SparsityController(0.7, every=8, verbose=0)
+    fit(model, controller, epochs=1)
+    assert list(controller.targets) == ["hidden"]
+    assert model.get_layer("hidden").q != 2
+    assert model.get_layer("out").q == 2
+    with pytest.raises(ValueError, match=r"adjustable q. Received: layers=out\. Put"):
+        fit(model, SparsityController(0.7, layers="out"))
