@@ -22,13 +22,12 @@ folder with the history as CSV, a picture, a sample of text, the vocabulary, the
 as .keras and an exported SavedModel.
 """
 
-import argparse
 import os
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import lm_settings
 import lm_text
 import numpy as np
 from keras import ops
@@ -42,48 +41,6 @@ from keras_sparseout import (
     plots,
 )
 
-# What an argument has to be.
-COUNT = "at least 1"
-RATE = "between 0 and 1"
-PART = "above 0 and at most 1"
-MOMENTUM = "at least 0 and below 1"
-FACTOR = "finite and at least 0"
-POSITIVE = "finite and above 0"
-SEED = "from 0 to 2^32 - 1"
-EITHER = "adam or sgd"
-RULES = {
-    COUNT: lambda value: value >= 1,
-    RATE: lambda value: 0 <= value <= 1,
-    PART: lambda value: 0 < value <= 1,
-    MOMENTUM: lambda value: 0 <= value < 1,
-    FACTOR: lambda value: 0 <= value < np.inf,
-    POSITIVE: lambda value: 0 < value < np.inf,
-    SEED: lambda value: 0 <= value < 2**32,
-    EITHER: lambda value: value in ("adam", "sgd"),
-}
-# Their values in --preset small and in --preset awd.
-SETTINGS = {
-    "q": (1.5, 2.0, FACTOR, "exponent everywhere, 2 is dropout"),
-    "embedding_rate": (0.05, 0.1, RATE, "drop rate of rows of the embedding"),
-    "input_rate": (0.1, 0.4, RATE, "drop rate of embedded words"),
-    "between_rate": (0.1, 0.25, RATE, "drop rate between LSTM layers"),
-    "output_rate": (0.1, 0.4, RATE, "drop rate of the last LSTM's output"),
-    "recurrent_rate": (0.05, 0.5, RATE, "drop rate of recurrent weights"),
-    "ar": (0.2, 2.0, FACTOR, "weight of the penalty on activations"),
-    "tar": (0.1, 1.0, FACTOR, "weight of the penalty on their changes in time"),
-    "layers": (2, 3, COUNT, "LSTM layers"),
-    "embedding": (128, 400, COUNT, "units of the embedding and of the last LSTM"),
-    "units": (128, 1150, COUNT, "units of the other LSTMs"),
-    "batch": (20, 20, COUNT, "streams of text that are read at once"),
-    "window": (35, 70, COUNT, "words of a stream in one step"),
-    "epochs": (6, 500, COUNT, "passes over the text"),
-    "optimizer": ("adam", "sgd", EITHER, "adam or sgd"),
-    "learning_rate": (0.002, 30.0, POSITIVE, "of the optimizer"),
-    "weight_decay": (0.0, 1.2e-6, FACTOR, "of the optimizer"),
-    "average": (0.99, 0.999, MOMENTUM, "momentum of the average of the weights"),
-    "text_share": (0.4, 1.0, PART, "how much to take of the text that is here"),
-    "min_count": (10, 2, COUNT, "words seen less often are <unk>, if there is none"),
-}
 NAMES = ["history.csv", "perplexity.png", "model.keras", "saved_model"]
 NAMES += ["vocabulary.txt", "sample.txt"]
 
@@ -228,35 +185,6 @@ def draw(history, path):
     figure.savefig(path)
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    presets = ("small", "awd")
-    parser.add_argument("--preset", choices=presets, default="small")
-    parser.add_argument("--data", help="folder of a text of your own")
-    parser.add_argument("--out", default="out/lstm_lm", help="(%(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="(%(default)s)")
-    parser.add_argument(
-        "--temperature", type=float, default=0.8, help="of the sample (%(default)s)"
-    )
-    for name, (small, awd, _, what) in SETTINGS.items():
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=type(small), help=f"{what} ({small}, {awd})")
-    args = parser.parse_args()
-    for name, setting in SETTINGS.items():
-        if getattr(args, name) is None:
-            setattr(args, name, setting[presets.index(args.preset)])
-    rules = {name: rule for name, (_, _, rule, _) in SETTINGS.items()}
-    for name, rule in {**rules, "seed": SEED, "temperature": POSITIVE}.items():
-        if not RULES[rule](getattr(args, name)):
-            option = f"--{name.replace('_', '-')}"
-            parser.error(f"{option} must be {rule}. Received: {getattr(args, name)}.")
-    if Path(args.out).exists() and not Path(args.out).is_dir():
-        parser.error(f"--out must be a folder. Received: {args.out}, a file.")
-    return args
-
-
 def load_text(args):
     """Returns the streams of each split, and the vocabulary."""
     if args.data:
@@ -275,7 +203,7 @@ def load_text(args):
 
 
 def main():
-    args = parse_arguments()
+    args = lm_settings.parse_arguments(__doc__)
     streams, vocabulary = load_text(args)
     output = Output(args.out, NAMES)
     keras.utils.set_random_seed(args.seed)

@@ -19,7 +19,7 @@ TINY = {
 
 def settings(example, **changes):
     """What the command line gives, of a tiny model."""
-    small = {name: values[0] for name, values in example.SETTINGS.items()}
+    small = {name: values[0] for name, values in example.lm_settings.SETTINGS.items()}
     return argparse.Namespace(**{**small, "seed": 1, "data": None, **TINY, **changes})
 
 
