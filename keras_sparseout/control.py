@@ -65,7 +65,7 @@ ACTUATORS = {
     "weight": Actuator(
         bounds=(0.0, 0.1),
         limits=(0.0, 1e6),
-        gain=65.0,
+        gain=75.0,
         slew=0.4,
         to_scale=lambda weight: math.asinh(weight / _SMALL_WEIGHT),
         from_scale=lambda scale: _SMALL_WEIGHT * math.sinh(scale),
@@ -80,11 +80,12 @@ class Loop:
     smoothed over about 4 readings, which are 3 late, and their slope over about 8,
 
         error  = target + offset - (figure + 3 slope)
-        base  += gain error / 12                    if the error is small
+        base  += gain (error - 3 slope) / 8         if the error is small
         scale  = base + gain (error - 5 slope)
 
     cut to the bounds and to a largest step. Far from the target, and beyond the bounds,
-    nothing adds up, so nothing has to be unwound. The slope sees ahead: sparsity
+    nothing adds up, and less on the way to the target than off it, so little has to be
+    unwound. The slope sees ahead: sparsity
     follows the setting only over hundreds of steps, and units that die meanwhile don't
     come back.
 
@@ -101,10 +102,12 @@ class Loop:
     # A larger error adds nothing to the base: on the way there it would wind up.
     NEAR = 0.06
     # Readings in which an error adds to the base what it moves the setting by at once.
-    RESET = 12
+    RESET = 8
     # Readings that the smoothed figure is late by, and that are looked ahead.
     LATE = 3
     AHEAD = 5
+    # Readings of a slope toward the target that the base takes off the error.
+    ON_ITS_WAY = 3
     # What the error may grow by beyond the actuator's own bounds.
     WORSE = 0.015
     # Readings until the gain is all there: an untrained network becomes sparser by
@@ -185,7 +188,7 @@ class Loop:
         low, high = (self.actuator.to_scale(bound) for bound in self.bounds)
         base = self.base
         if self.dead_band < abs(error) < self.NEAR:
-            base = min(max(base + self.gain * error / self.RESET, low), high)
+            base = min(max(base + self.gain * self._missing / self.RESET, low), high)
         ahead = error - self.AHEAD * self.slope
         gain = self.gain * min(1.0, self.readings / self.START)
         wanted = min(max(base + gain * ahead, low), high)
@@ -196,6 +199,14 @@ class Loop:
         self.base, self.scale = base, scale
         self.settled += (scale - self.settled) / 8
         return self.value
+
+    @property
+    def _missing(self):
+        """The error, less what the way that the figure is on makes up for anyway."""
+        way = self.ON_ITS_WAY * self.slope
+        if self.error < 0:
+            return min(self.error - min(way, 0.0), 0.0)
+        return max(self.error - max(way, 0.0), 0.0)
 
     def _retreat(self):
         """Comes back from beyond the actuator's own bounds if that made it worse.

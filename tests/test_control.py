@@ -98,6 +98,36 @@ def test_the_setpoint_moves_to_the_gap():
     assert controlled.error == pytest.approx(0.02, abs=1e-5)
 
 
+def test_the_smoothed_figure_is_not_late():
+    controlled = loop(0.9)
+    for reading in range(60):
+        controlled.update(0.3 + 0.002 * reading)
+    latest = 0.3 + 0.002 * 59
+    assert controlled.figure < latest - 0.005
+    assert controlled.now == pytest.approx(latest, abs=1e-4)
+    # Nor is the setpoint drawn down, as if training and probe data differed.
+    controlled.correct(latest)
+    assert controlled.offset == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("error", [0.02, -0.02])
+def test_on_the_way_to_the_target_less_adds_up(error):
+    def added(slope):
+        controlled = loop(0.6)
+        controlled.readings, controlled.slope = 100, slope
+        # So that the next reading has this error, and goes on with this slope.
+        controlled.figure = 0.6 - error - 4 * slope
+        controlled.update(controlled.figure + 4 * slope)
+        assert controlled.error == pytest.approx(error)
+        return controlled.base / (controlled.gain * error / controlled.RESET)
+
+    toward = math.copysign(0.004, error)
+    assert added(0.0) == pytest.approx(1)
+    assert added(-toward) == pytest.approx(1)
+    assert added(toward) == pytest.approx(1 - 3 * 0.004 / 0.02)
+    assert added(2 * toward) == pytest.approx(0, abs=1e-9)
+
+
 def test_an_undefined_figure_changes_nothing():
     controlled = loop(0.6)
     controlled.update(0.5)
