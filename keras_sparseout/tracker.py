@@ -57,7 +57,10 @@ class SparsityTracker(keras.callbacks.Callback):
             for each vector along the last axis), streaming metrics, or a dict of them
             by name. Names: "hoyer", "zero_fraction", "gini", "population_sparseness",
             "pq_index", "kurtosis", "dead_units", "firing_rate", "lifetime_sparseness",
-            "rms", and "histogram", which fills `histograms`.
+            "rms", and "histogram", which fills `histograms`. Without `x` all layers of
+            a step are measured in one call, which is compiled with XLA when training
+            begins; with "gini" or functions of yours among them, and layers whose
+            sizes change, it is not, and costs more.
         where: "input" or "output" of the layers. None: the input of Sparseout layers,
             whose output is noisy in training, the output of all others.
         axis: What the vectors lie along: -1 for the units, in a convolution the
