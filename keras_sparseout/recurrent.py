@@ -128,6 +128,8 @@ class SparseoutCellWrapper(NoisyCell):
             kwargs["dtype"] = cell.dtype_policy
         super().__init__(knobs, adjustable, seed, **kwargs)
         self.cell = cell
+        if not self.trainable:
+            cell.trainable = False
         self._epsilon = epsilon
         self._stop_gradient = stop_gradient
 

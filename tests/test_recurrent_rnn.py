@@ -80,17 +80,17 @@ def test_stateful_carries_the_states_and_draws_anew():
     assert_close(stateful(x, training=True), again)
 
 
-def test_bidirectional_draws_a_mask_for_each_direction():
-    layer = layers.Bidirectional(
-        layers.RNN(SparseoutCellWrapper(Echo(), 0.5, 0.5), return_sequences=True)
-    )
+@pytest.mark.parametrize("seed", [None, 1])
+def test_bidirectional_draws_a_mask_for_each_direction(seed):
+    cell = SparseoutCellWrapper(Echo(), 0.5, 0.5, seed=seed)
+    layer = layers.Bidirectional(layers.RNN(cell, return_sequences=True))
     x = np.ones((BATCH, STEPS, FEATURES), "float32")
     y = layer(x, training=True)
     assert y.shape == (BATCH, STEPS, 2 * Echo.output_size)
     forward, backward = np.split(y, 2, -1)
     for way in (forward, backward):
         np.testing.assert_array_equal(np.unique(way), [0, 1, 2])
-    assert (forward != backward).any()
+    assert (forward != backward).any() == (seed is None)
     assert (layer(x) == 1).numpy().all()
 
 
@@ -205,6 +205,21 @@ def test_fit_in_every_mode(options):
     assert np.isfinite(history.history["loss"]).all()
     for a, b in zip(before, model.get_weights(), strict=True):
         assert (a != b).any()
+
+
+@pytest.mark.parametrize("at_construction", [False, True])
+def test_a_frozen_cell_is_not_trained_but_perturbed(at_construction):
+    cell = SparseoutCellWrapper(OwnCell(UNITS), 0.5, trainable=not at_construction)
+    model = model_of(cell)
+    if not at_construction:
+        cell.trainable = False
+    assert len(model.trainable_variables) == 2
+    before = cell.get_weights()
+    x = sequences()
+    model.fit(x, x[..., :1], verbose=0)
+    for a, b in zip(before, cell.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (model(x, training=True) != model(x)).numpy().any()
 
 
 def test_the_scheduler_finds_it():
