@@ -102,7 +102,7 @@ def _no_such_weight(layer, weights, names, name):
     received = f"Received: weights={names!r} for layer {layer.name!r}"
     if not weights:
         if not layer.built:
-            remedy = "Give it a `build` that makes them, or call it once before."
+            remedy = "Call it once before, or give it a `build` of one shape."
         else:
             remedy = "Wrap a layer that has weights."
         return ValueError(

@@ -1,5 +1,7 @@
 """Layers whose weights are perturbed while they are called, and nowhere else."""
 
+import inspect
+
 import keras
 import tensorflow as tf
 
@@ -54,7 +56,7 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
     def build(self, input_shape=None):
         """Builds the wrapped layer, if it is not, and checks its weights."""
         layer = self.layer
-        if not layer.built and type(layer).build is not keras.layers.Layer.build:
+        if not layer.built and _builds_of_one_shape(layer):
             layer.build(input_shape)
             layer.built = True
         self._check_weights()
@@ -91,8 +93,11 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
             self.add_loss(loss)
         return outputs
 
+    def _is_zero(self):
+        return not self._adjustable and self._rate == 0
+
     def _is_quiet(self, kwargs):
-        if not self._adjustable and self._rate == 0:
+        if self._is_zero():
             return True
         # AWD-LSTM drops rows that are looked up, not those that give the logits.
         reversible = isinstance(self.layer, keras.layers.ReversibleEmbedding)
@@ -100,6 +105,8 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
 
     def draw(self, step_input=None, states=None):
         """Returns a list of (variable, noisy value), of each weight that is chosen."""
+        if self._is_zero():
+            return []
         return _uncast(function=self._draw)
 
     def _draw(self):
@@ -161,6 +168,17 @@ def _check_layer(layer, name):
         )
     if _is_cell(layer):
         check_cell(layer, name, "layer")
+
+
+def _builds_of_one_shape(layer):
+    """Whether it makes its weights in a `build` that asks for the shape of one input.
+
+    Keras gives the others, such as attention, those of several; this wrapper has one.
+    """
+    if type(layer).build is keras.layers.Layer.build:
+        return False
+    parameters = inspect.signature(layer.build).parameters.values()
+    return sum(p.default is p.empty for p in parameters) < 2
 
 
 def _is_cell(layer):

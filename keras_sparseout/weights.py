@@ -162,8 +162,10 @@ class Bridgeout(WeightNoise):
         if self._adjustable or not self._stop_gradient:
             return False
         exponent = (self._q - 2) / 2
-        factor = max(self._epsilon**exponent, 1e12**exponent)
-        return value.dtype in (tf.float32, tf.float64) and factor * 2**16 < 1e26
+        # Of the factor only the logarithm: for a large q it is no Python number.
+        factor = max(exponent * math.log10(self._epsilon), exponent * 12)
+        noise = factor + math.log10(2**16)
+        return value.dtype in (tf.float32, tf.float64) and noise < 26
 
     def get_config(self):
         return {

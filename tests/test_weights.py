@@ -173,7 +173,7 @@ def test_rates_0_and_1(make, units, adjustable):
     [
         *((6, q, True) for q in (0.0, 1.0, 1.3, 1.5, 2.0, 2.5, 4.0, 8.0)),
         *((6, q, False) for q in (0.0, 1.3, 2.0, 2.5)),
-        # Compiled; from q = 4.4 on products are saturated.
+        # Compiled; from q = 5.6 on products are saturated.
         *((256, q, True) for q in (0.0, 1.3, 2.0, 4.0, 8.0)),
         (256, 1.5, False),
     ],
@@ -198,7 +198,9 @@ def test_bridgeout_is_sparseout_of_the_weights(units, q, stop_gradient):
     )
 
 
-@pytest.mark.parametrize(("q", "size"), [(8.0, 1e12), (2.5, 1e12), (0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("q", "size"), [(1e3, 1e12), (8.0, 1e12), (2.5, 1e12), (0.0, 0.0)]
+)
 @pytest.mark.parametrize("units", [6, 256], ids=["plain", "compiled"])
 def test_products_that_overflow_are_saturated(q, size, units):
     constant = keras.initializers.Constant(size)
@@ -298,16 +300,15 @@ def test_a_name_stands_for_all_that_have_it_and_a_path_for_one(weights, expected
 
 
 def test_weights_of_layers_in_a_model_and_in_a_list_are_found():
-    stack = L.StackedRNNCells([L.LSTMCell(2), L.GRUCell(2)])
-    model = keras.Sequential(
-        [keras.Input((5, 3)), L.RNN(stack, name="rnn"), L.Dense(2, name="last")]
-    )
-    for name, path in {
-        "cells/1/recurrent_kernel": "gru_cell/recurrent_kernel",
-        "rnn/cell/cells/0/kernel": "lstm_cell/kernel",
-        "last/kernel": "last/kernel",
+    cells = [L.LSTMCell(2), L.GRUCell(2)]
+    rnn, last = L.RNN(cells, name="rnn"), L.Dense(2, name="last")
+    model = keras.Sequential([keras.Input((5, 3)), rnn, last])
+    for name, weight in {
+        "cells/1/recurrent_kernel": cells[1].recurrent_kernel,
+        "rnn/cell/cells/0/kernel": cells[0].kernel,
+        "last/kernel": last.kernel,
     }.items():
         layer = Bridgeout(model, 0.5, weights=name)
         layer.build((None, 5, 3))
         ((variable, _),) = layer.draw()
-        assert variable.path.endswith(path)
+        assert variable is weight

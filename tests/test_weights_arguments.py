@@ -112,12 +112,21 @@ class NoBuild(L.Layer):
         return self.dense(x)
 
 
+class TwoInputs(L.Layer):
+    def build(self, x_shape, y_shape):
+        self.kernel = self.add_weight(shape=(x_shape[-1], y_shape[-1]), name="kernel")
+
+    def call(self, x, y):
+        return x @ self.kernel + y
+
+
 @every_layer
 @pytest.mark.parametrize(
     ("layer", "remedy"),
     [
         (L.Dropout, "Wrap a layer that has weights."),
-        (NoBuild, "Give it a `build` that makes them, or call it once before."),
+        (NoBuild, "Call it once before, or give it a `build` of one shape."),
+        (TwoInputs, "Call it once before, or give it a `build` of one shape."),
     ],
 )
 def test_a_layer_without_weights_is_refused(make, layer, remedy):

@@ -114,3 +114,15 @@ def test_a_cell_outside_of_an_rnn_says_where_it_belongs():
     cell(inputs(2, 3), states)
     with pytest.raises(RuntimeError, match="Received: a call of"):
         cell(inputs(2, 3), states, training=True)
+
+
+@every_wrapper
+def test_a_cell_at_rate_0_is_the_plain_one_and_draws_nothing(make):
+    x, plain = inputs(2, 5, 3), L.RNN(L.LSTMCell(4))
+    cell = make(L.LSTMCell(4), 0.0, 1.5)
+    rnn = L.RNN(cell)
+    for layer in (plain, rnn):
+        layer.build(x.shape)
+    rnn.set_weights(plain.get_weights())
+    np.testing.assert_array_equal(rnn(x, training=True), plain(x, training=True))
+    assert draws(cell) == 0
