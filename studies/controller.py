@@ -37,6 +37,8 @@ TARGETS = {"hoyer": (0.55, 0.65, 0.75), "zero_fraction": (0.65, 0.75, 0.85)}
 # Between the ends of what can be reached.
 SHARES = (0.25, 0.5, 0.75)
 BATCH_SIZES = {"dense": 32, "cnn": 64}
+# Batches from one reading to the next: as many images, so as many readings an epoch.
+EVERY = {"dense": 32, "cnn": 16}
 # Those that are not the controller's own. A weight of 0.1 silences the CNN.
 BOUNDS = {"dense": {"q": (0.5, 8)}, "cnn": {"q": (0.5, 4), "weight": (0.0, 0.03)}}
 
@@ -148,6 +150,7 @@ def run(name, data, actuator, metric, target, seed, epochs):
         actuator=actuator,
         bounds=BOUNDS[name].get(actuator),
         layers="hidden/regularizer",
+        every=EVERY[name],
         verbose=0,
     )
     setting = 2.0 if actuator == "q" else 0.0
