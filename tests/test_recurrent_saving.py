@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from fresh import WITH_IMPORT, random_ops, random_ops_of_file, run_fresh, save
 from keras import layers
 from sequences import (
     CELLS,
@@ -18,8 +19,6 @@ from sequences import (
     rnn,
     sequences,
 )
-from tensorflow.core.protobuf import saved_model_pb2
-from test_saving import ops_in, run_fresh
 
 from keras_sparseout import watching
 from keras_sparseout.recurrent import SparseoutCellWrapper
@@ -108,25 +107,6 @@ def test_clone_model_draws_alike():
     np.testing.assert_array_equal(first(x, training=True), second(x, training=True))
 
 
-WITH_IMPORT = """
-import pathlib, sys
-import keras, numpy as np
-import keras_sparseout.recurrent
-
-folder = pathlib.Path(sys.argv[1])
-x = np.load(folder / "x.npy")
-out = {}
-for kind in ("constant", "adjustable"):
-    here = folder / kind
-    whole = keras.saving.load_model(here / "model.keras")
-    rebuilt = keras.models.model_from_json((here / "model.json").read_text())
-    rebuilt.load_weights(here / "model.weights.h5")
-    for name, model in {".keras": whole, ".weights.h5": rebuilt}.items():
-        out[f"{kind}{name}/predicted"] = model(x)
-        out[f"{kind}{name}/continued"] = [model(x, training=True) for _ in range(2)]
-np.savez(folder / "with_import.npz", **out)
-"""
-
 WITHOUT_IMPORT = """
 import pathlib, sys
 import numpy as np, tensorflow as tf
@@ -158,11 +138,7 @@ def saved(tmp_path_factory):
                 if cell.adjustable:
                     cell.rate, cell.recurrent_rate, cell.q = 0.6, 0.1, 1.2
         here = folder / kind
-        here.mkdir()
-        (here / "model.json").write_text(model.to_json())
-        model.save(here / "model.keras")
-        model.save_weights(here / "model.weights.h5")
-        model.export(here / "exported", verbose=False)
+        save(model, here)
         expected[kind, "predicted"] = model(x)
         expected[kind, "continued"] = [model(x, training=True) for _ in range(2)]
     return folder, expected
@@ -190,22 +166,13 @@ def test_a_fresh_process_predicts_and_trains_on_alike(saved, with_import, kind, 
         )
 
 
-def random_ops(folder):
-    contents = saved_model_pb2.SavedModel()
-    contents.ParseFromString((folder / "saved_model.pb").read_bytes())
-    (meta_graph,) = contents.meta_graphs
-    ops = ops_in(meta_graph.graph_def)
-    assert "MatMul" in ops
-    return [op for op in ops if "Random" in op]
-
-
 @every_kind
 def test_an_export_needs_no_import_and_holds_no_random_op(saved, without_import, kind):
     folder, expected = saved
     np.testing.assert_allclose(
         without_import[kind], expected[kind, "predicted"], 0, 1e-6
     )
-    assert not random_ops(folder / kind / "exported")
+    assert not random_ops_of_file(folder / kind / "exported")
 
 
 def test_a_raw_saved_model_holds_no_random_op(tmp_path):
@@ -213,21 +180,21 @@ def test_a_raw_saved_model_holds_no_random_op(tmp_path):
     model = keras.Sequential([keras.Input((STEPS, FEATURES)), rnn(cell, **NOISE)])
     model(sequences(), training=True)
     tf.saved_model.save(model, tmp_path)
-    assert not random_ops(tmp_path)
+    assert not random_ops_of_file(tmp_path)
 
 
 def test_a_training_graph_holds_a_random_op():
     layer = rnn(layers.LSTMCell(UNITS), **NOISE)
     call = tf.function(lambda x: layer(x, training=True))
     graph = call.get_concrete_function(tf.TensorSpec((4, STEPS, FEATURES))).graph
-    assert [op for op in ops_in(graph.as_graph_def()) if "Random" in op]
+    assert random_ops(graph.as_graph_def())
 
 
 def test_dropout_of_the_cell_itself_is_not_exported(tmp_path):
     cell = layers.LSTMCell(UNITS, dropout=0.5, recurrent_dropout=0.5)
     model = keras.Sequential([keras.Input((STEPS, FEATURES)), rnn(cell, 0.5)])
     model.export(tmp_path / "exported", verbose=False)
-    assert not random_ops(tmp_path / "exported")
+    assert not random_ops_of_file(tmp_path / "exported")
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)

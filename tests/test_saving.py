@@ -2,18 +2,14 @@
 
 import inspect
 import json
-import pathlib
-import subprocess
-import sys
 
 import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
+from fresh import WITH_IMPORT, random_ops, random_ops_of_file, run_fresh, save
 
-import keras_sparseout
 from keras_sparseout import (
     Sparseout,
     SpatialSparseout1D,
@@ -144,26 +140,6 @@ def test_clone_model_makes_layers_of_its_own_that_draw_alike():
     np.testing.assert_array_equal(clone(x, training=True), model(x, training=True))
 
 
-WITH_IMPORT = """
-import json, pathlib, sys
-import keras, numpy as np, tensorflow as tf
-import keras_sparseout
-
-folder = pathlib.Path(sys.argv[1])
-x = np.load(folder / "x.npy")
-out = {}
-for kind in ("constant", "adjustable"):
-    here = folder / kind
-    whole = keras.saving.load_model(here / "model.keras")
-    rebuilt = keras.models.model_from_json((here / "model.json").read_text())
-    rebuilt.load_weights(here / "model.weights.h5")
-    for name, model in {".keras": whole, ".weights.h5": rebuilt}.items():
-        out[f"{kind}{name}/predicted"] = model(x)
-        steps = [model(x, training=True) for _ in range(2)]
-        out[f"{kind}{name}/continued"] = np.stack(steps)
-np.savez(folder / "with_import.npz", **out)
-"""
-
 WITHOUT_IMPORT = """
 import pathlib, sys
 import keras, numpy as np, tensorflow as tf
@@ -183,11 +159,6 @@ np.savez(folder / "without_import.npz", **out)
 """
 
 
-def run_fresh(script, folder):
-    root = pathlib.Path(keras_sparseout.__file__).parent.parent
-    subprocess.run([sys.executable, "-c", script, folder], cwd=root, check=True)
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A folder of trained models in every format, and what they give, by kind."""
@@ -203,11 +174,7 @@ def saved(tmp_path_factory):
             for layer in sparseouts(model):
                 layer.rate, layer.q = 0.6, 1.2
         here = folder / kind
-        here.mkdir()
-        (here / "model.json").write_text(model.to_json())
-        model.save(here / "model.keras")
-        model.save_weights(here / "model.weights.h5")
-        model.export(here / "exported", verbose=False)
+        save(model, here)
         tf.saved_model.save(model, here / "raw")
         expected[kind, "predicted"] = model(x)
         steps = [model(x, training=True) for _ in range(2)]
@@ -246,29 +213,17 @@ def test_a_saved_model_needs_no_import(saved, without_import, kind, form):
     )
 
 
-def ops_in(graph_def):
-    nodes = [*graph_def.node]
-    for function in graph_def.library.function:
-        nodes.extend(function.node_def)
-    return {node.op for node in nodes}
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("form", ["exported", "raw"])
 def test_a_saved_model_holds_no_random_op(saved, kind, form):
-    contents = saved_model_pb2.SavedModel()
-    contents.ParseFromString((saved[0] / kind / form / "saved_model.pb").read_bytes())
-    (meta_graph,) = contents.meta_graphs
-    ops = ops_in(meta_graph.graph_def)
-    assert "MatMul" in ops
-    assert not [op for op in ops if "Random" in op]
+    assert not random_ops_of_file(saved[0] / kind / form)
 
 
 def test_a_training_graph_holds_a_random_op():
     model = network()
     spec = tf.TensorSpec((None, 8))
     call = tf.function(lambda x: model(x, training=True)).get_concrete_function(spec)
-    assert [op for op in ops_in(call.graph.as_graph_def()) if "Random" in op]
+    assert random_ops(call.graph.as_graph_def())
 
 
 class Block(keras.layers.Layer):

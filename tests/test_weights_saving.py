@@ -1,17 +1,13 @@
 """Layers with noise on weights in files, in exports and in fresh processes."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
+from fresh import random_ops_of_file, run_fresh
 
-import keras_sparseout
 from keras_sparseout.weights import Bridgeout, Shakeout
 
 L = keras.layers
@@ -84,23 +80,14 @@ def saved(tmp_path_factory):
 
 def test_a_fresh_process_predicts_and_trains_on_alike(saved):
     folder, expected = saved
-    root = pathlib.Path(keras_sparseout.__file__).parent.parent
-    subprocess.run([sys.executable, "-c", FRESH, folder], cwd=root, check=True)
+    run_fresh(FRESH, folder)
     found = np.load(folder / "fresh.npz")
     for what in ("exported", "predicted", "continued"):
         np.testing.assert_allclose(found[what], expected[what], rtol=1e-6, atol=1e-6)
 
 
 def test_an_export_holds_no_random_op(saved):
-    contents = saved_model_pb2.SavedModel()
-    contents.ParseFromString((saved[0] / "exported" / "saved_model.pb").read_bytes())
-    (meta_graph,) = contents.meta_graphs
-    nodes = [*meta_graph.graph_def.node]
-    for function in meta_graph.graph_def.library.function:
-        nodes.extend(function.node_def)
-    ops = {node.op for node in nodes}
-    assert "MatMul" in ops
-    assert not [op for op in ops if "Random" in op]
+    assert not random_ops_of_file(saved[0] / "exported")
 
 
 def test_tied_weights_count_once_are_trained_once_and_stay_tied(saved):

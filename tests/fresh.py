@@ -1,0 +1,61 @@
+"""Models in files of every format, and what a fresh process finds in them."""
+
+import pathlib
+import subprocess
+import sys
+
+from tensorflow.core.protobuf import saved_model_pb2
+
+import keras_sparseout
+
+# Loads models that `save` has saved in the folders of these kinds.
+WITH_IMPORT = """
+import pathlib, sys
+import keras, numpy as np
+import keras_sparseout
+
+folder = pathlib.Path(sys.argv[1])
+x = np.load(folder / "x.npy")
+out = {}
+for kind in ("constant", "adjustable"):
+    here = folder / kind
+    whole = keras.saving.load_model(here / "model.keras")
+    rebuilt = keras.models.model_from_json((here / "model.json").read_text())
+    rebuilt.load_weights(here / "model.weights.h5")
+    for name, model in {".keras": whole, ".weights.h5": rebuilt}.items():
+        out[f"{kind}{name}/predicted"] = model(x)
+        steps = [model(x, training=True) for _ in range(2)]
+        out[f"{kind}{name}/continued"] = np.stack(steps)
+np.savez(folder / "with_import.npz", **out)
+"""
+
+
+def save(model, folder):
+    folder.mkdir()
+    (folder / "model.json").write_text(model.to_json())
+    model.save(folder / "model.keras")
+    model.save_weights(folder / "model.weights.h5")
+    model.export(folder / "exported", verbose=False)
+
+
+def run_fresh(script, folder):
+    root = pathlib.Path(keras_sparseout.__file__).parent.parent
+    subprocess.run([sys.executable, "-c", script, folder], cwd=root, check=True)
+
+
+def random_ops(graph_def):
+    """The random ops of a graph, in which something has to be multiplied."""
+    nodes = [*graph_def.node]
+    for function in graph_def.library.function:
+        nodes.extend(function.node_def)
+    ops = {node.op for node in nodes}
+    assert "MatMul" in ops
+    return [op for op in ops if "Random" in op]
+
+
+def random_ops_of_file(folder):
+    """The random ops of a SavedModel."""
+    contents = saved_model_pb2.SavedModel()
+    contents.ParseFromString((folder / "saved_model.pb").read_bytes())
+    (meta_graph,) = contents.meta_graphs
+    return random_ops(meta_graph.graph_def)
