@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from formula import compile_if
+from penalties import gradient, loss, normal
 
 from keras_sparseout import ActivationPenalty
 
@@ -18,25 +19,6 @@ jit_or_not = pytest.mark.parametrize("jit_compile", [True, False])
 # Rows of one active unit, of equal ones, of two, of zeros.
 ROWS = np.array([[0, -5, 0, 0], [2, 2, -2, 2], [3, 0, 0, -1], [0, 0, 0, 0]], "float32")
 PENALTIES = {"l1": [5, 8, 4, 0], "hoyer_square": [1, 4, 1.6, 0]}
-
-
-def normal(*shape):
-    return np.random.default_rng(0).normal(size=shape).astype("float32")
-
-
-def loss(layer, x, **kwargs):
-    """The one loss that a call adds; the call passes `x` on."""
-    y = layer(x, **kwargs)
-    np.testing.assert_array_equal(y, x)
-    (added,) = layer.losses
-    return float(added)
-
-
-def gradient(layer, x, **kwargs):
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        layer(x, **kwargs)
-    return tape.gradient(layer.losses, x)
 
 
 def penalty_of(x, kind, epsilon=0.0):

@@ -5,31 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from formula import compile_if
+from penalties import gradient, loss, normal
 
 from keras_sparseout import ActivationPenalty
 
 KINDS = ("ar", "tar")
 every_kind = pytest.mark.parametrize("kind", KINDS)
 jit_or_not = pytest.mark.parametrize("jit_compile", [True, False])
-
-
-def normal(*shape):
-    return np.random.default_rng(0).normal(size=shape).astype("float32")
-
-
-def loss(layer, x, **kwargs):
-    """The one loss that a call adds; the call passes `x` on."""
-    y = layer(x, **kwargs)
-    np.testing.assert_array_equal(y, x)
-    (added,) = layer.losses
-    return float(added)
-
-
-def gradient(layer, x, **kwargs):
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        layer(x, **kwargs)
-    return tape.gradient(layer.losses, x)
 
 
 def penalty_of(x, kind, mask=None):
