@@ -40,6 +40,8 @@ class Bridgeout(WeightNoise):
     `clone_model` and `to_json` of Keras don't, as of any layer in a wrapper.
 
     Around an RNN cell it draws once a sequence, before the loop of `keras.layers.RNN`.
+    It goes around a `Bidirectional`, which takes no layer in a wrapper, or around the
+    cell of an RNN inside of one.
 
     Args:
         layer: Keras layer to wrap, such as `keras.layers.Dense(64)`; an RNN cell too.
