@@ -36,14 +36,15 @@ class SparseoutScheduler(keras.callbacks.Callback):
     it in the list; a nested layer goes by its path, "encoder/drop".
 
     Args:
-        rate: Schedule of the drop rate of Sparseout layers: a
+        rate: Schedule of the drop rate of layers that have one: a
             `keras.optimizers.schedules.LearningRateSchedule`, or a function that takes
             the step, an int, and returns a number. None leaves it as it is.
         q: Schedule of their exponent.
         weight: Schedule of the weight of `keras_sparseout.ActivationPenalty` layers.
         layers: The layers to set: a list of layers of the model, their names or paths,
             regular expressions that match them, or types. None: for each knob, all
-            adjustable layers that have it.
+            adjustable layers that have it; Bridgeout too, of which the weights are much
+            smaller than activations, so name the others where a model has it.
         verbose: 1 to print once what is set, 0 not to.
 
     Raises:
