@@ -195,7 +195,7 @@ class NoLayer:
         (NoLayer(), "a keras.layers.Layer of your own"),
         (None, "Give for example"),
     ],
-    ids=repr,
+    ids=["RNN", "class", "list", "Dense", "no states", "no layer", "None"],
 )
 def test_what_is_no_cell_raises(cell, remedy):
     message = rf"(?s)`cell` must be an RNN cell.*Received: cell=.*{re.escape(remedy)}"
