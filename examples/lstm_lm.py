@@ -179,8 +179,8 @@ def draw(history, path):
         epochs, history["test_perplexity"], ":", color="black", label="test_perplexity"
     )
     top.set_yscale("log")
-    top.yaxis.set_major_formatter("{x:.0f}")
-    top.yaxis.set_minor_formatter("{x:.0f}")
+    top.yaxis.set_major_formatter("{x:.4g}")
+    top.yaxis.set_minor_formatter("{x:.4g}")
     top.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.savefig(path)
 
