@@ -251,11 +251,13 @@ def test_the_seed_decides_the_draw():
 @pytest.mark.parametrize("noise_shape", [None, (None, 1), (1, None)], ids=str)
 @pytest.mark.parametrize("compiled", BOTH)
 def test_unknown_batch_sizes_give_what_the_known_ones_give(noise_shape, compiled):
-    def known(x):
+    def call(x):
         return value_and_gradient(x, None, 0.5, 1.0, noise_shape=noise_shape, seed=1)
 
     signature = [tf.TensorSpec((None, 3))]
-    unknown = tf.function(known, input_signature=signature, jit_compile=compiled)
+    unknown = tf.function(call, input_signature=signature, jit_compile=compiled)
+    # Compiled as well: on some processors XLA's rsqrt rounds otherwise than eager's.
+    known = compile_if(compiled, call)
     for batch in (7, 4, 0):
         x = tf.fill((batch, 3), 4.0)
         assert unknown(x)[0].shape == (batch, 3)
