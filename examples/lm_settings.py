@@ -1,7 +1,6 @@
 """The presets of the language model, and its command line."""
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 
@@ -66,6 +65,11 @@ def parse_arguments(description):
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=type(small), help=f"{what} ({small}, {awd})")
     args = parser.parse_args()
+    if args.data is not None and args.text_share is not None:
+        parser.error(
+            "--text-share must be left out with --data, of which all is taken. "
+            f"Received: {args.text_share}."
+        )
     for name, setting in SETTINGS.items():
         if getattr(args, name) is None:
             setattr(args, name, setting[presets.index(args.preset)])
@@ -74,6 +78,4 @@ def parse_arguments(description):
         if not RULES[rule](getattr(args, name)):
             option = f"--{name.replace('_', '-')}"
             parser.error(f"{option} must be {rule}. Received: {getattr(args, name)}.")
-    if Path(args.out).exists() and not Path(args.out).is_dir():
-        parser.error(f"--out must be a folder. Received: {args.out}, a file.")
     return args

@@ -60,7 +60,9 @@ def read_folder(folder):
     ]
     having = [paths for paths in layouts if any(path.is_file() for path in paths)]
     if len(having) != 1:
-        found = " and ".join(paths[0].name for paths in having) or "none of them"
+        # The first that is there of each kind.
+        firsts = [next(filter(Path.is_file, paths)).name for paths in having]
+        found = " and ".join(firsts) or "none of them"
         raise SystemExit(
             f"{rule} Received: {folder}, with {found}. It may be ptb.train.txt ... or "
             "wiki.train.tokens ... too, but files of one kind alone."
@@ -77,14 +79,19 @@ def read_folder(folder):
 def _read_file(path):
     content = path.read_bytes()
     try:
-        # A byte order mark is no part of the first word.
-        text = content.decode("utf-8").removeprefix("\ufeff")
+        text = content.decode("utf-8")
+        # Text in UTF-16 may be valid in UTF-8, with a zero byte beside each letter.
+        wrong = content.find(0)
     except UnicodeDecodeError as error:
+        wrong = error.start
+    if wrong >= 0:
         raise SystemExit(
             f"--data must hold text in UTF-8. Received: {path}, with the byte "
-            f"{content[error.start]:#04x} at offset {error.start}. Convert it, for "
-            f"example with iconv -f latin1 -t utf-8."
-        ) from error
+            f"{content[wrong]:#04x} at offset {wrong}. Convert it, for example with "
+            "iconv -f latin1 -t utf-8."
+        )
+    # A byte order mark is no part of the first word.
+    text = text.removeprefix("\ufeff")
     if not text.split():
         raise SystemExit(
             f"--data must hold text in each file. Received: {path}, of {len(content)} "

@@ -187,7 +187,7 @@ def draw(history, path):
 
 def load_text(args):
     """Returns the streams of each split, and the vocabulary."""
-    if args.data:
+    if args.data is not None:
         text = lm_text.read_folder(args.data)
     else:
         text = lm_text.read_austen(args.text_share)

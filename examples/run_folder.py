@@ -18,8 +18,15 @@ class Output:
         self.names = list(names)
         self.missing = list(names)
         self.note = self.folder / "INCOMPLETE.txt"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._say()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._say()
+        except OSError as error:
+            raise SystemExit(
+                "--out must be a folder that can be written. Received: "
+                f"{self.folder}, which fails with {type(error).__name__}: "
+                f"{error.strerror}. Give another one."
+            ) from error
         for path in map(self.path, {*names, *optional}):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

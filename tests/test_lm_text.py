@@ -180,6 +180,11 @@ def test_folders_without_the_splits_are_refused(lm_text, folder, tmp_path):
     said = fails(lm_text.read_folder, tmp_path)
     assert "with train.txt and wiki.train.tokens. " in said
     assert "files of one kind alone" in said
+    # Only what is there is named.
+    (tmp_path / "train.txt").unlink()
+    (tmp_path / "test.txt").write_text("notes")
+    said = fails(lm_text.read_folder, tmp_path)
+    assert "with test.txt and wiki.train.tokens. " in said
 
 
 def test_files_without_words_are_refused(lm_text, folder):
@@ -200,6 +205,9 @@ def test_files_of_other_encodings_are_refused(lm_text, folder):
     # Something compressed, as downloads are.
     where = folder(train=zlib.compress(b"a b c\n"))
     assert "with the byte 0x9c at offset 1. " in fails(lm_text.read_folder, where)
+    # In UTF-16 the words would be others, each letter with a zero beside it.
+    where = folder(train="a b c".encode("utf-16-le"))
+    assert "with the byte 0x00 at offset 1. " in fails(lm_text.read_folder, where)
 
 
 def test_a_vocabulary_is_ordered_by_frequency_and_cut(lm_text):

@@ -100,8 +100,20 @@ def test_a_run_writes_a_complete_folder(example, monkeypatch, tmp_path, capsys):
     assert 100 < len(sample.split()) <= 120
     assert set(sample.split()) < set(vocabulary)
 
-    # One stream, of words one by one or many at once.
+    # The saved model is the one whose perplexity is reported.
     model = keras.saving.load_model(out / "model.keras")
+    numbers = example.lm_text.encode(
+        example.lm_text.read_folder(data)["test"], vocabulary
+    )
+    losses = []
+    for stream in example.lm_text.batchify(numbers, 8, 10, "test")[:, None]:
+        example.reset_states(model)
+        losses.append(example.crossentropy(stream[:, 1:], model(stream[:, :-1])))
+    found = np.exp(np.mean(losses))
+    assert found == pytest.approx(history[1]["test_perplexity"], rel=1e-4)
+
+    # One stream, of words one by one or many at once.
+    example.reset_states(model)
     x = np.random.default_rng(0).integers(102, size=(1, 12)).astype("int32")
     expected = np.asarray(model(x))
     example.reset_states(model)
@@ -141,6 +153,10 @@ def test_the_preset_awd_is_the_published_one_and_runs(
     run(example, monkeypatch, "--data", data, "--out", out, *options)
     printed = capsys.readouterr().out
     assert "at q = 2:" in printed
+    awd = {name: values[1] for name, values in example.lm_settings.SETTINGS.items()}
+    assert (awd["optimizer"], awd["learning_rate"]) == ("sgd", 30)
+    assert (awd["weight_decay"], awd["ar"], awd["tar"]) == (1.2e-6, 2, 1)
+    assert (awd["batch"], awd["window"], awd["epochs"]) == (20, 70, 500)
     model = keras.saving.load_model(out / "model.keras")
     rates = {layer.name: layer.rate for layer in model.layers if hasattr(layer, "rate")}
     lstms = [layer.layer for layer in model.layers if hasattr(layer, "layer")][1:]
@@ -150,6 +166,9 @@ def test_the_preset_awd_is_the_published_one_and_runs(
     assert (rates.pop("lstm1"), rates.pop("lstm2")) == (0.25, 0.25)
     assert rates.pop("lstm3") == 0.4
     assert list(rates.values()) == [0.5] * 3
+    penalties = [layer for layer in model.layers if hasattr(layer, "kind")]
+    weights = [(layer.kind, layer.weight) for layer in penalties]
+    assert weights == [("tar", 1), ("ar", 2)]
     [row] = rows(out / "history.csv")
     assert np.isfinite(list(row.values())).all()
 
@@ -185,7 +204,7 @@ def test_a_broken_run_says_what_is_missing(example, monkeypatch, tmp_path):
         (["--optimizer", "lion"], "--optimizer must be adam or sgd. Received: lion."),
         (["--preset", "big"], "argument --preset: invalid choice: 'big'"),
         (["--batch", "x"], "argument --batch: invalid int value: 'x'"),
-        (["--out", __file__], "--out must be a folder. Received: "),
+        (["--data", "x", "--text-share", "1"], "--text-share must be left out with"),
     ],
 )
 def test_bad_arguments_say_what_to_do(example, monkeypatch, capsys, arguments, says):
@@ -203,11 +222,28 @@ def test_bad_text_ends_the_run_before_it_writes(example, monkeypatch, tmp_path):
     with pytest.raises(SystemExit) as error:
         run(example, monkeypatch, *tiny(data, "--out", out))
     assert "without test.txt" in str(error.value)
+    # As a shell has it whose variable is not set.
+    with pytest.raises(SystemExit) as error:
+        run(example, monkeypatch, "--data", "", "--out", out)
+    assert "--data must be a folder of train.txt" in str(error.value)
     # Rather than in small pieces of the default text.
     with pytest.raises(SystemExit) as error:
         run(example, monkeypatch, "--text-share", 0.0001, "--out", out)
     assert "--text-share" in str(error.value)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("place", ["", "below"])
+def test_a_folder_that_cannot_be_written_ends_the_run(
+    example, monkeypatch, tmp_path, place
+):
+    data = write_folder(tmp_path, train=100)
+    out = data / "train.txt" / place
+    with pytest.raises(SystemExit) as error:
+        run(example, monkeypatch, *tiny(data, "--out", out))
+    said = str(error.value)
+    assert said.startswith("--out must be a folder that can be written. Received: ")
+    assert f"{out}, which fails with " in said
 
 
 def test_it_starts_as_a_script():
