@@ -85,9 +85,8 @@ class Loop:
 
     cut to the bounds and to a largest step. Far from the target, and beyond the bounds,
     nothing adds up, and less on the way to the target than off it, so little has to be
-    unwound. The slope sees ahead: sparsity
-    follows the setting only over hundreds of steps, and units that die meanwhile don't
-    come back.
+    unwound. The slope sees ahead: sparsity follows the setting only over hundreds of
+    steps, and units that die meanwhile don't come back.
 
     Args:
         target: The figure asked for.

@@ -30,6 +30,19 @@ def test_scale_does_not_matter(function, scale):
     np.testing.assert_allclose(function(scaled), function(x), rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e20, 1e30])
+@pytest.mark.parametrize("powers", [(1, 6), (2, 20), (20, 60), (0.5, 60)], ids=str)
+def test_scale_does_not_matter_whatever_the_powers(powers, scale):
+    p, q = powers
+    x = np.array([[3, 4, 0, 0, 0.2], [1, -1, 1, 1, 1]], "float32")
+    n = np.sum(np.abs(x.astype("float64")) ** p, -1) ** (1 / p)
+    n /= np.sum(np.abs(x.astype("float64")) ** q, -1) ** (1 / q)
+    expected = 1 - 5 ** (1 / q - 1 / p) * n
+    scaled = x * np.float32(scale)
+    result = metrics.pq_index(scaled, p=p, q=q)
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_rms_neither_overflows_nor_vanishes():
     x = np.array([[3, 4], [0, -5]], "float32")
     for scale in (1e-30, 1.0, 1e30):

@@ -228,7 +228,7 @@ def pq_index(x, axis=-1, *, p=1.0, q=2.0):
     array([0. , 0.5])
     """
     validation.check_powers(p, q)
-    magnitude, restore = _magnitude(x, axis)
+    magnitude, restore = _magnitude(x, axis, power=q)
     return restore(1 - _power_mean(magnitude, p) / _power_mean(magnitude, q))
 
 
@@ -286,16 +286,18 @@ def _prepare(x, axis):
     return inputs.along_last(x, axis), restore
 
 
-def _magnitude(x, axis):
-    """Returns |x| along the last axis, with room for squares, and what restores.
+def _magnitude(x, axis, power=2):
+    """Returns |x| along the last axis, with room for a power, and what restores.
 
     Squares of large ones would overflow, of small ones vanish: in float64 those of
-    float32 do not. Elsewhere the largest of each vector is scaled to 1.
+    float32 do not, nor do their fourth powers. Elsewhere, and for higher powers, the
+    largest of each vector is scaled to 1.
     """
     x, restore = _prepare(x, axis)
     dtype = keras.backend.standardize_dtype(x.dtype)
     magnitude = ops.abs(x)
-    if dtype == "float32" and keras.backend.backend() == "tensorflow":
+    roomy = dtype == "float32" and keras.backend.backend() == "tensorflow"
+    if roomy and power <= 4:
         magnitude = ops.cast(magnitude, "float64")
     else:
         largest = _largest(magnitude)
