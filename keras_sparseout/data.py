@@ -117,23 +117,24 @@ def _indices(dataset):
 
 
 def _samples(x):
-    return len(keras.tree.flatten(x)[0])
+    return keras.tree.flatten(x)[0].shape[0]
 
 
 def _check_arrays(x):
     arrays = keras.tree.flatten(x)
-    if not arrays or not all(len(getattr(a, "shape", ())) for a in arrays):
+    if not arrays or not all(
+        len(getattr(a, "shape", ())) and hasattr(a, "__getitem__") for a in arrays
+    ):
         raise ValueError(
             "`x` must be an array or tensor of samples, a tuple or dict of them, a "
             f"tf.data.Dataset or a keras.utils.PyDataset. Received: x={_brief(x)}. "
-            "Convert it with numpy.asarray."
+            "Convert it with numpy.asarray, a sparse one with tf.sparse.to_dense."
         )
-    sizes = {len(a) for a in arrays}
-    if len(sizes) > 1:
+    sizes = [a.shape[0] for a in arrays]
+    if len(set(sizes)) > 1:
         raise ValueError(
             "`x` must have the same number of samples in all its arrays. Received: "
-            f"x with {', '.join(str(len(a)) for a in arrays)} samples. Cut them to one "
-            "length."
+            f"x with {', '.join(map(str, sizes))} samples. Cut them to one length."
         )
     if 0 in sizes:
         raise _empty(_brief(x))

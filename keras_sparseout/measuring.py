@@ -86,13 +86,18 @@ class Probe:
 
 def layer_sums(watched, metrics, x, mask):
     """Returns the sums of all `metrics` of one layer's activations, in order."""
-    shape = tuple(getattr(x, "shape", ()))
-    if len(shape) < 2:
+    if watching.rank_of(x) < 2:
         raise ValueError(
             "`layers` must be layers whose activations have a batch and a feature "
-            f"dimension. Received: {watched.name} with shape {shape}. Leave it out."
+            f"dimension. Received: {watched.name} with shape {getattr(x, 'shape', ())}."
+            " Leave it out."
         )
-    return [part for m in metrics.values() for part in m.sums(x, mask=mask)]
+    try:
+        return [part for m in metrics.values() for part in m.sums(x, mask=mask)]
+    except ValueError as error:
+        raise ValueError(f"{error} `x` are the activations of {watched.name}.") from (
+            error
+        )
 
 
 def packed_sums(seen, metrics):
@@ -117,7 +122,7 @@ def packed_sums(seen, metrics):
     if (
         not tf.executing_eagerly()
         and all(metric.compiles for metric in metrics.values())
-        and all(compiled.pays(getattr(x, "shape", ())) for x, _ in activations)
+        and all(watching.rank_of(x) and compiled.pays(x.shape) for x, _ in activations)
     ):
         compute = tf.function(compute, jit_compile=True, autograph=False)
     return compute(activations)
@@ -131,7 +136,7 @@ def shapes(metrics, units):
 def check_same_units(watched, shapes, others):
     """Raises unless the sums of a call have the shapes of those before."""
     for a, b in zip(shapes, others, strict=True):
-        if tuple(a) != tuple(b):
+        if None not in (*a, *b) and tuple(a) != tuple(b):
             raise ValueError(
                 "`metrics` with a figure for each unit need layers with one number of "
                 f"units. Received: {watched.name}, which is called with {a[0]} and "
@@ -182,9 +187,10 @@ def read(totals, watched, metrics):
     """
     figures, means, units, histograms, nan_layers = {}, {}, {}, {}, []
     for w in watched:
-        if any(np.isnan(s).any() for s in totals[w.name]):
+        own = list(split(totals[w.name], metrics))
+        if any(_has_nan(metric, sums) for _, metric, sums in own):
             nan_layers.append(w.name)
-        for name, metric, sums in split(totals[w.name], metrics):
+        for name, metric, sums in own:
             if isinstance(metric, sparsity.ActivationHistogram):
                 histograms[w.name] = metric.from_config(metric.get_config())
                 for variable, total in zip(
@@ -205,6 +211,12 @@ def read(totals, watched, metrics):
         (name, np.mean(f).item() if f else np.nan) for name, f in means.items()
     )
     return Reading(figures, units, histograms, nan_layers)
+
+
+def _has_nan(metric, sums):
+    if isinstance(metric, sparsity.ActivationHistogram):
+        return sums[0][-1] > 0  # It counts NaN, last of all.
+    return any(np.isnan(s).any() for s in sums)
 
 
 def check_metrics(metrics, axis=-1):

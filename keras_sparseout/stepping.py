@@ -33,6 +33,7 @@ class StepSums:
         self.watched = watched
         self.metrics = metrics
         self.sample_size = sample_size
+        self.settings = (model, kind, watched, metrics, sample_size)
         self._calls = {}
         self._graph = None
         self._inner = set()
@@ -55,12 +56,18 @@ class StepSums:
         if self not in function.recorders:
             function.recorders.append(self)
 
-    def check_reached(self):
-        """Raises if a layer was not read in the steps so far."""
+    def check_reached(self, others=None):
+        """Raises if a layer was not read in the steps so far.
+
+        Args:
+            others: `StepSums` of other steps of the model: a layer that was read in
+                those may be missing in these.
+        """
+        called = self._calls if others is None else {**self._calls, **others._calls}
         missed = [
             w.name
             for w in self.watched
-            if w.name in self._inner or w.name not in self._calls
+            if w.name in self._inner or w.name not in called
         ]
         if missed:
             raise watching.unreached(missed, self.model)
@@ -93,7 +100,7 @@ class StepSums:
             self._inner.add(watched.name)
             return
         self._calls[watched.name] = self._calls.get(watched.name, 0) + 1
-        if len(getattr(x, "shape", ())):
+        if watching.rank_of(x):
             x = x[: self.sample_size]
         mask = None if mask is None else mask[: self.sample_size]
         self._replica.seen.append((watched, x, mask))
@@ -114,6 +121,12 @@ class StepSums:
             if watched.name not in self._variables:
                 with tf.init_scope():
                     self._make_variable(watched, x.shape[-1])
+            if watched.name not in self._variables:
+                raise ValueError(
+                    "`metrics` with a figure for each unit need layers with a known "
+                    f"number of units. Received: {watched.name} with shape {x.shape}. "
+                    "Leave it out of `layers`."
+                )
             shapes = measuring.shapes(self.metrics, x.shape[-1])
             measuring.check_same_units(watched, self._shapes[watched.name], shapes)
             self._variables[watched.name].assign_add(packed)

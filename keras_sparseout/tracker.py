@@ -37,17 +37,22 @@ class SparsityTracker(keras.callbacks.Callback):
     With more than 8 layers only the means go there; `history` holds all of them.
 
     The figure of a sample is the mean over its positions, that of the data the mean
-    over the samples, all of equal weight. Masked timesteps do not count. All-zero
-    vectors, of which Hoyer's sparsity is undefined, count in `zero_fraction` alone; a
-    layer with no others, or of one unit, has NaN, and is left out of the mean.
+    over the samples, all of equal weight. Masked timesteps do not count, but inside a
+    `TimeDistributed` layer, from which Keras hides the mask. All-zero vectors, of which
+    Hoyer's sparsity is undefined, count in `zero_fraction` alone; a layer with no
+    others, or of one unit, has NaN, and is left out of the mean.
 
-    It changes nothing: neither weights nor seeds nor recurrent states.
+    It changes nothing: neither weights nor seeds nor recurrent states. Only what
+    TensorFlow fuses anew it rounds anew: without `x`, under `jit_compile=True`, and
+    where the output of a layer is watched whose activation is a layer of its own.
 
     Args:
         x: Probe data: a numpy array or tensor, a tuple or dict of them for a model of
             several inputs (so without labels), a `tf.data.Dataset` or a
-            `keras.utils.PyDataset` of batches as for `fit`. A thousand samples are
-            plenty. None: measure the batches of training and validation themselves.
+            `keras.utils.PyDataset` of batches as for `fit`, but none that shuffles and
+            that `fit` gets too: each pass over it would change the order of the next.
+            A thousand samples are plenty. None: measure the batches of training and
+            validation themselves.
         layers: Which to watch: a list of layers of the model, names (a nested layer's
             is its path, "encoder/dense"), regular expressions that match a whole name
             ("block.*"), or types (`keras.layers.Conv2D`). None: the inputs of all
@@ -190,13 +195,9 @@ class SparsityTracker(keras.callbacks.Callback):
         self._rows, self._logs, self._validated = [], {}, []
         self._warned = set()
         self._totals, self._new, self._read_after = {}, {}, []
-        # Not the optimizer's count alone: a model may have several, or its own.
-        iterations = getattr(self.model.optimizer, "iterations", 0)
-        iterations = keras.ops.convert_to_numpy(iterations)
-        self._step = max(self._step, int(iterations))
         self._set_up()
         if self.data is None:
-            self._training = self._step_sums("train")
+            self._training = self._step_sums("train", self._training)
         if self.verbose:
             print(self._describe())
             if self._probe is not None:
@@ -204,6 +205,11 @@ class SparsityTracker(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
+        # Not the optimizer's count alone: a model may have several, or its own. Nor
+        # earlier: it may be restored as training begins.
+        iterations = getattr(self.model.optimizer, "iterations", 0)
+        iterations = keras.ops.convert_to_numpy(iterations)
+        self._step = max(self._step, int(iterations))
         self._totals, self._new = {}, {}
         self._batches = self._read_at = 0
         if self._training is not None:
@@ -251,10 +257,12 @@ class SparsityTracker(keras.callbacks.Callback):
     def on_test_begin(self, logs=None):
         if self.data is not None:
             return
-        if self._testing is None or self._testing.model is not self.model:
-            if self._training is None or self._training.model is not self.model:
-                self._set_up()
-            self._testing = self._step_sums("test")
+        trained = self._trained()
+        if trained is None:
+            self._set_up()
+        else:
+            self._watched = trained.watched
+        self._testing = self._step_sums("test", self._testing)
         self._testing.reset()
 
     def on_test_batch_begin(self, batch, logs=None):
@@ -263,7 +271,8 @@ class SparsityTracker(keras.callbacks.Callback):
 
     def on_test_end(self, logs=None):
         if self._testing is not None:
-            self._testing.check_reached()
+            # A part of the model may serve training alone.
+            self._testing.check_reached(self._trained())
             self.evaluated = self._figures("val_", self._testing.totals())
             self._new = self.evaluated
 
@@ -274,7 +283,6 @@ class SparsityTracker(keras.callbacks.Callback):
             check_fits(self.model, first)
             watching.build(self.model, first)
         self._watched = watching.select(self.model, self.layers, self.where)
-        self._training = self._testing = self._probe = None
         if first is not None:
             self._probe = Probe(self.model, self._watched, self.metrics)
             # Now, so that layers that can't be read fail before an epoch is spent.
@@ -316,14 +324,22 @@ class SparsityTracker(keras.callbacks.Callback):
             self._board.write(self._step, figures, histograms)
         return figures
 
-    def _step_sums(self, kind):
+    def _trained(self):
+        """Returns the sums of the model's training steps, None if it has none."""
+        if self._training is None or self._training.model is not self.model:
+            return None
+        return self._training
+
+    def _step_sums(self, kind, before):
+        """Returns sums for the model's steps: `before`, already traced, if they fit."""
         if keras.backend.backend() != "tensorflow":
             raise ValueError(
                 "`x` must be given with another backend than TensorFlow, where the "
                 f"training step can't be measured. Received: x=None with "
                 f"{keras.backend.backend()}. Give probe data."
             )
-        return StepSums(self.model, kind, self._watched, self.metrics, self.sample_size)
+        wanted = (self.model, kind, self._watched, self.metrics, self.sample_size)
+        return before if before and before.settings == wanted else StepSums(*wanted)
 
     def _describe(self):
         sides = " and ".join(

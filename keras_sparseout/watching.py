@@ -11,15 +11,25 @@ from keras import ops
 from keras_sparseout import validation
 from keras_sparseout.layers import Sparseout
 
+# An RNN calls its cell in a loop, attention its Softmax only where nothing is faster.
+_WITH_PARTS = (
+    keras.layers.RNN,
+    keras.layers.MultiHeadAttention,
+    keras.layers.GroupQueryAttention,
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Watched:
-    """A layer, the path that its figures go by, and which side of it is measured."""
+    """A layer, the path that its figures go by, and which side of it is measured.
+
+    `is_part` says whether it stands for no layer of its own, but for a part of another.
+    """
 
     name: str
     layer: keras.layers.Layer
     side: str
-    in_cell: bool
+    is_part: bool
 
 
 def build(model, batch):
@@ -32,14 +42,17 @@ def build(model, batch):
 def find(model):
     """Returns every layer inside `model`, nested ones by their path, as `Watched`.
 
+    Not those that stand for the inputs, which a model does not call.
     The side is "input" for Sparseout layers, whose output is noisy in training and
     whose input is the activations that they act on, and "output" for all others.
     """
     found, seen, names = [], {id(model)}, set()
 
-    def visit(parent, prefix, in_cell):
+    def visit(parent, prefix, in_part):
+        # It hides the mask from the layer that it wraps.
+        is_part = in_part or isinstance(parent, keras.layers.TimeDistributed)
         for layer in _children(parent):
-            if id(layer) in seen:
+            if id(layer) in seen or isinstance(layer, keras.layers.InputLayer):
                 continue
             seen.add(id(layer))
             path = name = prefix + layer.name
@@ -49,8 +62,8 @@ def find(model):
                 name = f"{path}_{count}"
             names.add(name)
             side = "input" if isinstance(layer, Sparseout) else "output"
-            found.append(Watched(name, layer, side, in_cell))
-            visit(layer, path + "/", in_cell or isinstance(layer, keras.layers.RNN))
+            found.append(Watched(name, layer, side, is_part))
+            visit(layer, path + "/", in_part or isinstance(layer, _WITH_PARTS))
 
     visit(model, "", False)
     return found
@@ -78,7 +91,7 @@ def select(model, layers=None, where=None):
         return list(named.values())
     watched = [w for w in found if isinstance(w.layer, Sparseout)]
     if not watched:
-        watched = [w for w in found if not w.in_cell and _is_nonlinear(w.layer)]
+        watched = [w for w in found if not w.is_part and _is_nonlinear(w.layer)]
     if not watched:
         raise ValueError(
             "`layers` must name the layers to watch, since the model has neither "
@@ -153,9 +166,16 @@ class Hooks:
                 supported = w.layer.supports_masking
                 mask = w.layer.compute_mask(inputs, mask) if supported else None
             x, mask = _first(seen), _first(mask)
-            if mask is not None and len(mask.shape) >= len(x.shape):
+            if isinstance(x, tf.SparseTensor):
+                x = ops.convert_to_tensor(x, sparse=False)
+            rank = rank_of(x)
+            if mask is not None and len(mask.shape) >= rank:
                 mask = None
-            if _channels_first(w, len(x.shape)):
+            # Outputs are in the order in which the layer goes through the timesteps.
+            backwards = w.side == "output" and getattr(w.layer, "go_backwards", False)
+            if mask is not None and backwards:
+                mask = ops.flip(mask, axis=1)
+            if _channels_first(w, rank):
                 x = ops.moveaxis(x, 1, -1)
             self.record(w, x, mask)
             return outputs
@@ -175,10 +195,17 @@ def unreached(names, model):
 
 def graph_of(tensors):
     """The graph that tensors belong to; None of eager ones."""
-    for tensor in keras.tree.flatten(tensors):
+    # A ragged tensor has no graph, but its parts have.
+    for tensor in tf.nest.flatten(tensors, expand_composites=True):
         if tf.is_tensor(tensor):
             return getattr(tensor, "graph", None)
     return None
+
+
+def rank_of(x):
+    """The number of dimensions of `x`, 0 if unknown or if it is no tensor."""
+    shape = getattr(x, "shape", ())
+    return 0 if getattr(shape, "rank", 0) is None else len(shape)
 
 
 def _first(tensors):
@@ -209,6 +236,8 @@ def _children(parent):
 
 
 def _is_nonlinear(layer):
+    if isinstance(layer, keras.layers.TimeDistributed):
+        return _is_nonlinear(layer.layer)
     activation = getattr(layer, "activation", None)
     if activation is not None:
         return activation is not keras.activations.linear

@@ -98,6 +98,34 @@ def test_masked_timesteps_do_not_count(side):
         assert t.history[f"hoyer/{name}"] == [pytest.approx(expected, rel=1e-4)]
 
 
+@pytest.mark.parametrize("probing", [False, True])
+def test_masked_timesteps_of_backward_and_wrapped_layers_do_not_count(probing):
+    tokens = np.random.default_rng(0).integers(1, 7, (20, 5))
+    lengths = np.random.default_rng(1).integers(1, 3, 20)
+    tokens[np.arange(5) >= lengths[:, None]] = 0
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(7, 4, mask_zero=True, name="embedding")(inputs)
+    lstm = keras.layers.LSTM(6, return_sequences=True, name="lstm")
+    x = keras.layers.Bidirectional(lstm, name="both")(x)
+    each = keras.layers.Dense(5, "relu")
+    x = keras.layers.TimeDistributed(each, name="each")(x)
+    outputs = keras.layers.Dense(1, name="out")(keras.layers.LSTM(3, name="last")(x))
+    model = keras.Model(inputs, outputs)
+    t = tracker(metrics="hoyer", x=tokens if probing else None)
+    fit(model, t, x=tokens, y=np.ones((20, 1)))
+    both, each = (activations(model, name, tokens) for name in ("both", "each"))
+    expected = {
+        "both/forward_lstm": both[..., :6],
+        "both/backward_lstm": both[..., 6:],
+        "each": each,
+    }
+    for name, a in expected.items():
+        value = np.mean([hoyer(s[:n]) for s, n in zip(a, lengths, strict=True)])
+        key = f"{'val_' if probing else ''}hoyer/{name}"
+        assert t.history[key] == [pytest.approx(value, rel=1e-4)]
+
+
 def test_metrics_of_units_give_an_array_for_each_layer():
     model = net()
     names = ("firing_rate", "lifetime_sparseness", "dead_units", "rms")

@@ -149,6 +149,28 @@ def test_a_fit_without_a_tracker_measures_nothing():
     assert t._training.totals()["a"] == [0, 0, 0, 0]
 
 
+def test_a_second_fit_traces_nothing_anew():
+    class Counting(keras.layers.Layer):
+        traces = 0
+
+        def call(self, x):
+            Counting.traces += 1
+            return x
+
+    model = keras.Sequential([net(), Counting()])
+    t = tracker()
+    fit(model, t, validation_data=(X, Y))
+    traces = Counting.traces
+    options = {"batch_size": 8, "verbose": 0, "validation_data": (X, Y)}
+    model.fit(X, Y, callbacks=[t], **options)
+    assert Counting.traces == traces
+    t.sample_size = 1
+    model.fit(X[:2], Y[:2], verbose=0, callbacks=[t])
+    assert Counting.traces == traces + 1
+    expected = figures(model.layers[0], X[:1])["hoyer"]
+    assert t.history["hoyer"] == [pytest.approx(expected, rel=1e-5)]
+
+
 def test_saving_while_training_finds_no_hooks(tmp_path):
     model = net()
     saving = keras.callbacks.ModelCheckpoint(str(tmp_path / "model.keras"), save_freq=1)

@@ -105,6 +105,84 @@ def test_a_training_step_of_its_own(capsys):
     assert "critic/hidden 2 times" in capsys.readouterr().out
 
 
+def test_a_layer_that_training_alone_calls_has_nan_in_validation():
+    class WithHelp(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden = keras.layers.Dense(8, "relu", name="a")
+            self.helping = keras.layers.Dense(6, "relu", name="helping")
+            self.out = keras.layers.Dense(1)
+
+        def call(self, x, training=False):
+            x = self.hidden(x)
+            if training:
+                self.add_loss(keras.ops.mean(self.helping(x)))
+            return self.out(x)
+
+    model = WithHelp()
+    t = tracker(metrics="hoyer")
+    fit(model, t, validation_data=(X, Y))
+    assert np.isfinite(t.history["hoyer/helping"]).all()
+    assert np.isnan(t.history["val_hoyer/helping"]).all()
+    assert t.history["val_hoyer"] == t.history["val_hoyer/a"]
+    # Where there is no training to go by, it is an error.
+    with pytest.raises(ValueError, match=r"Received: layers=\['helping'\]"):
+        model.evaluate(X, Y, verbose=0, callbacks=[tracker()])
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_sizes_of_the_data_may_be_unknown():
+    data = tf.data.Dataset.from_generator(
+        lambda: iter([(X, Y)]),
+        output_signature=(tf.TensorSpec((None, None)), tf.TensorSpec((None, 1))),
+    )
+    options = {"x": data, "y": None, "batch_size": None}
+    t = tracker(layers="a", where="input", metrics="firing_rate")
+    fit(net(), t, **options)
+    assert t.history["firing_rate/a"] == [1.0]
+    layers = [keras.layers.ReLU(name="relu"), keras.layers.Reshape((4,))]
+    model = keras.Sequential([keras.Input((None,)), *layers, keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match=r"known number of units. Received: relu with"):
+        fit(model, tracker(metrics="firing_rate"), **options)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "ragged"])
+def test_sparse_and_ragged_inputs(kind):
+    class Dense(keras.layers.Layer):
+        def call(self, x):
+            return x.to_tensor(shape=(None, 4)) if kind == "ragged" else x
+
+        def compute_output_shape(self, shape):
+            return (shape[0], 4)
+
+    rows = np.maximum(X, 0)
+    rows[0] = 1  # That to_tensor pads to all 4.
+    inputs = keras.Input((None if kind == "ragged" else 4,), **{kind: True})
+    x = keras.layers.Dense(8, "relu", name="a")(Dense()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1)(x))
+    given = tf.sparse.from_dense(rows)
+    if kind == "ragged":
+        given = tf.RaggedTensor.from_tensor(rows)
+    t = tracker(layers="a", where="input", metrics="zero_fraction")
+    probing = [tracker(x=given, layers="a")] if kind == "ragged" else []
+    fit(model, t, *probing, x=given)
+    expected = pytest.approx(np.mean(rows == 0), rel=1e-6)
+    assert t.history["zero_fraction/a"] == [expected]
+
+
+def test_a_metric_that_fails_says_of_which_layer():
+    model = masked_dense()
+    with pytest.raises(ValueError, match=r"`mask` must .* are the activations of a\."):
+        fit(model, tracker(layers="a", axis=None), x=np.ones((22, 5)))
+
+
+def masked_dense():
+    inputs = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(7, 4, mask_zero=True)(inputs)
+    x = keras.layers.Dense(8, "relu", name="a")(x)
+    return keras.Model(inputs, keras.layers.Dense(1)(keras.layers.LSTM(3)(x)))
+
+
 def test_a_preprocessing_layer_before_the_watched_one():
     keras.utils.set_random_seed(1)
     scale = keras.layers.Normalization()
@@ -175,6 +253,9 @@ def test_nan_activations_warn_once_and_training_goes_on():
     assert sum("hold NaN" in str(warning.message) for warning in seen) == 1
     assert len(history["loss"]) == 3
     assert np.isnan(history["hoyer/a"]).all()
+    t = tracker(layers="a", where="input", metrics="histogram")
+    with pytest.warns(UserWarning, match="layer 'a' hold NaN, first seen in"):
+        fit(net(), t, x=x)
 
 
 def test_it_warns_of_callbacks_before_it_without_data_too():

@@ -29,6 +29,7 @@ from keras_sparseout import SparsityTracker
         ({"x": X, "layers": 3}, ["`layers`", "Received: layers=3"]),
         ({"x": X, "layers": []}, ["`layers`", "Received: layers=[]"]),
         ({"x": tf.constant(1.0)}, ["`x`", "Received: x="]),
+        ({"x": tf.sparse.from_dense(X[0])}, ["`x`", "with tf.sparse.to_dense"]),
         ({"x": X, "batch_size": 0}, ["`batch_size`", "Received: batch_size=0"]),
         ({"every": 0}, ["`every`", "Received: every=0"]),
         ({"every": "batch"}, ["`every`", "number of batches", "'batch'"]),

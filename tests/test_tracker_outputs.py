@@ -61,6 +61,21 @@ def test_tensorboard_takes_them_for_scalars_and_histograms(tmp_path):
     }
 
 
+def test_the_steps_of_a_resumed_run_follow_on(tmp_path):
+    class Stopping(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise RuntimeError("stopped")
+
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit(net(), tracker(), backup, Stopping(), epochs=4)
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    fit(net(), tracker(log_dir=tmp_path), backup, epochs=4)
+    # Three batches an epoch.
+    assert [step for step, _ in events(tmp_path)["hoyer"]] == [9, 12]
+
+
 def test_on_replicas_too(tmp_path):
     to_one = tf.distribute.ReductionToOneDevice()
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], to_one).scope():

@@ -51,6 +51,28 @@ def test_without_sparseout_layers_it_watches_nonlinear_activations():
     assert watched == {"a", "b", "c", "d"}
 
 
+@pytest.mark.parametrize("probe", [None, X])
+def test_parts_that_a_layer_may_go_without_are_not_watched_by_default(probe):
+    inputs = keras.Input((6, 4))
+    # Its Softmax is not called: there is a faster way.
+    x = keras.layers.MultiHeadAttention(2, 3)(inputs, inputs)
+    x = keras.layers.TimeDistributed(keras.layers.Dense(5, "relu"), name="each")(x)
+    x = keras.layers.Dense(3, "relu", name="a")(x)
+    outputs = keras.layers.Dense(1)(keras.layers.Flatten()(x))
+    tracker = SparsityTracker(probe)
+    fit(keras.Model(inputs, outputs), tracker)
+    watched = {key.split("/", 1)[1] for key in tracker.history if "/" in key}
+    assert watched == {"each", "a"}
+
+
+def test_an_expression_for_all_layers_leaves_out_those_that_stand_for_inputs():
+    inputs = keras.Input((6, 4), name="in")
+    outputs = keras.layers.Dense(1, name="out")(keras.layers.Flatten(name="f")(inputs))
+    tracker = SparsityTracker(layers=".*", metrics="rms")
+    fit(keras.Model(inputs, outputs), tracker)
+    assert set(tracker.history) == {"epoch", "rms", "rms/f", "rms/out"}
+
+
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
