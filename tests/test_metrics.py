@@ -193,6 +193,13 @@ def test_a_relative_threshold_is_that_of_each_vector():
         np.testing.assert_array_equal(relative(x, threshold=threshold), fractions)
 
 
+def test_infinite_activations_have_no_relative_threshold():
+    for dtype in ("float32", "float64"):
+        x = np.array([[math.inf, 1, 0, 0], [-math.inf] * 4, [1, 1, 0, 0]], dtype)
+        np.testing.assert_array_equal(RELATIVE(x), [NAN, NAN, 0.5])
+        np.testing.assert_array_equal(metrics.zero_fraction(x), [0.5, 0, 0.5])
+
+
 def test_gini_has_the_six_properties_of_hurley_and_rickard():
     x = np.array([0.5, 1, 1, 2, 6])
     gini = metrics.gini(x)

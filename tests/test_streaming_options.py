@@ -100,6 +100,14 @@ def test_weights_and_masks_in_a_graph_of_unknown_sizes(name, jit_compile):
     )
 
 
+def test_weights_of_at_most_one_sample_have_no_lifetime_sparseness():
+    x = np.array([[1.0, 2.0], [3.0, 4.0]])
+    for weight in (0.25, 0.5):
+        metric = metrics.LifetimeSparseness()
+        metric.update_state(x, sample_weight=[weight, weight])
+        np.testing.assert_array_equal(metric.result(), [math.nan] * 2)
+
+
 def test_a_mask_of_timesteps_leaves_out_maps():
     x = np.random.default_rng(0).normal(size=(3, 4, 5, UNITS))
     mask = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
@@ -139,6 +147,17 @@ def test_silent_and_single_positions_do_not_count():
     kurtosis = metrics.Kurtosis()
     kurtosis.update_state(np.array([[0.1] * 49, [1, 2] * 24 + [1]], "float32"))
     assert np.isfinite(kurtosis.result())
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("axis", [-1, 1, None])
+@pytest.mark.parametrize("kind", [metrics.Hoyer, metrics.PopulationSparseness])
+def test_single_elements_do_not_count_where_sizes_are_unknown(kind, axis, jit_compile):
+    metric = kind(axis=axis)
+    signature = [tf.TensorSpec((None, None, None))]
+    traced = tf.function(metric.sums, signature, jit_compile=jit_compile)
+    np.testing.assert_array_equal(traced(tf.fill((3, 1, 1), 0.1)), [0, 0])
+    np.testing.assert_allclose(traced(activations()), metric.sums(activations()))
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,8 @@ def zero_fraction(x, axis=-1, *, threshold=0.0, relative=False):
 
     With `relative=True` the threshold is `threshold * sqrt(sum x_i^2 / n)`, so that the
     scale of x does not matter: of a Gaussian vector a threshold of 0.1 takes in about
-    0.08 (erf(0.1 / sqrt(2)), for n to infinity), of a half-rectified one 0.53.
+    0.08 (erf(0.1 / sqrt(2)), for n to infinity), of a half-rectified one 0.53. An
+    infinite element, too, then gives NaN.
 
     Args:
         x: Numpy array or backend tensor of real numbers.
@@ -145,7 +146,9 @@ def zero_fraction(x, axis=-1, *, threshold=0.0, relative=False):
         x, restore = _prepare(x, axis)
         magnitude = ops.abs(x)
     small = ops.mean(ops.cast(magnitude <= threshold, magnitude.dtype), axis=-1)
-    return restore(ops.where(ops.isnan(total(magnitude)), np.nan, small))
+    sums = total(magnitude)
+    defined = ops.isfinite(sums) if relative else ~ops.isnan(sums)
+    return restore(ops.where(defined, small, np.nan))
 
 
 @_registered

@@ -1,5 +1,6 @@
 """What every measure does first with the activations that it is given."""
 
+import math
 import numbers
 
 import keras
@@ -12,8 +13,12 @@ def real_tensor(x):
     restore = _same if ops.is_tensor(x) else ops.convert_to_numpy
     if not ops.is_tensor(x):
         x = np.asarray(x)
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    if dtype == "bool" or not any(k in dtype for k in ("float", "int")):
+    try:
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        real = dtype != "bool" and any(kind in dtype for kind in ("float", "int"))
+    except ValueError:  # Keras has no name for it, as for that of objects.
+        dtype, real = x.dtype, False
+    if not real:
         raise ValueError(
             f"`x` must hold real numbers. Received: x.dtype={dtype}. Convert it first."
         )
@@ -37,7 +42,9 @@ def along_last(x, axis):
             f"x.shape={shape}, axis={axis}. Give the axis of the units."
         )
     if axis is None and rank > 2:
-        return ops.reshape(x, (ops.shape(x)[0], -1))
+        if None in shape[1:]:
+            return ops.reshape(x, (ops.shape(x)[0], -1))
+        return ops.reshape(x, (-1, math.prod(shape[1:])))
     if axis in (None, -1, rank - 1):
         return x
     return ops.moveaxis(x, axis, -1)

@@ -114,7 +114,7 @@ class LifetimeSparseness(_PerUnit):
     """Treves and Rolls' sparseness of each unit, `lifetime_sparseness`.
 
     Its result is a vector, of one value for each unit, NaN for a dead one. A sample of
-    weight w counts as w samples.
+    weight w counts as w samples; if they come to no more than 1, all is NaN.
 
     Args:
         units: Number of units, if the state is to be made before the first batch.
@@ -141,7 +141,7 @@ class LifetimeSparseness(_PerUnit):
 
     def _figure(self, magnitudes, squares, count):
         a = ops.square(magnitudes / count) / (squares / count)
-        return (1 - a) / (1 - 1 / count)
+        return ops.where(count > 1, (1 - a) / (1 - 1 / count), float("nan"))
 
 
 @_registered

@@ -151,7 +151,8 @@ class _Own(SampleMean):
     compiles = True
 
     def _counts(self, figures, vectors):
-        if vectors.shape[-1] == 1:  # Then they may be undefined whatever the element.
+        # Of a single element they may be undefined whatever it is.
+        if vectors.shape[-1] in (1, None):
             return super()._counts(figures, vectors)
         return functions.total(vectors) != 0
 
