@@ -16,6 +16,7 @@ class Actuator:
         limits: What bounds may be at all.
         gain: Step on the scale for an error of 1 in the figure.
         slew: Largest step on the scale from one reading to the next.
+        lag: Readings that the sparsity takes to follow, and that are looked ahead.
         to_scale: Function from a setting to the scale, on which equal steps matter
             about equally.
         from_scale: Its inverse.
@@ -25,6 +26,7 @@ class Actuator:
     limits: tuple
     gain: float
     slew: float
+    lag: int
     to_scale: Callable
     from_scale: Callable
 
@@ -51,6 +53,7 @@ ACTUATORS = {
         limits=(0.01, 100.0),
         gain=-20.0,
         slew=0.15,
+        lag=3,
         to_scale=_q_to_scale,
         from_scale=_q_from_scale,
     ),
@@ -59,14 +62,16 @@ ACTUATORS = {
         limits=(0.001, 0.999),
         gain=40.0,
         slew=0.3,
+        lag=3,
         to_scale=lambda rate: math.log(rate / (1 - rate)),
         from_scale=lambda scale: 1 / (1 + math.exp(-scale)),
     ),
     "weight": Actuator(
         bounds=(0.0, 0.1),
         limits=(0.0, 1e6),
-        gain=75.0,
+        gain=30.0,
         slew=0.4,
+        lag=1,
         to_scale=lambda weight: math.asinh(weight / _SMALL_WEIGHT),
         from_scale=lambda scale: _SMALL_WEIGHT * math.sinh(scale),
     ),
@@ -76,17 +81,19 @@ ACTUATORS = {
 class Loop:
     """Moves one setting until a figure is the asked one, and holds it there.
 
-    A PID controller on the actuator's scale. For each reading, with the figures
-    smoothed over about 4 readings, which are 3 late, and their slope over about 8,
+    A PID controller on the actuator's scale. The figure and its slope are those of a
+    fading-memory filter of degree 1, which a steady rise does not make late (Morrison
+    1969, "Introduction to Sequential Smoothing and Prediction"). For each reading,
 
-        error  = target + offset - (figure + 3 slope)
-        base  += gain (error - 3 slope) / 8         if the error is small
-        scale  = base + gain (error - 5 slope)
+        error  = target + offset - figure
+        ahead  = error - lag slope
+        base  += gain ahead / 8          by errors of at most 0.06
+        scale  = base + gain ahead
 
-    cut to the bounds and to a largest step. Far from the target, and beyond the bounds,
-    nothing adds up, and less on the way to the target than off it, so little has to be
-    unwound. The slope sees ahead: sparsity follows the setting only over hundreds of
-    steps, and units that die meanwhile don't come back.
+    cut to the bounds and to a largest step. Nothing adds up where the setting is cut,
+    as it would have to be unwound, nor while the slope is enough to get there. It sees
+    ahead, since sparsity follows the setting only over hundreds of steps, and units
+    that die meanwhile don't come back.
 
     Args:
         target: The figure asked for.
@@ -98,16 +105,13 @@ class Loop:
         dead_band: Errors of at most this size add nothing to the base.
     """
 
-    # A larger error adds nothing to the base: on the way there it would wind up.
+    # What the filter keeps of the readings before: it remembers some 4.
+    MEMORY = 0.7
+    # A larger error adds no more than this to the base: far off it would wind up.
     NEAR = 0.06
     # Readings in which an error adds to the base what it moves the setting by at once.
     RESET = 8
-    # Readings that the smoothed figure is late by, and that are looked ahead.
-    LATE = 3
-    AHEAD = 5
-    # Readings of a slope toward the target that the base takes off the error.
-    ON_ITS_WAY = 3
-    # What the error may grow by beyond the actuator's own bounds.
+    # What the error may grow by above the actuator's own bounds.
     WORSE = 0.015
     # Readings until the gain is all there: an untrained network becomes sparser by
     # itself.
@@ -131,20 +135,15 @@ class Loop:
         self.total = 0.0
         # A mean of the last settings, for when it is to stay what it is.
         self.settled = self.scale
-        # The error when the setting was last within the actuator's own bounds, if ever.
+        # The error when the setting was last within the own bounds, if it ever was.
         self.error_within = math.inf
         # Whether it may push no further toward sparser.
         self.held = False
 
     @property
-    def now(self):
-        """The figure at the last reading, without its noise."""
-        return self.figure + self.LATE * self.slope
-
-    @property
     def error(self):
         """What is missing to the target, on training batches."""
-        return self.target + self.offset - self.now
+        return self.target + self.offset - self.figure
 
     @property
     def value(self):
@@ -175,58 +174,56 @@ class Loop:
             return self.value
         self.readings += 1
         self.total += self.scale
-        before = self.figure
-        if math.isnan(before):
-            self.figure = figure
-        else:
-            self.figure += (figure - before) / 4
-            weight = 1 / min(self.readings - 1, 8)
-            self.slope += (self.figure - before - self.slope) * weight
-        error = self.error
+        self._smooth(figure)
         self._retreat()
-        low, high = (self.actuator.to_scale(bound) for bound in self.bounds)
-        base = self.base
-        if self.dead_band < abs(error) < self.NEAR:
-            base = min(max(base + self.gain * self._missing / self.RESET, low), high)
-        ahead = error - self.AHEAD * self.slope
+        error = self.error
+        ahead = error - self.actuator.lag * self.slope
         gain = self.gain * min(1.0, self.readings / self.START)
-        wanted = min(max(base + gain * ahead, low), high)
+        wanted = self.base + gain * ahead
         slew = self.actuator.slew
+        low, high = (self.actuator.to_scale(bound) for bound in self.bounds)
         scale = min(max(wanted, self.scale - slew), self.scale + slew)
+        scale = min(max(scale, low), high)
         if self.held and (scale - self.scale) * self.gain > 0:
             return self.value
-        self.base, self.scale = base, scale
+        step = self.gain * min(max(ahead, -self.NEAR), self.NEAR) / self.RESET
+        follows = (wanted - scale) * step <= 0
+        if abs(error) > self.dead_band and ahead * error > 0 and follows:
+            self.base = min(max(self.base + step, low), high)
+        self.scale = scale
         self.settled += (scale - self.settled) / 8
         return self.value
 
-    @property
-    def _missing(self):
-        """The error, less what the way that the figure is on makes up for anyway."""
-        way = self.ON_ITS_WAY * self.slope
-        if self.error < 0:
-            return min(self.error - min(way, 0.0), 0.0)
-        return max(self.error - max(way, 0.0), 0.0)
+    def _smooth(self, figure):
+        """Takes a reading into the figure and its slope."""
+        if math.isnan(self.figure):
+            self.figure = figure
+            return
+        # The first ones weigh alike: a line of least squares.
+        n = self.readings
+        of_figure = max(1 - self.MEMORY**2, 2 * (2 * n - 1) / (n * (n + 1)))
+        of_slope = max((1 - self.MEMORY) ** 2, 6 / (n * (n + 1)))
+        surprise = figure - self.figure - self.slope
+        self.figure += self.slope + of_figure * surprise
+        self.slope += of_slope * surprise
 
     def _retreat(self):
-        """Comes back from beyond the actuator's own bounds if that made it worse.
+        """Comes back from above the actuator's own bounds if that made it worse.
 
         There the effect may turn round: at q = 6 or 8 strong activations get so much
         noise that units die, and the layer becomes sparser, for which the loop would
-        push on. From then on the setting stays within them.
+        push on. From then on the setting stays below.
         """
-        low, high = self.actuator.bounds
-        # Without the slope, whose noise is not to decide this for good.
-        error = self.target + self.offset - self.figure
-        if low <= self.value <= high:
-            self.error_within = abs(error)
-        elif abs(error) > self.error_within + self.WORSE:
-            least, largest = self.bounds
-            self.bounds = (least, high) if self.value > high else (low, largest)
-            self.base = self.scale = self.actuator.to_scale(self.value)
+        _, high = self.actuator.bounds
+        if self.value <= high:
+            self.error_within = abs(self.error)
+        elif abs(self.error) > self.error_within + self.WORSE:
+            self.bounds = (self.bounds[0], high)
+            self.base = self.scale = self.actuator.to_scale(high)
 
     def correct(self, probe_figure):
         """Moves the setpoint half way to the gap between training and probe data."""
-        gap = self.now - probe_figure
+        gap = self.figure - probe_figure
         if math.isfinite(gap):
             self.offset += (gap - self.offset) / 2
 

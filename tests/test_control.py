@@ -1,7 +1,9 @@
 """The loop of SparsityController, on a plant of one line: no network, no noise."""
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from keras_sparseout.control import ACTUATORS, Loop
@@ -9,6 +11,14 @@ from keras_sparseout.control import ACTUATORS, Loop
 
 def loop(target=0.6, value=2.0, bounds=(0.5, 8.0), actuator="q", **kwargs):
     return Loop(target, value, ACTUATORS[actuator], bounds, **kwargs)
+
+
+def free(target):
+    """A loop far into the run, whose setting may go anywhere at once."""
+    controlled = loop(target, bounds=(1e-6, 8.0))
+    controlled.actuator = dataclasses.replace(controlled.actuator, slew=100.0)
+    controlled.readings = 100
+    return controlled
 
 
 def follow(controlled, plant, readings=400, start=0.5):
@@ -103,29 +113,70 @@ def test_the_smoothed_figure_is_not_late():
     for reading in range(60):
         controlled.update(0.3 + 0.002 * reading)
     latest = 0.3 + 0.002 * 59
-    assert controlled.figure < latest - 0.005
-    assert controlled.now == pytest.approx(latest, abs=1e-4)
+    assert controlled.figure == pytest.approx(latest, abs=1e-9)
+    assert controlled.slope == pytest.approx(0.002, abs=1e-9)
     # Nor is the setpoint drawn down, as if training and probe data differed.
     controlled.correct(latest)
-    assert controlled.offset == pytest.approx(0, abs=1e-4)
+    assert controlled.offset == pytest.approx(0, abs=1e-9)
+
+
+def test_the_first_readings_make_a_line_of_least_squares():
+    controlled = loop(0.9)
+    figures = [0.5, 0.53, 0.51, 0.56]
+    for figure in figures:
+        controlled.update(figure)
+    slope, start = np.polyfit(range(4), figures, 1)
+    assert controlled.slope == pytest.approx(slope)
+    assert controlled.figure == pytest.approx(start + 3 * slope)
+
+
+def test_noise_comes_through_less():
+    noise = np.random.default_rng(0).normal(size=4000)
+    controlled = loop(0.9)
+    smoothed = []
+    for value in noise:
+        controlled.update(value)
+        smoothed.append((controlled.figure, controlled.slope))
+    figure, slope = np.std(smoothed[100:], axis=0)
+    # For g = 1 - .7^2 and h = (1 - .7)^2 the variances are
+    # (2 g^2 + 2 h - 3 g h) / (g (4 - 2 g - h)) and 2 h^2 / (g (4 - 2 g - h)).
+    assert figure == pytest.approx(0.624, rel=0.05)
+    assert slope == pytest.approx(0.104, rel=0.05)
 
 
 @pytest.mark.parametrize("error", [0.02, -0.02])
 def test_on_the_way_to_the_target_less_adds_up(error):
     def added(slope):
-        controlled = loop(0.6)
-        controlled.readings, controlled.slope = 100, slope
+        controlled = free(0.6)
+        controlled.slope = slope
         # So that the next reading has this error, and goes on with this slope.
-        controlled.figure = 0.6 - error - 4 * slope
-        controlled.update(controlled.figure + 4 * slope)
+        controlled.figure = 0.6 - error - slope
+        controlled.update(0.6 - error)
         assert controlled.error == pytest.approx(error)
         return controlled.base / (controlled.gain * error / controlled.RESET)
 
     toward = math.copysign(0.004, error)
     assert added(0.0) == pytest.approx(1)
-    assert added(-toward) == pytest.approx(1)
     assert added(toward) == pytest.approx(1 - 3 * 0.004 / 0.02)
-    assert added(2 * toward) == pytest.approx(0, abs=1e-9)
+    assert added(2 * toward) == 0
+    assert added(-toward) == pytest.approx(1 + 3 * 0.004 / 0.02)
+
+
+def test_far_off_no_more_adds_up_than_near():
+    near, far = free(0.56), free(0.9)
+    for controlled in (near, far):
+        controlled.figure = 0.5
+        controlled.update(0.5)
+    assert far.scale < near.scale
+    assert far.base == near.base == pytest.approx(-20 * 0.06 / 8)
+
+
+def test_a_setting_that_is_cut_adds_nothing():
+    controlled = loop(0.9)
+    controlled.readings, controlled.figure = 100, 0.5
+    controlled.update(0.5)
+    assert controlled.scale == -controlled.actuator.slew
+    assert controlled.base == 0
 
 
 def test_an_undefined_figure_changes_nothing():
@@ -163,6 +214,15 @@ def test_it_comes_back_from_where_pushing_made_it_worse():
     )
     assert controlled.bounds == (0.5, 8.0)
     assert controlled.value == pytest.approx(6, abs=0.1)
+
+
+def test_it_goes_on_below_the_own_bounds():
+    # At low q sparsity comes late, after a fall.
+    controlled = loop(0.85, 0.9)
+    for figure in [0.7] * 20 + [0.6] * 20:
+        controlled.update(figure)
+    assert controlled.bounds == (0.5, 8.0)
+    assert controlled.value == 0.5
 
 
 @pytest.mark.parametrize(
