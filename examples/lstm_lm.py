@@ -211,6 +211,12 @@ def main():
     model.summary()
     history = train(model, streams, args, output.path("history.csv"))
     output.done("history.csv")
+    perplexity = history["perplexity"][-1]
+    if not np.isfinite(perplexity):
+        raise SystemExit(
+            f"The perplexity is {perplexity:g}, so no model is written. Received: "
+            f"--learning-rate {args.learning_rate:g}. Give a smaller one."
+        )
     draw(history, output.path("perplexity.png"))
     output.done("perplexity.png")
 
