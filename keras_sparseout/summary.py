@@ -73,7 +73,8 @@ def activation_sparsity(
 
     Raises:
         ValueError: if `x` is empty, endless or does not fit the model, an argument is
-            none of the above, or a layer that `layers` names can't be read.
+            none of the above, or a layer that `layers` names can't be read, or varies
+            in its number of units from batch to batch.
         RuntimeError: if TensorFlow is set to run functions eagerly.
 
     Example:
@@ -115,8 +116,7 @@ def activation_sparsity(
         if verbose and count > _BATCHES_WITHOUT_BAR:
             bar = bar or keras.utils.Progbar(None)
             bar.update(count)
-        for key, sums in reader.step(_tensors(batch)).items():
-            measuring.add(totals, key, [s.numpy() for s in sums])
+        reader.add(totals, _tensors(batch))
     if bar is not None:
         bar.update(count, finalize=True)
     return reader.table(totals, samples=int(totals.pop(_SAMPLES)[0]))
@@ -187,6 +187,7 @@ class _Reader:
             rows = [dataclasses.replace(w, side=where or w.side) for w in found]
         self.rows = {w.name: w for w in rows}
         self.found = {w.name: w for w in found}
+        self.sizes, self.varying = {}, set()
         self.step = tf.function(self._trace, autograph=False, reduce_retracing=True)
         # Traced once for all layers of one shape.
         self.layer_sums = tf.function(
@@ -195,6 +196,26 @@ class _Reader:
             ],
             autograph=False,
         )
+
+    def add(self, totals, batch):
+        """Adds a batch to `totals`, without the rows whose number of units varies."""
+        sums = {k: [s.numpy() for s in parts] for k, parts in self.step(batch).items()}
+        sizes = {}
+        for key, parts in sums.items():
+            if key[0] == "row":
+                sizes.setdefault(key[1], {})[key] = [part.shape for part in parts]
+        for name, size in sizes.items():
+            if self.sizes.setdefault(name, size) != size:
+                self.varying.add(name)
+        if self.named and self.varying:
+            raise ValueError(
+                "`layers` must be layers with one number of units in all batches. "
+                f"Received: {', '.join(sorted(self.varying))}. Leave it out, or give "
+                "batches of one size."
+            )
+        for key, parts in sums.items():
+            if key[0] != "row" or key[1] not in self.varying:
+                measuring.add(totals, key, parts)
 
     def _trace(self, batch):
         graph = watching.graph_of(batch)
@@ -279,6 +300,7 @@ class _Reader:
         """Returns the `SparsityTable` of sums over all batches."""
         keys = [key for name in self.rows for key in self.shapes if key[1] == name]
         keys = [key for key in keys if key in totals and self._is_listed(key)]
+        keys = [key for key in keys if key[1] not in self.varying]
         rows = [self._row(key, totals) for key in keys]
         counts = [sums for key, sums in totals.items() if key[0] == "macs"]
         needless, total = np.sum(counts, axis=0) if counts else (0.0, 0.0)
@@ -289,7 +311,12 @@ class _Reader:
         ]
         nan = [key[1] for key in keys if any(np.isnan(s).any() for s in totals[key])]
         if nan:
-            notes.append(f"NaN among the activations of: {', '.join(nan)}.")
+            notes.append(f"NaN or infinity among the activations of: {', '.join(nan)}.")
+        if self.varying:
+            notes.append(
+                "Left out, since their number of units varies between batches: "
+                f"{', '.join(sorted(self.varying))}."
+            )
         unread = [
             name
             for name, w in self.found.items()

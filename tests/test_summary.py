@@ -144,6 +144,33 @@ def test_layers_inside_others_go_by_their_path_and_containers_are_left_out():
     assert "encoder" in rows(activation_sparsity(model, X, layers=["encoder", "head"]))
 
 
+@pytest.mark.parametrize("lengths", [(5, 8, 8), (5, 1, 3)])
+def test_layers_whose_number_of_units_varies_are_left_out_and_said(lengths):
+    def batches():
+        for length in lengths:
+            yield rectified(2, length, 4, seed=length)
+
+    data = tf.data.Dataset.from_generator(
+        batches, output_signature=tf.TensorSpec((None, None, 4))
+    )
+    model = keras.Sequential(
+        [
+            keras.Input((None, 4)),
+            kl.ReLU(name="relu"),
+            kl.Permute((2, 1), name="turned"),
+        ]
+    )
+    table = activation_sparsity(model, data)
+    assert list(rows(table)) == ["relu"]
+    zeros = np.mean([np.mean(x == 0, (1, 2)) for x in batches()])
+    assert rows(table)["relu"]["zeros"] == pytest.approx(zeros)
+    assert table.notes == [
+        "Left out, since their number of units varies between batches: turned."
+    ]
+    with pytest.raises(ValueError, match=r"one number of units.*Received: turned"):
+        activation_sparsity(model, data, layers="turned")
+
+
 def test_an_activation_that_is_a_layer_does_not_hide_the_dense_layer():
     model = keras.Sequential(
         [keras.Input((4,)), kl.Dense(3, activation=kl.ReLU(name="act"), name="dense")]
@@ -290,7 +317,7 @@ def test_nan_shows_in_the_row_and_a_note():
     table = activation_sparsity(model, x, layers=["relu"])
     assert math.isnan(rows(table)["relu"]["hoyer"])
     assert math.isnan(rows(table)["relu"]["rms"])
-    assert table.notes == ["NaN among the activations of: relu."]
+    assert table.notes == ["NaN or infinity among the activations of: relu."]
 
 
 def test_the_side_can_be_chosen():
