@@ -264,6 +264,20 @@ def test_rows_have_numbers(key):
     assert f"Received: rows[0][{key!r}]='high'" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "rule"),
+    [
+        ("actuator", 3, "names at 'actuator'"),
+        ("accuracy_std", -0.1, "no negative number at 'accuracy_std'"),
+    ],
+)
+def test_rows_have_names_and_no_negative_deviations(key, value, rule):
+    data = [{**row, key: value} for row in rows()]
+    with pytest.raises(ValueError, match=f"`rows` must have {rule}") as error:
+        plots.frontier(data)
+    assert f"Received: rows[0][{key!r}]={value!r}. Give" in str(error.value)
+
+
 @pytest.mark.parametrize("data", [[], None, {"q": 1}, "rows"])
 def test_rows_are_a_list(data):
     with pytest.raises(ValueError, match="`rows` must be a list") as error:

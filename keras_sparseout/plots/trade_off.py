@@ -35,7 +35,7 @@ def frontier(rows, *, sparsity="Hoyer sparsity", path=None):
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: if `rows` is empty, one lacks a key or has no number at it, or
+        ValueError: if `rows` is empty, one lacks a key or has no such value at it, or
             `path` has another suffix.
         ImportError: if Matplotlib is missing.
 
@@ -171,6 +171,17 @@ def _check_rows(rows):
                 f"`rows` must be dicts with the keys {', '.join(_KEYS)}. Received: "
                 f"rows[{index}]={row!r:.200}. Add {', '.join(missing)}."
             )
+        if not isinstance(row["actuator"], str):
+            raise ValueError(
+                "`rows` must have names at 'actuator'. Received: "
+                f"rows[{index}]['actuator']={row['actuator']!r}. Give for example 'q'."
+            )
+        for key in _ERRORS:
+            if validation.is_real(row.get(key, 0)) and row.get(key, 0) < 0:
+                raise ValueError(
+                    f"`rows` must have no negative number at {key!r}. Received: "
+                    f"rows[{index}][{key!r}]={row[key]!r}. Give a standard deviation."
+                )
         for key in (*_KEYS[1:], *_ERRORS):
             if not validation.is_real(row.get(key, 0)):
                 raise ValueError(
