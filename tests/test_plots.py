@@ -167,10 +167,17 @@ def test_a_resumed_run_begins_at_its_own_epoch():
     np.testing.assert_array_equal(line(upper, "accuracy").get_xdata(), [6, 7])
 
 
-def test_a_single_epoch_can_be_seen():
-    figure = plots.sparsity(figures(MANY[:20], epochs=1))
-    _, panel, _ = figure.axes
-    assert {line.get_marker() for line in panel.get_lines()} == {"."}
+@pytest.mark.parametrize("layers", [FEW, MANY[:20]])
+def test_the_points_of_a_single_epoch_tell_training_from_validation(layers):
+    figure = plots.sparsity(figures(layers, epochs=1))
+    panel = figure.axes[1]
+    for drawn in panel.get_lines():
+        assert drawn.get_marker() not in ("", "None")
+        is_open = str(drawn.get_markerfacecolor()) == "white"
+        assert is_open == drawn.get_label().startswith("val_")
+    handles = {h.get_label(): h for h in panel.get_legend().legend_handles}
+    assert handles["training"].get_markerfacecolor() != "white"
+    assert handles["validation or probe"].get_markerfacecolor() == "white"
     assert [text for text, _ in words(figure)].count("1") == 1
     assert_readable(figure)
 

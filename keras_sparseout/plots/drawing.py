@@ -124,15 +124,21 @@ def outlined():
     return {"path_effects": [withStroke(linewidth=2, foreground="white")]}
 
 
-def curve(panel, readings, key, *, marker="", **style):
+def point(linestyle):
+    """Returns how a single point stands for a line: an open one for a dashed line."""
+    face = {"markerfacecolor": "white"} if linestyle == "--" else {}
+    return {"marker": "o", "markersize": 5, **face}
+
+
+def curve(panel, readings, key, **style):
     """Draws the readings of `key`, about 12 of them marked; False if there is none."""
     if key not in readings:
         return False
     x, y = readings.points(key)
-    # A single point makes no line.
-    marker = marker or ("." if len(x) == 1 else "")
+    if len(x) == 1:
+        style = point(style.get("linestyle")) | style
     every = max(1, len(x) // 12)
-    panel.plot(x, y, marker=marker, markevery=every, label=key, **style)
+    panel.plot(x, y, markevery=every, label=key, **style)
     panel.grid(alpha=0.3)
     return True
 

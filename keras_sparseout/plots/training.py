@@ -151,8 +151,11 @@ def _draw_metric(figure, panel, readings, metric):
         for key, look in looks.items()
         if drawing.curve(panel, readings, kind + key, **look, linestyle=style)
     ]
+    single = all(len(line.get_xdata()) == 1 for line in panel.get_lines())
     handles = [
-        drawing.line(KINDS[kind], linestyle=style)
+        drawing.line(
+            KINDS[kind], linestyle=style, **drawing.point(style) if single else {}
+        )
         for kind, style in _STYLES.items()
         if any(key.startswith(f"{kind}{metric}") for key in drawn)
     ]
