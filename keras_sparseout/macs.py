@@ -17,8 +17,12 @@ CONSUMERS = (kl.Dense, *_CONVOLUTIONS, *_TRANSPOSED, *_DEPTHWISE)
 # Behind these, activations are no longer those of the layers before them.
 BARRIERS = (*CONSUMERS, kl.EinsumDense, kl.RNN)
 # Of these operations' inputs, none is passed on as activations: either only its shape
-# counts, or it goes into a loop, where layers can't be read.
-_ENDS = ("Shape", "ShapeN", "Size", "ZerosLike", "OnesLike", "While", "StatelessWhile")
+# counts, or the place of its largest or smallest element, or it goes into a loop, where
+# layers can't be read.
+_ENDS = (
+    *("Shape", "ShapeN", "Size", "ZerosLike", "OnesLike"),
+    *("ArgMax", "ArgMin", "While", "StatelessWhile"),
+)
 
 
 def count(layer, x):

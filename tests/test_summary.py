@@ -87,6 +87,15 @@ def test_the_next_layer_is_not_one_behind_other_products():
     ]
 
 
+def test_the_next_layer_is_not_one_that_looks_up_the_largest_activation():
+    inputs = keras.Input((4,))
+    codes = keras.ops.argmax(kl.ReLU(name="relu")(inputs), axis=-1)
+    embedded = kl.Embedding(4, 3, embeddings_initializer="zeros", name="e")(codes)
+    table = activation_sparsity(keras.Model(inputs, kl.Dense(2)(embedded)), X[:, 0])
+    shares = [row["needless_macs"] for row in table.rows]
+    assert shares == [None, 1, None]
+
+
 class Residual(keras.Model):
     """One ReLU for all, a branch, and layers in a list."""
 
