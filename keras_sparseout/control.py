@@ -86,14 +86,14 @@ class Loop:
     1969, "Introduction to Sequential Smoothing and Prediction"). For each reading,
 
         error  = target + offset - figure
-        ahead  = error - lag slope
-        base  += gain ahead / 8          by errors of at most 0.06
-        scale  = base + gain ahead
+        way    = lag slope
+        base  += gain (error - way) / 8     with an error of at most 0.06
+        scale  = base + gain (error - way)
 
     cut to the bounds and to a largest step. Nothing adds up where the setting is cut,
-    as it would have to be unwound, nor while the slope is enough to get there. It sees
-    ahead, since sparsity follows the setting only over hundreds of steps, and units
-    that die meanwhile don't come back.
+    as it would have to be unwound, nor while the way is all that is missing. The slope
+    sees ahead, since sparsity follows the setting only over hundreds of steps, and
+    units that die meanwhile don't come back.
 
     Args:
         target: The figure asked for.
@@ -133,6 +133,9 @@ class Loop:
         self.slope = 0.0
         self.offset = 0.0
         self.total = 0.0
+        # Sum and number of the figures of this epoch, and the mean of the one before.
+        self.epoch_total = self.epoch_readings = 0
+        self.epoch_before = math.nan
         # A mean of the last settings, for when it is to stay what it is.
         self.settled = self.scale
         # The error when the setting was last within the own bounds, if it ever was.
@@ -174,21 +177,23 @@ class Loop:
             return self.value
         self.readings += 1
         self.total += self.scale
+        self.epoch_total += figure
+        self.epoch_readings += 1
         self._smooth(figure)
         self._retreat()
-        error = self.error
-        ahead = error - self.actuator.lag * self.slope
+        error, way = self.error, self.actuator.lag * self.slope
         gain = self.gain * min(1.0, self.readings / self.START)
-        wanted = self.base + gain * ahead
+        wanted = self.base + gain * (error - way)
         slew = self.actuator.slew
         low, high = (self.actuator.to_scale(bound) for bound in self.bounds)
         scale = min(max(wanted, self.scale - slew), self.scale + slew)
         scale = min(max(scale, low), high)
         if self.held and (scale - self.scale) * self.gain > 0:
             return self.value
-        step = self.gain * min(max(ahead, -self.NEAR), self.NEAR) / self.RESET
+        missing = min(max(error, -self.NEAR), self.NEAR) - way
+        step = self.gain * missing / self.RESET
         follows = (wanted - scale) * step <= 0
-        if abs(error) > self.dead_band and ahead * error > 0 and follows:
+        if abs(error) > self.dead_band and missing * error > 0 and follows:
             self.base = min(max(self.base + step, low), high)
         self.scale = scale
         self.settled += (scale - self.settled) / 8
@@ -222,8 +227,21 @@ class Loop:
             self.base = self.scale = self.actuator.to_scale(high)
 
     def correct(self, probe_figure):
-        """Moves the setpoint half way to the gap between training and probe data."""
-        gap = self.figure - probe_figure
+        """Moves the setpoint half way to the gap between training and probe data.
+
+        Args:
+            probe_figure: That of the probe data, at the end of an epoch.
+        """
+        if not self.epoch_readings:
+            return
+        mean = self.epoch_total / self.epoch_readings
+        figure = self.figure
+        if not math.isnan(self.epoch_before):
+            # Of whole epochs: with a seed, Keras shows the same batches at the end of
+            # each, where the figure is then off by the same.
+            figure = mean + (mean - self.epoch_before) / 2
+        self.epoch_total, self.epoch_readings, self.epoch_before = 0.0, 0, mean
+        gap = figure - probe_figure
         if math.isfinite(gap):
             self.offset += (gap - self.offset) / 2
 
@@ -243,6 +261,7 @@ class Loop:
 _STATE = (
     *("scale", "base", "settled", "readings", "figure", "slope", "offset"),
     *("error_within", "held", "total"),
+    *("epoch_total", "epoch_readings", "epoch_before"),
 )
 
 
