@@ -141,17 +141,18 @@ class Hooks:
         self._depth += 1
         if self._depth == 1:
             for w in self.watched:
-                self._replaced.append((w.layer, vars(w.layer).get("call")))
+                name = "quantized_call" if w.layer.quantization_mode else "call"
+                self._replaced.append((w.layer, name, vars(w.layer).get(name)))
                 # Past Layer.__setattr__, which would track it.
-                vars(w.layer)["call"] = self._reporting(w, w.layer.call)
+                vars(w.layer)[name] = self._reporting(w, getattr(w.layer, name))
 
     def __exit__(self, *error):
         self._depth -= 1
         while self._depth == 0 and self._replaced:
-            layer, call = self._replaced.pop()
-            del vars(layer)["call"]
+            layer, name, call = self._replaced.pop()
+            del vars(layer)[name]
             if call is not None:
-                vars(layer)["call"] = call
+                vars(layer)[name] = call
 
     def _reporting(self, w, call):
         def reporting(*args, **kwargs):

@@ -237,6 +237,26 @@ def test_half_precision_counts_alike():
     assert tables[0][1].macs == tables[1][1].macs
 
 
+def test_quantized_layers_are_read():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            kl.Dense(8, activation="relu", name="hidden"),
+            kl.Dense(2, name="head"),
+        ]
+    )
+    for layer in model.layers:
+        layer.quantize("int8")
+    x = rectified(9, 4)
+    table = activation_sparsity(model, x)
+    zeros = np.mean(model.layers[0](x) == 0)
+    assert list(rows(table)) == ["hidden", "head"]
+    assert rows(table)["hidden"]["needless_macs"] == pytest.approx(zeros)
+    assert rows(table)["hidden"]["zeros"] == pytest.approx(zeros)
+    assert table.macs == 4 * 8 + 8 * 2
+    assert not any("quantized_call" in vars(layer) for layer in model.layers)
+
+
 def test_channels_first_convolutions_are_counted_along_their_own_axes():
     model = keras.Sequential(
         [
