@@ -39,7 +39,7 @@ class SparsityController(keras.callbacks.Callback):
 
     The target is that of training batches, on the weights as they move. With probe data
     `x` it is that of the probe data, as at inference: after each epoch the setpoint
-    moves by the gap between the two.
+    moves toward the gap between the two.
 
     At the end of each epoch it puts into `logs`, for the callbacks after it,
 
