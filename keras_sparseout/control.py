@@ -87,13 +87,13 @@ class Loop:
 
         error  = target + offset - figure
         way    = lag slope
-        base  += gain (error - way) / 6     with an error of at most 0.06
         scale  = base + gain (error - way)
+        base  += gain (error - way) / 6     with an error of at most 0.06
 
-    cut to the bounds and to a largest step. Nothing adds up where the setting is cut,
-    as it would have to be unwound, nor while the way is all that is missing. The slope
-    sees ahead, since sparsity follows the setting only over hundreds of steps, and
-    units that die meanwhile don't come back.
+    The scale is cut to the bounds and to a largest step. Nothing adds up where it is
+    cut, as it would have to be unwound, nor while the way is all that is missing. The
+    slope sees ahead, since sparsity follows the setting only over hundreds of steps,
+    and units that die meanwhile don't come back.
 
     Args:
         target: The figure asked for.

@@ -17,7 +17,7 @@ from keras_sparseout.control import (
 )
 from keras_sparseout.data import ProbeData, check_count, check_fits
 from keras_sparseout.frames import columns, dataframe
-from keras_sparseout.group import Group
+from keras_sparseout.group import ENOUGH_FOR_DEAD, Group
 from keras_sparseout.layers import Sparseout
 from keras_sparseout.measuring import Probe, add, check_metrics, read
 from keras_sparseout.order import warn_if_late
@@ -53,7 +53,8 @@ class SparsityController(keras.callbacks.Callback):
     It stops pushing toward sparser, and says so, when more than `max_dead` of a layer's
     units are dead, and leaves everything as it is once the loss is not finite. Its
     state is saved with the weights: with `keras.callbacks.BackupAndRestore` a resumed
-    run is the run that was not interrupted.
+    run is the run that was not interrupted. Give that after this one where the length
+    of the data is unknown: an epoch shorter than `every` is read only when it is over.
 
     Args:
         target: The figure asked for: a number for all layers, or a dict of numbers by
@@ -137,7 +138,7 @@ class SparsityController(keras.callbacks.Callback):
         self.actuator = check_actuator(actuator)
         self.metrics = check_metrics([check_metric(metric)])
         [self.metric] = self.metrics
-        self.target = check_target(target, bounded=metric in RISING)
+        self.target = check_target(target, bounded=self.metric in RISING)
         self.layers = watching.check_layers(layers)
         if layers is None and isinstance(target, dict):
             self.layers = list(target)
@@ -217,6 +218,7 @@ class SparsityController(keras.callbacks.Callback):
         self._probed = None
         self._stopped = False
         self._nan_layers = set()
+        self._seen = {}
         if self.verbose:
             low, high = self.bounds
             wanted = ", ".join(f"{n} to {t:g}" for n, t in self.targets.items())
@@ -230,8 +232,9 @@ class SparsityController(keras.callbacks.Callback):
             # Not before, as BackupAndRestore loads weights when training begins.
             self._groups = self._make_groups()
         self._epoch = epoch
-        self._moving = self.freeze_after is None or epoch < self.freeze_after
-        if not self._moving:
+        frozen = self.freeze_after is not None and epoch >= self.freeze_after
+        self._moving = not (frozen or self._stopped)
+        if frozen and not self._stopped:
             for group in self._groups:
                 group.freeze()
         started = any(group.loop.readings for group in self._groups)
@@ -241,6 +244,8 @@ class SparsityController(keras.callbacks.Callback):
                 group.loop.correct(group.mean("val_", figures))
         self._probed = None
         self._totals = {}
+        # Short epochs add up until they tell which units are dead.
+        self._seen = {n: s for n, s in self._seen.items() if s[-1] < ENOUGH_FOR_DEAD}
         self._batches = self._read_at = 0
         self._sums.reset()
 
@@ -254,6 +259,7 @@ class SparsityController(keras.callbacks.Callback):
         loss = (logs or {}).get("loss", 0.0)
         if not self._stopped and not np.all(np.isfinite(loss)):
             self._stopped = True
+            self._moving = False
             self._warn(
                 f"the loss is {loss}: the settings stay what they are. Lower the "
                 "learning rate, or ask for less"
@@ -279,7 +285,7 @@ class SparsityController(keras.callbacks.Callback):
         for group in self._groups:
             prefix = "" if self._probe is None else "val_"
             figures.update(group.end_epoch(prefix, figures))
-            if group.unreachable() and self._moving and not self._stopped:
+            if self._moving and group.unreachable():
                 least, largest = group.loop.bounds
                 low, high = group.reached
                 self._warn(
@@ -342,28 +348,27 @@ class SparsityController(keras.callbacks.Callback):
         return self._figures("val_", self._probe.measure(self.data))
 
     def _add_totals(self):
-        """Moves the sums of the last batches to those of the epoch; returns them."""
+        """Adds the sums of the last batches to those before; returns them."""
         totals = self._sums.totals()
         self._sums.reset()
         for name, sums in totals.items():
             add(self._totals, name, sums)
+            add(self._seen, name, sums)
         return totals
 
     def _take_reading(self):
         figures = self._figures("", self._add_totals())
-        epoch = read(self._totals, self._watched, self.metrics)
-        for name in set(epoch.nan_layers) - self._nan_layers:
+        seen = read(self._seen, self._watched, self.metrics)
+        for name in set(seen.nan_layers) - self._nan_layers:
             self._nan_layers.add(name)
             self._warn(f"the activations of {name} hold NaN, and do not move anything")
-        dead = {w.name: epoch.figures[f"dead_units/{w.name}"] for w in self._watched}
+        dead = {w.name: seen.figures[f"dead_units/{w.name}"] for w in self._watched}
         # The last sum of the last metric is the number of vectors.
-        counts = {name: sums[-1] for name, sums in self._totals.items()}
+        counts = {name: sums[-1] for name, sums in self._seen.items()}
         for group in self._groups:
-            if self._stopped:
-                continue
-            group.check_zeros(figures)
-            group.check_dead(dead, counts)
             if self._moving:
+                group.check_zeros(figures)
+                group.check_dead(dead, counts)
                 group.move(figures)
         settings = {
             f"{self.actuator}/{w.name}": getattr(w.layer, self.actuator)

@@ -10,7 +10,7 @@ from keras_sparseout.adjustable import call_of
 from keras_sparseout.control import ACTUATORS, Loop
 
 # Fewer vectors can't tell a dead unit from one that fires rarely.
-_ENOUGH_FOR_DEAD = 256
+ENOUGH_FOR_DEAD = 256
 # Readings at a bound, with no gain, after which a target is out of reach.
 _PATIENCE = 32
 
@@ -32,6 +32,13 @@ class Group:
         first = watched[0].layer
         # With q > 2 a higher rate makes activations denser.
         falling = self.actuator == "rate" and first.q > 2
+        if self.actuator == "rate" and len({w.layer.q > 2 for w in watched}) > 1:
+            qs = ", ".join(f"{w.name} of q={w.layer.q:g}" for w in watched)
+            raise ValueError(
+                "`together` must be False where a higher rate makes some layers "
+                "sparser, and others, of q > 2, denser. Received: together=True, with "
+                f"{qs}. Give each layer its own rate."
+            )
         self.loop = Loop(
             float(np.mean([controller.targets[w.name] for w in watched])),
             getattr(first, self.actuator),
@@ -118,10 +125,10 @@ class Group:
         """Holds the loop back from sparser while too many units are dead.
 
         Args:
-            dead: Dict of shares of dead units by layer, since the epoch began.
+            dead: Dict of shares of dead units by layer.
             counts: Dict of the numbers of vectors that they were taken from.
         """
-        enough = [w.name for w in self.watched if counts[w.name] >= _ENOUGH_FOR_DEAD]
+        enough = [w.name for w in self.watched if counts[w.name] >= ENOUGH_FOR_DEAD]
         if not enough:
             return
         worst = max(enough, key=lambda name: dead[name])

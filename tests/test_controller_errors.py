@@ -4,7 +4,7 @@ import keras
 import pytest
 from controlled import X, classifier, fit
 
-from keras_sparseout import Bridgeout, Sparseout, SparsityController
+from keras_sparseout import Bridgeout, Sparseout, SparsityController, metrics
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,8 @@ from keras_sparseout import Bridgeout, Sparseout, SparsityController
         (("high",), {}, ["`target`", "Received: target='high'"]),
         (({},), {}, ["`target`", "at least one layer"]),
         (({"hidden": 2},), {}, ["`target`", "Received: target={'hidden': 2}"]),
+        ((1.5, metrics.hoyer), {}, ["`target`", "between 0 and 1"]),
+        ((1.5, metrics.Gini()), {}, ["`target`", "between 0 and 1"]),
         ((0.5, "hoyr"), {}, ["`metric`", "Did you mean 'hoyer'?"]),
         ((0.5, "firing_rate"), {}, ["`metric`", "rises with sparsity"]),
         ((0.5, ["hoyer"]), {}, ["`metric`", "Received: metric=['hoyer']"]),
@@ -83,3 +85,16 @@ def test_noise_on_weights_is_not_what_is_moved():
     assert model.get_layer("out").q == 2
     with pytest.raises(ValueError, match=r"adjustable q. Received: layers=out\. Put"):
         fit(model, SparsityController(0.7, layers="out"))
+
+
+def test_one_rate_cannot_move_layers_both_ways():
+    qs = {"first": 1.0, "second": 4.0}
+    model = classifier(
+        regularizer=lambda name: Sparseout(0.5, q=qs[name], adjustable=True, name=name),
+        names=tuple(qs),
+    )
+    with pytest.raises(ValueError, match="`together` must be False") as error:
+        fit(model, SparsityController(0.7, actuator="rate", together=True))
+    assert "first of q=1, second of q=4. Give each" in str(error.value)
+    fit(model, SparsityController(0.7, actuator="rate", every=8), epochs=1)
+    assert model.get_layer("first").rate > 0.5 > model.get_layer("second").rate
