@@ -30,6 +30,27 @@ def follow(controlled, plant, readings=400, start=0.5):
     return figure
 
 
+@pytest.mark.parametrize(
+    ("actuator", "strength", "lag"),
+    [("q", -20.0, 3), ("rate", 40.0, 3), ("weight", 30.0, 1)],
+)
+@pytest.mark.parametrize(("readings", "share"), [(4, 0.25), (16, 1.0), (40, 1.0)])
+def test_a_reading_moves_the_setting_by_error_and_slope(
+    actuator, strength, lag, readings, share
+):
+    bounds = (0.01, 0.9)
+    controlled = loop(0.6, 0.3, bounds, actuator, gain=0.5)
+    controlled.readings = readings - 1
+    controlled.figure, controlled.slope = 0.589, 0.001
+    base = controlled.base
+    controlled.update(0.59)
+    expected = share * 0.5 * strength * (0.01 - lag * 0.001)
+    assert controlled.scale - base == pytest.approx(expected)
+    assert controlled.mean == pytest.approx(
+        controlled.actuator.from_scale(base / readings)
+    )
+
+
 @pytest.mark.parametrize("target", [0.5, 0.6, 0.7, 0.8])
 def test_it_reaches_the_target_with_q(target):
     # About what Sparseout does: .84 at q = .5, .51 at q = 4.
@@ -181,12 +202,34 @@ def test_a_setting_that_is_cut_adds_nothing():
     assert controlled.base == 0
 
 
-def test_an_undefined_figure_changes_nothing():
+@pytest.mark.parametrize("figure", [math.nan, math.inf])
+def test_an_undefined_figure_changes_nothing(figure):
     controlled = loop(0.6)
+    controlled.update(figure)
+    assert controlled.readings == 0
     controlled.update(0.5)
     state = controlled.state()
-    controlled.update(math.nan)
+    controlled.update(figure)
     assert controlled.state() == state
+
+
+def test_frozen_it_is_the_mean_of_the_last_settings():
+    controlled = loop(0.7)
+    settled = controlled.scale
+    for figure in (0.5, 0.52, 0.55, 0.6):
+        controlled.update(figure)
+        settled += (controlled.scale - settled) / 8
+    assert controlled.scale < settled
+    controlled.freeze()
+    assert controlled.base == controlled.scale == pytest.approx(settled)
+
+
+def test_a_bound_is_kept_to_though_it_is_rounded():
+    # Of those that the scale does not give back.
+    for low in np.arange(0.1, 1.0, 0.01).tolist():
+        controlled = loop(0.9, low, (low, 8.0))
+        assert controlled.at_bound
+        assert controlled.value >= low
 
 
 def test_the_state_is_all_of_it():
@@ -218,6 +261,14 @@ def test_it_comes_back_from_where_pushing_made_it_worse():
     )
     assert controlled.bounds == (0.5, 8.0)
     assert controlled.value == pytest.approx(6, abs=0.1)
+
+
+def test_what_added_up_beyond_is_left_there():
+    controlled = loop(0.6, 6.0)
+    controlled.figure, controlled.error_within = 0.62, 0.0
+    controlled.update(0.62)
+    assert controlled.value == 4.0
+    assert controlled.base == controlled.actuator.to_scale(4.0)
 
 
 def test_it_goes_on_below_the_own_bounds():
