@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 
 from keras_sparseout import validation
+from keras_sparseout.metrics import ActivationHistogram
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,7 +269,9 @@ def check_metric(metric):
             f"{', '.join(RISING)}. Received: metric={metric!r}. "
             + validation.did_you_mean(metric, RISING, "Give one of these.")
         )
-    if not isinstance(metric, str) and not callable(metric):
+    # A histogram can be called too, but is no number.
+    number = callable(metric) and not isinstance(metric, ActivationHistogram)
+    if not isinstance(metric, str) and not number:
         raise ValueError(
             "`metric` must be one name or function. Received: "
             f"metric={metric!r}. Give for example metric='hoyer'."

@@ -20,6 +20,7 @@ from keras_sparseout import Bridgeout, Sparseout, SparsityController, metrics
         ((0.5, "hoyr"), {}, ["`metric`", "Did you mean 'hoyer'?"]),
         ((0.5, "firing_rate"), {}, ["`metric`", "rises with sparsity"]),
         ((0.5, ["hoyer"]), {}, ["`metric`", "Received: metric=['hoyer']"]),
+        ((0.5, metrics.ActivationHistogram()), {}, ["`metric`", "one name or func"]),
         (({"a": 0.5, "b": 0.6},), {"together": True}, ["`target`", "together=False"]),
         ((0.5,), {"actuator": ["q"]}, ["`actuator`", "Received: actuator=['q']"]),
         ((0.5,), {"actuator": "p"}, ["`actuator`", "q, rate, weight"]),
