@@ -80,7 +80,8 @@ class SparsityController(keras.callbacks.Callback):
         freeze_after: Number of epochs after which the setting stays at the mean of the
             last 8 readings or so; None for never.
         max_dead: Share of dead units, of a layer, beyond which it does not push toward
-            sparser.
+            sparser; told from at least 256 vectors, over several epochs if one has
+            fewer, and then counted anew in a resumed run.
         batch_size: With `x`, how many samples of arrays run at once.
         steps: With `x`, how many batches of a data set to take; None for all.
         verbose: 1 to print what is controlled, what could not be reached, and at the
