@@ -148,6 +148,8 @@ def test_the_preset_awd_is_the_published_one_and_runs(
     example, monkeypatch, tmp_path, capsys
 ):
     data = write_folder(tmp_path, train=12, others=8)
+    # It takes seconds.
+    monkeypatch.setattr(keras.Model, "export", lambda *_, **__: None)
     out = tmp_path / "out"
     options = ("--preset", "awd", "--batch", 2, "--window", 20, "--epochs", 1)
     run(example, monkeypatch, "--data", data, "--out", out, *options)

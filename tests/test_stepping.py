@@ -106,18 +106,18 @@ def test_masked_timesteps_of_backward_and_wrapped_layers_do_not_count(probing):
     keras.utils.set_random_seed(1)
     inputs = keras.Input((5,), dtype="int32")
     x = keras.layers.Embedding(7, 4, mask_zero=True, name="embedding")(inputs)
-    lstm = keras.layers.LSTM(6, return_sequences=True, name="lstm")
-    x = keras.layers.Bidirectional(lstm, name="both")(x)
+    rnn = keras.layers.SimpleRNN(6, return_sequences=True, name="rnn")
+    x = keras.layers.Bidirectional(rnn, name="both")(x)
     each = keras.layers.Dense(5, "relu")
     x = keras.layers.TimeDistributed(each, name="each")(x)
-    outputs = keras.layers.Dense(1, name="out")(keras.layers.LSTM(3, name="last")(x))
-    model = keras.Model(inputs, outputs)
+    x = keras.layers.SimpleRNN(3, name="last")(x)
+    model = keras.Model(inputs, keras.layers.Dense(1, name="out")(x))
     t = tracker(metrics="hoyer", x=tokens if probing else None)
     fit(model, t, x=tokens, y=np.ones((20, 1)))
     both, each = (activations(model, name, tokens) for name in ("both", "each"))
     expected = {
-        "both/forward_lstm": both[..., :6],
-        "both/backward_lstm": both[..., 6:],
+        "both/forward_rnn": both[..., :6],
+        "both/backward_rnn": both[..., 6:],
         "each": each,
     }
     for name, a in expected.items():
