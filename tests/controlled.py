@@ -10,14 +10,21 @@ X = RNG.normal(size=(640, 12)).astype("float32")
 Y = np.abs(X @ RNG.normal(size=(12, 3))).astype("float32")
 
 
-def classifier(*, activation="relu", regularizer=None, names=("hidden",)):
+def classifier(*, activation="relu", regularizer=None, names=("hidden",), bias="zeros"):
     regularizer = regularizer or (
         lambda name: Sparseout(0.5, q=2.0, adjustable=True, name=name)
     )
     layers = [keras.Input((12,))]
     for name in names:
-        layers += [keras.layers.Dense(64, activation), regularizer(name)]
+        layers += [keras.layers.Dense(64, activation, bias_initializer=bias)]
+        layers += [regularizer(name)]
     return keras.Sequential([*layers, keras.layers.Dense(3)])
+
+
+def mostly_dead():
+    """A classifier of which 48 of 64 units are dead."""
+    bias = keras.initializers.Constant(np.where(np.arange(64) < 48, -9.0, 0.0))
+    return classifier(bias=bias)
 
 
 def fit(model, *callbacks, epochs=3, y=Y, **kwargs):

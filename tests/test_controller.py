@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from controlled import X, Y, classifier, fit
+from controlled import X, Y, classifier, fit, mostly_dead
 
 from keras_sparseout import (
     ActivationPenalty,
@@ -155,15 +155,7 @@ def test_a_target_out_of_reach_is_said_once_with_the_range():
 
 
 def test_dead_units_stop_the_push_toward_sparser():
-    dead = keras.initializers.Constant(np.where(np.arange(64) < 48, -9.0, 0.0))
-    model = keras.Sequential(
-        [
-            keras.Input((12,)),
-            keras.layers.Dense(64, "relu", bias_initializer=dead),
-            Sparseout(0.5, q=2.0, adjustable=True, name="hidden"),
-            keras.layers.Dense(3),
-        ]
-    )
+    model = mostly_dead()
     controller = SparsityController(0.99, every=8, sample_size=16)
     with pytest.warns(UserWarning, match=r"7\d% of the units of hidden are dead"):
         fit(model, controller, epochs=2, optimizer=keras.optimizers.SGD(0.0))

@@ -3,21 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from controlled import X, Y, classifier
+from controlled import X, Y, classifier, mostly_dead
 
-from keras_sparseout import Sparseout, SparsityController
+from keras_sparseout import SparsityController
 
 
 def test_dead_units_are_told_over_short_epochs():
-    dead = keras.initializers.Constant(np.where(np.arange(64) < 48, -9.0, 0.0))
-    model = keras.Sequential(
-        [
-            keras.Input((12,)),
-            keras.layers.Dense(64, "relu", bias_initializer=dead),
-            Sparseout(0.5, q=2.0, adjustable=True, name="hidden"),
-            keras.layers.Dense(3),
-        ]
-    )
+    model = mostly_dead()
     model.compile(keras.optimizers.SGD(0.0), "mse")
     controller = SparsityController(0.99, gain=0.1, verbose=0)
     with pytest.warns(UserWarning, match="units of hidden are dead"):
