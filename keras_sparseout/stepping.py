@@ -33,7 +33,6 @@ class StepSums:
         self.watched = watched
         self.metrics = metrics
         self.sample_size = sample_size
-        self.settings = (model, kind, watched, metrics, sample_size)
         self._calls = {}
         self._graph = None
         self._inner = set()
@@ -45,6 +44,11 @@ class StepSums:
         with model.distribute_strategy.scope():
             for w in watched:
                 self._make_variable(w, watching.units(w))
+
+    @property
+    def settings(self):
+        """What it was made with, as a tuple."""
+        return self.model, self.kind, self.watched, self.metrics, self.sample_size
 
     def arm(self):
         """Makes the next step of the model measure."""
