@@ -10,8 +10,6 @@ from keras_sparseout import masks, ops, validation
 from keras_sparseout.adjustable import knob
 from keras_sparseout.cells import NoisyCell, cells_of_stack, check_cell
 
-_check_recurrent_rate = functools.partial(validation.check_share, "recurrent_rate")
-
 
 @keras.saving.register_keras_serializable("keras_sparseout")
 class SparseoutCellWrapper(NoisyCell):
@@ -116,7 +114,7 @@ class SparseoutCellWrapper(NoisyCell):
         check_cell(cell, type(self).__name__)
         knobs = {
             "rate": validation.check_rate(rate),
-            "recurrent_rate": _check_recurrent_rate(recurrent_rate),
+            "recurrent_rate": validation.check_recurrent_rate(recurrent_rate),
             "q": validation.check_q(q),
         }
         epsilon = validation.check_epsilon(epsilon)
@@ -138,7 +136,7 @@ class SparseoutCellWrapper(NoisyCell):
 
     rate = knob("rate", validation.check_rate, "Drop rate of the inputs")
     recurrent_rate = knob(
-        "recurrent_rate", _check_recurrent_rate, "Drop rate of the states"
+        "recurrent_rate", validation.check_recurrent_rate, "Drop rate of the states"
     )
     q = knob("q", validation.check_q, "Exponent")
 

@@ -325,7 +325,10 @@ def _check_c(c):
     if not validation.is_real(c) or not math.isfinite(c) or c < 0:
         raise ValueError(
             "`c` must be a finite number >= 0, what a dropped weight is left with. "
-            f"Received: c={c!r}. Give c=0 for Dropout of the layer's inputs."
+            f"Received: c={c!r}. "
+            + validation.for_number(
+                "c", c, "Give c=0 for Dropout of the layer's inputs."
+            )
         )
     return float(c)
 
