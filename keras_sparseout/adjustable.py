@@ -133,10 +133,10 @@ class Adjustable(keras.layers.Layer):
         except (TypeError, ValueError):
             vector = None
         if vector is None or vector.ndim != 1:
-            received = repr(state) if vector is None else f"shape {vector.shape}"
+            received = f"={state!r}" if vector is None else f" of shape {vector.shape}"
             raise ValueError(
                 f"Layer {self.name!r}: `controller_state` must be None or a vector of "
-                f"numbers. Received: controller_state of {received}. Give a flat list."
+                f"numbers. Received: controller_state{received}. Give a flat list."
             )
         return vector
 
