@@ -35,16 +35,14 @@ def _call(written, cls, config, texts=()):
     defaults = _defaults(cls)
     texts = dict(texts)
     for name, value in config.items():
-        if name not in texts and not _is_default(name, value, defaults[name], config):
+        default = defaults.get(name, inspect.Parameter.empty)
+        if name not in texts and not _is_default(name, value, default, config):
             texts[name] = _text(value)
-    required = [texts.pop(name) for name in _required(cls)]
+    arguments = [texts.pop(name) for name in _required(cls) if name in texts]
     if "name" in texts:
         texts["name"] = texts.pop("name")  # As the last one.
-    return f"{written}({', '.join([*required, *_by_name(texts)])})"
-
-
-def _by_name(texts):
-    return [f"{name}={text}" for name, text in texts.items()]
+    arguments += [f"{name}={text}" for name, text in texts.items()]
+    return f"{written}({', '.join(arguments)})"
 
 
 def _defaults(cls):
@@ -78,7 +76,9 @@ def _is_default(name, value, default, config):
         }.get(name)
     if isinstance(default, str) and isinstance(value, dict):
         # Such as "glorot_uniform" for an initializer that is saved as an object.
-        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", value["class_name"]).lower()
+        words = re.sub(
+            r"(?<=[a-z0-9])(?=[A-Z])", "_", value.get("class_name", "")
+        ).lower()
         return words == default and _text(value).endswith("()")
     # 0 is not False here.
     return type(value) is type(default) and value == default

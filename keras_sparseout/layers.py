@@ -61,8 +61,8 @@ class Sparseout(Seeded):
     Output shape: Same as input.
 
     Raises:
-        ValueError: if an argument is out of range, or `noise_shape` does not broadcast
-            to the input.
+        ValueError: if an argument is out of range, also in a file or `set_weights`, or
+            `noise_shape` does not broadcast to the input.
         AttributeError: on assigning `rate` or `q` of a layer that is not adjustable.
 
     Source: Khan & Stavness (2019), "Sparseout: Controlling Sparsity in Deep Networks",

@@ -54,17 +54,17 @@ class ActivationPenalty(Adjustable):
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Call arguments:
-        inputs: Floating-point tensor of at least 2 dimensions, the features last, for
-            "tar" of at least 3, the timesteps second; the penalty of float16 and
-            bfloat16 is computed in float32.
+        inputs: Floating-point tensor, not ragged or sparse, of at least 2 dimensions,
+            the features last, for "tar" of at least 3, the timesteps second; the
+            penalty of float16 and bfloat16 is computed in float32.
         mask: Boolean tensor of the first dimensions of `inputs`, True where a timestep
             counts; Keras passes that of an Embedding or Masking layer.
 
     Output shape: Same as input.
 
     Raises:
-        ValueError: if an argument is out of range, or the input or mask has another
-            shape or dtype.
+        ValueError: if an argument is out of range, also in a file or `set_weights`, or
+            the input or mask has another shape or dtype.
         AttributeError: on assigning `weight` of a layer that is not adjustable.
 
     Source: Yang, Wen & Li (2020), "DeepHoyer: Learning Sparser Neural Network with

@@ -57,8 +57,8 @@ class SparseoutCellWrapper(NoisyCell):
             cells have density at 0: for q <= 1 `epsilon` alone bounds their noise, and
             in the gradient the multipliers of all timesteps multiply, so clip it.
         seed: Integer, or None for a random one. Its state is saved with the weights, so
-            that a resumed run draws on where it stopped. With one given both directions
-            of a `Bidirectional` draw alike.
+            that a resumed run draws on where it stopped, and so are those of dropout in
+            the cell. With one given both directions of a `Bidirectional` draw alike.
         epsilon: Added to |v|, >= 1e-30. None: `keras.config.epsilon()`.
         stop_gradient: True holds the multiplier constant in the gradient, False takes
             the derivative of the formula, see `keras_sparseout.ops.sparseout`.
@@ -76,8 +76,8 @@ class SparseoutCellWrapper(NoisyCell):
     Output shape: That of the cell, and the list of its new states.
 
     Raises:
-        ValueError: if an argument is out of range, `cell` is no RNN cell, or what is to
-            be perturbed is not floating-point.
+        ValueError: if an argument is out of range, also in a file or `set_weights`,
+            `cell` is no RNN cell, or what is to be perturbed is not floating-point.
         AttributeError: on assigning a rate or q if it is not adjustable.
         RuntimeError: if called in training other than by `keras.layers.RNN`, which has
             the masks drawn before its loop.
