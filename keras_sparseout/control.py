@@ -237,10 +237,20 @@ class Loop:
         return [*self.bounds, *(getattr(self, name) for name in _STATE)]
 
     def restore(self, state):
-        """Takes what `state` returned."""
+        """Takes what `state` returned; raises unless it may be that."""
+        if len(state) != 2 + len(_STATE):
+            raise ValueError(f"there should be {3 + len(_STATE)}")
         low, high, *numbers = map(float, state)
+        numbers = dict(zip(_STATE, numbers, strict=True))
+        finite = {**numbers, "low": low, "high": high}
+        # Infinite until the setting is within the actuator's own bounds.
+        within = finite.pop("error_within")
+        if numbers["readings"] == 0:
+            del finite["figure"]
+        if math.isnan(within) or not all(map(math.isfinite, finite.values())):
+            raise ValueError("not all are finite")
         self.bounds = (low, high)
-        for name, number in zip(_STATE, numbers, strict=True):
+        for name, number in numbers.items():
             setattr(self, name, number)
         self.held = bool(self.held)
 

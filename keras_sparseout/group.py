@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from keras_sparseout.adjustable import call_of
+from keras_sparseout.calls import call_of
 from keras_sparseout.control import ACTUATORS, Loop
 
 # Fewer vectors can't tell a dead unit from one that fires rarely.
@@ -61,9 +61,21 @@ class Group:
     def _restore(self, layer):
         """Goes on from the layer's state, if it is of this loop and untouched since."""
         state, fresh = layer.controller_state, self.loop.state()
-        if state is None or len(state) != 1 + len(fresh) or state[0] != self._signature:
+        if state is None or not len(state):
             return
-        self.loop.restore(state[1:])
+        if state[0] != self._signature and not math.isnan(state[0]):
+            return
+        try:
+            if math.isnan(state[0]):
+                raise ValueError("the first is NaN")
+            self.loop.restore(state[1:])
+        except ValueError as error:
+            raise ValueError(
+                f"Layer {layer.name!r}: `controller_state` must be the numbers that a "
+                f"SparsityController left there. Received: {state.tolist()}, of which "
+                f"{error}. Set it to None for the controller to begin anew, or load a "
+                "file that is whole."
+            ) from None
         setting = getattr(layer, self.actuator)
         if np.float32(self.loop.value) != np.float32(setting):
             self.loop.restore(fresh)

@@ -54,14 +54,15 @@ class Sparseout(Seeded):
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Call arguments:
-        inputs: Floating-point tensor of any shape.
+        inputs: Floating-point tensor of any shape, also of unknown rank; dense, not
+            ragged or sparse.
         training: Whether to perturb; `fit` sets it.
 
     Output shape: Same as input.
 
     Raises:
-        ValueError: if an argument is out of range, or `noise_shape` does not broadcast
-            to the input.
+        ValueError: if an argument is out of range, also in a file or `set_weights`, or
+            `noise_shape` does not broadcast to the input.
         AttributeError: on assigning `rate` or `q` of a layer that is not adjustable.
 
     Source: Khan & Stavness (2019), "Sparseout: Controlling Sparsity in Deep Networks",
@@ -104,6 +105,7 @@ class Sparseout(Seeded):
         self._epsilon = epsilon
         self._stop_gradient = stop_gradient
         self._jit_compile = jit_compile
+        self.build_at_once()
 
     noise_shape = property(lambda self: self._noise_shape)
     epsilon = property(lambda self: self._epsilon)
@@ -113,14 +115,24 @@ class Sparseout(Seeded):
     rate = knob("rate", validation.check_rate, "Drop rate")
     q = knob("q", validation.check_q, "Exponent")
 
-    def build(self, input_shape):
-        self._check_shape(input_shape)
-
     def call(self, inputs, training=False):
-        self._check_shape(inputs.shape)
-        validation.check_floating(inputs.dtype, "inputs")
+        self._check_inputs(inputs)
         if not training or (not self._adjustable and self._rate == 0):
             return inputs
+        if inputs.shape.rank is None:
+            return self._perturb_any(inputs)
+        return self._perturb(inputs, self._compiles(inputs))
+
+    def _perturb_any(self, inputs):
+        """Perturbs a tensor whose rank is not known while tracing."""
+        compiles = self._jit_compile is True
+        if self._noise_shape is not None:
+            shape = [None] * len(self._noise_shape)
+            return self._perturb(tf.ensure_shape(inputs, shape), compiles)
+        flat = self._perturb(tf.reshape(inputs, [-1]), compiles)
+        return tf.reshape(flat, tf.shape(inputs))
+
+    def _perturb(self, inputs, compiles):
         seed = masks.seed_pair(self.seed_generator)
         knobs = (self._rate, self._q)
         settings = {
@@ -130,7 +142,7 @@ class Sparseout(Seeded):
         }
         if self._adjustable:
             knobs = tuple(tf.convert_to_tensor(variable) for variable in knobs)
-        if not self._compiles(inputs):
+        if not compiles:
             return ops.draw_and_perturb(inputs, *knobs, seed, **settings)
         shape = (None, *inputs.shape[1:]) if inputs.shape.rank else ()
         return compiled.draw(
@@ -142,6 +154,14 @@ class Sparseout(Seeded):
             return self._jit_compile
         return compiled.pays(inputs.shape)
 
+    def _check_inputs(self, inputs):
+        validation.check_dense(inputs)
+        validation.check_floating(inputs.dtype, "inputs")
+        shape = validation.shape_of(inputs)
+        if shape is not None:
+            self._check_shape(shape)
+            self.note_shape(shape)
+
     def _check_shape(self, shape):
         validation.check_noise_shape_fits(self._noise_shape, shape)
 
@@ -149,8 +169,7 @@ class Sparseout(Seeded):
         return input_shape
 
     def compute_output_spec(self, inputs, training=False):
-        self._check_shape(inputs.shape)
-        validation.check_floating(inputs.dtype, "inputs")
+        self._check_inputs(inputs)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def get_config(self):

@@ -3,6 +3,7 @@
 import difflib
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from keras_sparseout import validation
@@ -23,8 +24,9 @@ class ActivationPenalty(Adjustable):
 
     where t are the timesteps, along the second axis of the input. The loss is `weight`
     times the mean of P over all vectors of the batch, those of masked timesteps left
-    out (for "tar" over all pairs of timesteps t - 1, t of which neither is masked); a
-    batch without vectors adds 0. Sample weights do not count. As with
+    out (for "tar" over all pairs of timesteps t - 1, t of which neither is masked). A
+    batch without vectors, and vectors without elements, add 0. Sample weights do not
+    count. As with
     `keras.layers.ActivityRegularization` it is part of the loss in `evaluate` too, and
     a layer inside an RNN cell fails. Under `tf.distribute` it is the mean over the
     replicas.
@@ -52,17 +54,17 @@ class ActivationPenalty(Adjustable):
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Call arguments:
-        inputs: Floating-point tensor of at least 2 dimensions, the features last, for
-            "tar" of at least 3, the timesteps second; the penalty of float16 and
-            bfloat16 is computed in float32.
+        inputs: Floating-point tensor, not ragged or sparse, of at least 2 dimensions,
+            the features last, for "tar" of at least 3, the timesteps second; the
+            penalty of float16 and bfloat16 is computed in float32.
         mask: Boolean tensor of the first dimensions of `inputs`, True where a timestep
             counts; Keras passes that of an Embedding or Masking layer.
 
     Output shape: Same as input.
 
     Raises:
-        ValueError: if an argument is out of range, or the input or mask has another
-            shape or dtype.
+        ValueError: if an argument is out of range, also in a file or `set_weights`, or
+            the input or mask has another shape or dtype.
         AttributeError: on assigning `weight` of a layer that is not adjustable.
 
     Source: Yang, Wen & Li (2020), "DeepHoyer: Learning Sparser Neural Network with
@@ -99,6 +101,7 @@ class ActivationPenalty(Adjustable):
         self.supports_masking = True
         self._kind = kind
         self._epsilon = epsilon
+        self.build_at_once()
 
     kind = property(lambda self: self._kind)
     epsilon = property(lambda self: self._epsilon)
@@ -110,6 +113,8 @@ class ActivationPenalty(Adjustable):
             return inputs
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         x = ops.cast(inputs, "float64" if dtype == "float64" else "float32")
+        if validation.shape_of(x) is None:
+            x, mask = _of_known_rank(x, mask, self._kind)
         vectors = ops.shape(x)[:-1]
         counted = ops.ones(vectors, "bool")
         if mask is not None:
@@ -137,19 +142,22 @@ class ActivationPenalty(Adjustable):
         return {**super().get_config(), "kind": self._kind, "epsilon": self._epsilon}
 
     def _check_inputs(self, inputs):
+        validation.check_dense(inputs)
         validation.check_floating(inputs.dtype, "inputs")
-        if len(inputs.shape) < 2:
+        shape = validation.shape_of(inputs)
+        if shape is None:
+            return
+        self.note_shape(shape)
+        if len(shape) < 2:
             raise ValueError(
                 "`inputs` must have a batch and a feature dimension. Received: "
-                f"inputs.shape={tuple(inputs.shape)}. Reshape it to (samples, "
-                "features)."
+                f"inputs.shape={shape}. Reshape it to (samples, features)."
             )
-        if self._kind == "tar" and len(inputs.shape) < 3:
+        if self._kind == "tar" and len(shape) < 3:
             raise ValueError(
                 '`inputs` must have a time dimension too for kind "tar". Received: '
-                f"inputs.shape={tuple(inputs.shape)}. Give sequences, (samples, "
-                "timesteps, features), from a recurrent layer with "
-                "return_sequences=True."
+                f"inputs.shape={shape}. Give sequences, (samples, timesteps, "
+                "features), from a recurrent layer with return_sequences=True."
             )
 
 
@@ -170,7 +178,9 @@ def _hoyer_square(x, epsilon):
 
 
 def _mean_square(x, epsilon):
-    return ops.mean(ops.square(x), axis=-1)
+    # Of no elements the mean would be NaN, where the other penalties are 0.
+    count = ops.maximum(ops.cast(ops.shape(x)[-1], x.dtype), 1)
+    return ops.sum(ops.square(x), axis=-1) / count
 
 
 _PENALTIES = {
@@ -204,3 +214,27 @@ def _check_mask(mask, x):
             f"{tuple(x.shape)}. Leave the feature dimension out."
         )
     return ops.reshape(mask, (*ops.shape(mask), *[1] * missing))
+
+
+def _of_known_rank(x, mask, kind):
+    """Returns `x` with its vectors in one dimension, and the mask of these.
+
+    For "tar" in three: samples, timesteps, and what is between those and the features.
+    """
+    tf.debugging.assert_rank_at_least(
+        x,
+        3 if kind == "tar" else 2,
+        '`inputs` must have a batch and a feature dimension, and for kind "tar" the '
+        "timesteps between them.",
+    )
+    shape = tf.shape(x)
+    vectors = shape[:-1]
+    sizes = [tf.reduce_prod(vectors)]
+    if kind == "tar":
+        sizes = [shape[0], shape[1], tf.reduce_prod(vectors[2:])]
+    if mask is not None:
+        mask = ops.convert_to_tensor(mask, "bool")
+        missing = tf.ones([tf.size(vectors) - tf.rank(mask)], "int32")
+        mask = tf.reshape(mask, tf.concat([tf.shape(mask), missing], 0))
+        mask = tf.reshape(tf.broadcast_to(mask, vectors), sizes)
+    return tf.reshape(x, [*sizes, shape[-1]]), mask

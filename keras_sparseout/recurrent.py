@@ -10,8 +10,6 @@ from keras_sparseout import masks, ops, validation
 from keras_sparseout.adjustable import knob
 from keras_sparseout.cells import NoisyCell, cells_of_stack, check_cell
 
-_check_recurrent_rate = functools.partial(validation.check_share, "recurrent_rate")
-
 
 @keras.saving.register_keras_serializable("keras_sparseout")
 class SparseoutCellWrapper(NoisyCell):
@@ -59,8 +57,8 @@ class SparseoutCellWrapper(NoisyCell):
             cells have density at 0: for q <= 1 `epsilon` alone bounds their noise, and
             in the gradient the multipliers of all timesteps multiply, so clip it.
         seed: Integer, or None for a random one. Its state is saved with the weights, so
-            that a resumed run draws on where it stopped. With one given both directions
-            of a `Bidirectional` draw alike.
+            that a resumed run draws on where it stopped, and so are those of dropout in
+            the cell. With one given both directions of a `Bidirectional` draw alike.
         epsilon: Added to |v|, >= 1e-30. None: `keras.config.epsilon()`.
         stop_gradient: True holds the multiplier constant in the gradient, False takes
             the derivative of the formula, see `keras_sparseout.ops.sparseout`.
@@ -78,8 +76,8 @@ class SparseoutCellWrapper(NoisyCell):
     Output shape: That of the cell, and the list of its new states.
 
     Raises:
-        ValueError: if an argument is out of range, `cell` is no RNN cell, or what is to
-            be perturbed is not floating-point.
+        ValueError: if an argument is out of range, also in a file or `set_weights`,
+            `cell` is no RNN cell, or what is to be perturbed is not floating-point.
         AttributeError: on assigning a rate or q if it is not adjustable.
         RuntimeError: if called in training other than by `keras.layers.RNN`, which has
             the masks drawn before its loop.
@@ -116,7 +114,7 @@ class SparseoutCellWrapper(NoisyCell):
         check_cell(cell, type(self).__name__)
         knobs = {
             "rate": validation.check_rate(rate),
-            "recurrent_rate": _check_recurrent_rate(recurrent_rate),
+            "recurrent_rate": validation.check_recurrent_rate(recurrent_rate),
             "q": validation.check_q(q),
         }
         epsilon = validation.check_epsilon(epsilon)
@@ -138,7 +136,7 @@ class SparseoutCellWrapper(NoisyCell):
 
     rate = knob("rate", validation.check_rate, "Drop rate of the inputs")
     recurrent_rate = knob(
-        "recurrent_rate", _check_recurrent_rate, "Drop rate of the states"
+        "recurrent_rate", validation.check_recurrent_rate, "Drop rate of the states"
     )
     q = knob("q", validation.check_q, "Exponent")
 

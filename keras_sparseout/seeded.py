@@ -1,13 +1,18 @@
 """Layers that draw, whose draws go on where they stopped when a file is loaded."""
 
 import keras
+import numpy as np
 
 from keras_sparseout import validation
 from keras_sparseout.adjustable import Adjustable, value_of
 
+_WITH_STATE = (keras.layers.Layer, keras.random.SeedGenerator)
+
 
 class Seeded(Adjustable):
     """An adjustable layer with a seed generator, whose state is saved with the weights.
+
+    So are those of seed generators of layers inside, such as a dropout of Keras.
 
     Args:
         knobs: Dict of the first values, floats, by name.
@@ -27,11 +32,52 @@ class Seeded(Adjustable):
         super().save_own_variables(store)
         # Keras leaves the states of seed generators out of its files.
         store["seed_state"] = value_of(self.seed_generator.state)
+        inner = self._inner_states()
+        if inner:
+            store["inner_seed_states"] = np.stack([value_of(s) for s in inner])
 
-    def load_own_variables(self, store):
-        super().load_own_variables(store)
+    def _values_in(self, store):
+        values = super()._values_in(store)
         if "seed_state" in store:
-            self.seed_generator.state.assign(store["seed_state"])
+            seeds = self._seeds_in(store, "seed_state", 1)
+            values.append((self.seed_generator.state, seeds))
+        if "inner_seed_states" in store:
+            seeds = self._seeds_in(store, "inner_seed_states", 2)
+            inner = self._inner_states()
+            # From a file of other layers inside, it can't be told whose they are.
+            if len(inner) == len(seeds):
+                values.extend(zip(inner, seeds, strict=True))
+        return values
+
+    def _seeds_in(self, store, name, rank):
+        seeds = np.asarray(store[name])
+        if seeds.dtype.kind not in "iu" or seeds.ndim != rank or seeds.shape[-1] != 2:
+            raise ValueError(
+                f"Layer {self.name!r}: `{name}` in a file must be pairs of integers. "
+                f"Received: {name} of dtype {seeds.dtype} and shape {seeds.shape}. The "
+                "file is damaged: load another one."
+            )
+        return seeds
+
+    def _inner_states(self):
+        """The states of the seed generators of layers inside.
+
+        Not of those inside of another layer of this package, which saves them itself.
+        """
+        states, seen = [], {id(self), id(self.seed_generator)}
+
+        def visit(layer):
+            for value in keras.tree.flatten(list(vars(layer).values())):
+                if not isinstance(value, _WITH_STATE) or id(value) in seen:
+                    continue
+                seen.add(id(value))
+                if isinstance(value, keras.random.SeedGenerator):
+                    states.append(value.state)
+                elif not isinstance(value, Seeded):
+                    visit(value)
+
+        visit(self)
+        return states
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}

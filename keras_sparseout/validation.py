@@ -6,9 +6,15 @@ import math
 import numbers
 
 import keras
+import tensorflow as tf
 
 # Below this a float32 intermediate is a denormal, which XLA and most GPUs flush to 0.
 SMALLEST_EPSILON = 1e-30
+# What layers of Keras 2 took, and those of Keras 3 don't.
+_LEGACY = {
+    *("batch_input_shape", "batch_shape", "batch_size"),
+    *("input_dtype", "input_length", "input_tensor"),
+}
 
 
 def check_rate(rate):
@@ -16,7 +22,8 @@ def check_rate(rate):
     if not is_real(rate) or not 0 <= rate <= 1:
         raise ValueError(
             "`rate` must be a number between 0 and 1, the fraction of units to drop. "
-            f"Received: rate={rate!r}. Give for example rate=0.5."
+            f"Received: rate={rate!r}. "
+            + for_number("rate", rate, "Give for example rate=0.5.")
         )
     return float(rate)
 
@@ -30,8 +37,13 @@ def check_q(q):
         )
     if not is_real(q) or not math.isfinite(q) or q < 0:
         raise ValueError(
-            f"`q` must be a finite number >= 0. Received: q={q!r}. Give q=2 for "
-            "Dropout, less for sparser activations, more for denser ones."
+            f"`q` must be a finite number >= 0. Received: q={q!r}. "
+            + for_number(
+                "q",
+                q,
+                "Give q=2 for Dropout, less for sparser activations, more for denser "
+                "ones.",
+            )
         )
     return float(q)
 
@@ -41,9 +53,37 @@ def check_weight(weight):
     if not is_real(weight) or not math.isfinite(weight) or weight < 0:
         raise ValueError(
             "`weight` must be a finite number >= 0, what the penalty is multiplied by. "
-            f"Received: weight={weight!r}. Give for example weight=1e-3."
+            f"Received: weight={weight!r}. "
+            + for_number("weight", weight, "Give for example weight=1e-3.")
         )
     return float(weight)
+
+
+def check_recurrent_rate(rate):
+    """Returns `rate` as a float; raises unless it is a number in [0, 1]."""
+    if not is_real(rate) or not 0 <= rate <= 1:
+        raise ValueError(
+            "`recurrent_rate` must be a number between 0 and 1. Received: "
+            f"recurrent_rate={rate!r}. "
+            + for_number("recurrent_rate", rate, "Leave it out for the default.")
+        )
+    return float(rate)
+
+
+def for_number(name, value, otherwise):
+    """Returns the remedy for a `value` that is not the number that it should be.
+
+    Args:
+        name: Name of the knob.
+        value: What was given.
+        otherwise: The remedy, unless it is a variable or tensor.
+    """
+    if isinstance(value, keras.KerasTensor) or keras.ops.is_tensor(value):
+        return (
+            "Give its value as a number. To change it while training, make the layer "
+            f"with adjustable=True and assign numbers to layer.{name}."
+        )
+    return otherwise
 
 
 def check_epsilon(epsilon):
@@ -128,6 +168,27 @@ def check_floating(x_dtype, name="x"):
     return dtype
 
 
+def check_dense(inputs):
+    """Raises if the tensor `inputs` is ragged or sparse."""
+    if isinstance(inputs, tf.RaggedTensor) or getattr(inputs, "ragged", False):
+        kind, remedy = "ragged", "inputs.to_tensor(), and keras.layers.Masking after it"
+    elif isinstance(inputs, tf.SparseTensor) or getattr(inputs, "sparse", False):
+        kind, remedy = "sparse", "tf.sparse.to_dense(inputs)"
+    else:
+        return
+    raise ValueError(
+        "`inputs` must be a dense tensor. Received: inputs that are a "
+        f"{kind} tensor, of shape {tuple(inputs.shape)}. Make it dense before, with "
+        f"{remedy}."
+    )
+
+
+def shape_of(tensor):
+    """Returns the shape of a tensor as a tuple, None where its rank is not known."""
+    unknown = getattr(tensor.shape, "rank", 0) is None
+    return None if unknown else tuple(tensor.shape)
+
+
 def check_threshold(threshold):
     """Returns `threshold` as a float; raises unless it is a number >= 0."""
     if not is_real(threshold) or not threshold >= 0:
@@ -210,9 +271,17 @@ def check_keywords(name, kwargs, layer):
     known = {
         *inspect.signature(layer.__init__).parameters,
         *inspect.signature(keras.layers.Layer.__init__).parameters,
+        # Keras takes them, with a warning that says to use keras.Input.
         "input_shape",
+        "input_dim",
     } - {"self", "kwargs"}
     for keyword, value in kwargs.items():
+        if keyword in _LEGACY - known:
+            raise ValueError(
+                f"`{keyword}` is no argument of {name}: it was one in Keras 2. "
+                f"Received: {keyword}={value!r}. Leave it out, and begin the model "
+                "with keras.Input(shape, batch_size, dtype)."
+            )
         if keyword not in known:
             near = difflib.get_close_matches(keyword, known, n=1)
             remedy = f"Did you mean `{near[0]}`?" if near else "Leave it out."

@@ -60,7 +60,8 @@ class Bridgeout(WeightNoise):
             element, but for `embeddings`, which have one a row, `(None, 1)`: a word is
             dropped wherever it is in the batch.
         seed: Integer, or None for a random one. Its state is saved with the weights, so
-            that a resumed run draws on where it stopped.
+            that a resumed run draws on where it stopped, and so are those of dropout in
+            `layer`.
         epsilon: Added to |W|, >= 1e-30; it bounds the multiplier near W = 0. None:
             `keras.config.epsilon()`.
         stop_gradient: True holds the multiplier constant in the gradient: that of W is
@@ -77,8 +78,9 @@ class Bridgeout(WeightNoise):
     Output shape: That of `layer`.
 
     Raises:
-        ValueError: if an argument is out of range, `layer` is no Keras layer or has no
-            such floating-point weight, or `noise_shape` does not broadcast to it.
+        ValueError: if an argument is out of range, also in a file or `set_weights`,
+            `layer` is no Keras layer or has no such floating-point weight, or
+            `noise_shape` does not broadcast to it.
         AttributeError: on assigning `rate` or `q` of a layer that is not adjustable.
 
     Source: Khan, Shah & Stavness (2018), "Bridgeout: Stochastic Bridge Regularization
@@ -209,7 +211,8 @@ class Shakeout(WeightNoise):
             |W|, which is of the order of 0.05.
         weights: Names of the weights to perturb, as of `Bridgeout`.
         seed: Integer, or None for a random one. Its state is saved with the weights, so
-            that a resumed run draws on where it stopped.
+            that a resumed run draws on where it stopped, and so are those of dropout in
+            `layer`.
         axis: Axis of the weights, or tuple of axes, along which the input units are.
             None: what it is in the layers of Keras; it has to be given for layers of
             another kind.
@@ -224,9 +227,9 @@ class Shakeout(WeightNoise):
     Output shape: That of `layer`.
 
     Raises:
-        ValueError: if an argument is out of range, `layer` is no Keras layer or has no
-            such floating-point weight, or it is not known which axis of it is the
-            input's.
+        ValueError: if an argument is out of range, also in a file or `set_weights`,
+            `layer` is no Keras layer or has no such floating-point weight, or it is not
+            known which axis of it is the input's.
         AttributeError: on assigning `rate` or `c` of a layer that is not adjustable.
 
     Source: Kang, Li & Tao (2016), "Shakeout: A New Regularized Deep Neural Network
@@ -325,7 +328,10 @@ def _check_c(c):
     if not validation.is_real(c) or not math.isfinite(c) or c < 0:
         raise ValueError(
             "`c` must be a finite number >= 0, what a dropped weight is left with. "
-            f"Received: c={c!r}. Give c=0 for Dropout of the layer's inputs."
+            f"Received: c={c!r}. "
+            + validation.for_number(
+                "c", c, "Give c=0 for Dropout of the layer's inputs."
+            )
         )
     return float(c)
 
