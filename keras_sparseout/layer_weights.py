@@ -99,11 +99,14 @@ def choose(layer, names, *, partly=False):
         ValueError: if the layer has no such weight, unless `partly`.
     """
     layers, ways = _search(layer)
-    found = {}
+    variables, found = layer.weights, {}
     for owner in layers:
+        # That of an outer layer takes a step for each that is inside.
+        if len(found) == len(variables):
+            break
         for variable in owner.weights:
             found.setdefault(id(variable), Weight(variable, owner, ways))
-    weights = [found[id(variable)] for variable in layer.weights]
+    weights = [found[id(variable)] for variable in variables]
     if names is None:
         for main in _MAIN:
             chosen = [w for w in weights if w.variable.name in main]
