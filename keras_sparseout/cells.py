@@ -93,7 +93,7 @@ class NoisyCell(Seeded, *_DRAWING):
         step_input = self._sequence.step_input
         # What a call that raised has left is of a graph that is gone.
         self.reset_dropout_mask()
-        if not _in_training(step_input):
+        if not in_training(step_input):
             return
         states = [state]
         if cells_of_stack(self) is not None:
@@ -152,6 +152,37 @@ def check_cell(cell, name, argument="cell"):
     return cell
 
 
+def check_direction(kwargs, name, layer):
+    """Raises if `kwargs` have `go_backwards`, which keras.layers.Bidirectional gives.
+
+    Args:
+        kwargs: Keyword arguments, a dict.
+        name: Name of the class that they were given to.
+        layer: Layer or cell that was given to it too.
+    """
+    if "go_backwards" in kwargs:
+        received = f"Received: go_backwards={kwargs['go_backwards']!r}."
+        raise ValueError(
+            f"`go_backwards` is no argument of {name}. {received} "
+            f"{out_of_bidirectional(name, layer)}"
+        )
+
+
+def out_of_bidirectional(name, layer):
+    """Says where a layer of class `name` around `layer` goes if not in it."""
+    inner = f"{type(layer).__name__}(...)"
+    remedy = f"around it: {name}(Bidirectional({inner}), ...)"
+    if is_cell(layer):
+        remedy = f"in an RNN in it: Bidirectional(RNN({name}({inner}, ...)))"
+    return f"A Bidirectional takes no {name}: put {name} {remedy}."
+
+
+def is_cell(layer):
+    """Whether a layer stands as an RNN cell. RNN layers have a `state_size` too."""
+    sized = getattr(layer, "state_size", None) is not None
+    return sized and not isinstance(layer, keras.layers.RNN)
+
+
 def cells_of_stack(cell):
     """Returns the cells of a `keras.layers.StackedRNNCells`, through what is around it.
 
@@ -193,4 +224,4 @@ class _Training(keras.layers.Layer):
         return training
 
 
-_in_training = _Training(autocast=False)
+in_training = _Training(autocast=False)

@@ -8,7 +8,12 @@ import tensorflow as tf
 
 from keras_sparseout import masks, ops, validation
 from keras_sparseout.adjustable import knob
-from keras_sparseout.cells import NoisyCell, cells_of_stack, check_cell
+from keras_sparseout.cells import (
+    NoisyCell,
+    cells_of_stack,
+    check_cell,
+    check_direction,
+)
 
 
 @keras.saving.register_keras_serializable("keras_sparseout")
@@ -120,6 +125,7 @@ class SparseoutCellWrapper(NoisyCell):
         epsilon = validation.check_epsilon(epsilon)
         validation.check_bool("stop_gradient", stop_gradient)
         validation.check_bool("adjustable", adjustable)
+        check_direction(kwargs, type(self).__name__, cell)
         validation.check_keywords(type(self).__name__, kwargs, SparseoutCellWrapper)
         if kwargs.get("dtype") is None:
             # RNN hands over the states in that of the wrapper.

@@ -1,12 +1,22 @@
 """Layers whose weights are perturbed while they are called, and nowhere else."""
 
 import inspect
+import threading
+import warnings
 
 import keras
 import tensorflow as tf
 
 from keras_sparseout import layer_weights, masks, validation
-from keras_sparseout.cells import NoisyCell, check_cell
+from keras_sparseout.cells import (
+    NoisyCell,
+    check_cell,
+    check_direction,
+    in_training,
+    is_cell,
+    out_of_bidirectional,
+)
+from keras_sparseout.overlay import Overlay, calling
 
 
 class WeightNoise(NoisyCell, keras.layers.Wrapper):
@@ -28,6 +38,7 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
     def __init__(self, knobs, adjustable, layer, weights, seed, **kwargs):
         name = type(self).__name__
         _check_layer(layer, name)
+        check_direction(kwargs, name, layer)
         validation.check_keywords(name, kwargs, type(self))
         if "dtype" in kwargs:
             raise ValueError(
@@ -35,10 +46,14 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
                 f"dtype={kwargs['dtype']!r}. Give it to that layer."
             )
         # The inputs are the wrapped layer's to cast.
-        kwargs = {**kwargs, "dtype": layer.dtype_policy, "autocast": False}
+        dtype = _unquantized(layer.dtype_policy)
+        kwargs = {**kwargs, "dtype": dtype, "autocast": False}
         super().__init__(knobs, adjustable, seed, layer=layer, **kwargs)
         self._weight_names = layer_weights.check_names(weights)
-        self._is_cell = _is_cell(layer)
+        self._is_cell = is_cell(layer)
+        # Whether the wrapped layer has all its weights, and they are checked.
+        self._is_checked = False
+        self._has_warned = False
         if not self.trainable:
             layer.trainable = False
         if layer.built:
@@ -53,6 +68,16 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
         """That of the wrapped layer."""
         return self.layer.input_spec
 
+    # As attributes of their own, so that a layer such as SpectralNormalization finds
+    # the weight of the wrapped one; one that is not there is none here either.
+    kernel = property(lambda self: self.layer.kernel)
+    embeddings = property(lambda self: self.layer.embeddings)
+
+    @property
+    def go_backwards(self):
+        """Not there: a `Bidirectional`, which looks for it, takes no such layer."""
+        raise AttributeError(out_of_bidirectional(type(self).__name__, self.layer))
+
     def build(self, input_shape=None):
         """Builds the wrapped layer, if it is not, and checks its weights."""
         layer = self.layer
@@ -61,13 +86,42 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
             layer.built = True
         self._check_weights()
 
-    def _check_weights(self):
-        for weight in layer_weights.choose(self.layer, self._weight_names):
-            self.check_weight(weight)
+    def build_from_config(self, config):
+        """Builds the wrapped layer as it was built when the config was made."""
+        super().build_from_config(config)
+        if self._is_checked or "input_shape" not in (config or {}):
+            return
+        try:
+            inputs = keras.KerasTensor((1, *config["input_shape"][1:]))
+            states = [self.get_initial_state(1)] if self._is_cell else []
+            calling.compute_output_spec(self.layer, inputs, *states)
+        except Exception:
+            # It takes inputs of another kind: its first call makes its weights.
+            return
+        self._check_weights(called=True)
+
+    def _check_weights(self, called=False):
+        """Raises unless the weights are there, and such as `noisy` can take.
+
+        Those that the wrapped layer makes only when it is called, as its children are
+        in a layer without a `build`, are waited for until it was.
+        """
+        complete = called or layer_weights.are_made(self.layer)
+        for weight in self._choose(partly=not complete):
+            if not weight.is_quantized:
+                self.check_weight(weight)
+        self._is_checked = complete
+
+    def _choose(self, partly=False):
+        return layer_weights.choose(self.layer, self._weight_names, partly=partly)
 
     def check_weight(self, weight):
         """Raises unless `noisy` can take it."""
         validation.check_floating(weight.variable.dtype, weight.variable.name)
+        for inner in layer_weights.inside(self.layer):
+            normalizes = isinstance(inner, keras.layers.SpectralNormalization)
+            if normalizes and inner.built and inner.kernel is weight.variable:
+                raise _of_spectral_normalization(self, weight)
 
     def noisy(self, weight, value, seed):
         """Returns what stands in for a weight in one call in training.
@@ -85,13 +139,28 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
     def call(self, inputs, *args, training=False, **kwargs):
         """Calls the wrapped layer, in training on noisy weights."""
         if not training or self._is_quiet(kwargs):
-            return self.layer(inputs, *args, training=training, **kwargs)
+            outputs = self.layer(inputs, *args, training=training, **kwargs)
+            if not self._is_checked:
+                self._check_weights(called=True)
+            return outputs
+        if not self._is_checked:
+            self._make_weights(inputs, *args, training=False, **kwargs)
         values = self.drawn() if self._is_cell else self.draw()
-        with _Overlay(values) as overlay:
+        with Overlay(values) as overlay:
             outputs = self.layer(inputs, *args, training=training, **kwargs)
         for loss in overlay.losses:
             self.add_loss(loss)
         return outputs
+
+    def _make_weights(self, *args, **kwargs):
+        """Has the wrapped layer make the weights that it makes only when called.
+
+        Returns:
+            `KerasTensor`s like what it gives. Nothing is computed or assigned.
+        """
+        spec = calling.compute_output_spec(self.layer, *args, **kwargs)
+        self._check_weights(called=True)
+        return spec
 
     def _is_zero(self):
         return not self._adjustable and self._rate == 0
@@ -107,9 +176,17 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
         """Returns a list of (variable, noisy value), of each weight that is chosen."""
         if self._is_zero():
             return []
-        return _uncast(function=self._draw)
+        if not self._is_checked and self._is_cell:
+            batch_size = keras.ops.shape(step_input)[0]
+            states = self.get_initial_state(batch_size)
+            self._make_weights(step_input, states, training=False)
+            # The next cells see what this call was told.
+            in_training(step_input, training=True)
+        return calling(function=self._draw)
 
     def _draw(self):
+        chosen = self._choose()
+        self._warn_of([weight.path for weight in chosen if weight.is_quantized])
         return [
             (
                 weight.variable,
@@ -119,8 +196,19 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
                     masks.seed_pair(self.seed_generator),
                 ),
             )
-            for weight in layer_weights.choose(self.layer, self._weight_names)
+            for weight in chosen
+            if not weight.is_quantized
         ]
+
+    def _warn_of(self, quantized):
+        if quantized and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{type(self).__name__} {self.name!r} puts no noise on "
+                f"{', '.join(quantized)} of {self.layer.name!r}, quantized to "
+                "integers. Train before `quantize`.",
+                stacklevel=2,
+            )
 
     def read_knobs(self):
         """Returns the knobs, in order: floats, or tensors if they are adjustable."""
@@ -139,15 +227,34 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
 
     def compute_output_spec(self, *args, training=None, **kwargs):
         """That of the wrapped layer."""
-        return self.layer.compute_output_spec(*args, **kwargs)
+        if self._is_checked:
+            return self.layer.compute_output_spec(*args, **kwargs)
+        # Called, and not only asked for its shape: that is when it makes its weights.
+        return self._make_weights(*args, **kwargs)
 
     def get_config(self):
         """Returns the arguments, with the config of the wrapped layer."""
+        outermost = not hasattr(_being_saved, "configs")
+        if outermost:
+            _being_saved.configs = {}
+        configs = _being_saved.configs
+        try:
+            if id(self) not in configs:
+                configs[id(self)] = self._make_config()
+            return {**configs[id(self)]}
+        finally:
+            if outermost:
+                del _being_saved.configs
+
+    def _make_config(self):
         config = super().get_config()
         del config["dtype"]
         # Once more: in a file Keras marks a layer as shared when it comes to it again,
         # and of one inside of another it would mark a dict that was copied before.
         layer = keras.saving.serialize_keras_object(self.layer)
+        if _builds_by_default(self.layer):
+            # Keras would take it as built, while its children are not.
+            layer.pop("build_config", None)
         return {**config, "layer": layer, "weights": self._weight_names}
 
     @classmethod
@@ -155,6 +262,20 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
         """Makes the layer that `get_config` is of, and the one that it wraps."""
         # Keras takes the wrapped layer out of the dict that it is given.
         return super().from_config({**config}, custom_objects)
+
+
+# The configs of this call of `get_config`: the wrapped layer is serialized twice, so
+# that without them one in n wrappers would be 2^n times. Of each thread its own.
+_being_saved = threading.local()
+
+
+def _unquantized(policy):
+    """The dtype policy that was quantized: it is of layers that quantize themselves."""
+    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+        policy = policy.default_policy
+    if policy.quantization_mode is None:
+        return policy
+    return policy.get_config()["source_name"]
 
 
 def _check_layer(layer, name):
@@ -166,8 +287,19 @@ def _check_layer(layer, name):
             "`layer` must be a keras.layers.Layer, whose weights are perturbed. "
             f"Received: layer={layer!r}. {remedy}"
         )
-    if _is_cell(layer):
+    if is_cell(layer):
         check_cell(layer, name, "layer")
+
+
+def _of_spectral_normalization(wrapper, weight):
+    name, owner = type(wrapper).__name__, type(weight.owner).__name__
+    return ValueError(
+        "`weights` must be weights that the layer does not assign when it is called, "
+        "as keras.layers.SpectralNormalization does: the noise would come into the "
+        f"weight itself. Received: weights with {weight.path} of "
+        f"{wrapper.layer.name!r}. Put {name} inside: "
+        f"SpectralNormalization({name}({owner}(...), ...))."
+    )
 
 
 def _builds_of_one_shape(layer):
@@ -175,68 +307,13 @@ def _builds_of_one_shape(layer):
 
     Keras gives the others, such as attention, those of several; this wrapper has one.
     """
-    if type(layer).build is keras.layers.Layer.build:
+    if not layer_weights.has_build(layer):
         return False
     parameters = inspect.signature(layer.build).parameters.values()
     return sum(p.default is p.empty for p in parameters) < 2
 
 
-def _is_cell(layer):
-    # RNN layers have a `state_size` too.
-    sized = getattr(layer, "state_size", None) is not None
-    return sized and not isinstance(layer, keras.layers.RNN)
-
-
-class _Overlay(keras.StatelessScope):
-    """Puts values in the place of some variables, and lets all else happen as without.
-
-    Keras' own scope holds back every assignment, so that all variables have to be put
-    into it and read from it again. That misses the ones that a layer does not list,
-    such as the states of a stateful RNN, and fails for those that are assigned inside
-    a loop, such as the seed of a dropout in an RNN cell.
-    """
-
-    def __init__(self, values):
-        super().__init__(collect_losses=True)
-        for variable, value in values:
-            super().add_update((variable, value))
-
-    def get_current_value(self, variable):
-        value = super().get_current_value(variable)
-        if value is None and self.original_scope is not None:
-            value = self.original_scope.get_current_value(variable)
-        return value
-
-    def add_update(self, update):
-        variable, value = update
-        if super().get_current_value(variable) is not None:
-            raise ValueError(
-                "`weights` must be weights that the layer does not assign when it is "
-                "called: the noise would come into the weight itself. Received: "
-                f"weights with {variable.path}. Leave it out."
-            )
-        self.__exit__()
-        try:
-            variable.assign(value)
-        finally:
-            self.__enter__()
-
-    def add_loss(self, loss):
-        if self.original_scope is None:
-            super().add_loss(loss)
-        # The layer that has it finds it there.
-        elif self.original_scope.collect_losses:
-            self.original_scope.add_loss(loss)
-
-
-class _Uncast(keras.layers.Layer):
-    """Calls a function where variables are read as they are stored.
-
-    Inside of a layer in mixed precision they come in half precision.
-    """
-
-    def call(self, function):
-        return function()
-
-
-_uncast = _Uncast(dtype="float32", autocast=False)
+def _builds_by_default(layer):
+    base = keras.layers.Layer
+    builds = (type(layer).build, type(layer).build_from_config)
+    return builds == (base.build, base.build_from_config)

@@ -1,7 +1,6 @@
 """Bridgeout and Shakeout: noise on the weights of a layer."""
 
 import math
-import numbers
 
 import keras
 import tensorflow as tf
@@ -41,7 +40,10 @@ class Bridgeout(WeightNoise):
 
     Around an RNN cell it draws once a sequence, before the loop of `keras.layers.RNN`.
     It goes around a `Bidirectional`, which takes no layer in a wrapper, or around the
-    cell of an RNN inside of one.
+    cell of an RNN inside of one, and inside of a `SpectralNormalization`, which assigns
+    the weights of the layer that it is given.
+
+    Weights that `quantize` has made integers of get no noise, which is said once.
 
     Args:
         layer: Keras layer to wrap, such as `keras.layers.Dense(64)`; an RNN cell too.
@@ -200,8 +202,8 @@ class Shakeout(WeightNoise):
     and of a `recurrent_kernel` an entry of the state.
 
     There is one draw an input unit and batch, where Dropout has one an input unit and
-    example. What holds for `Bridgeout` of weights, other calls and RNN cells holds
-    here too.
+    example. What holds for `Bridgeout` of weights, other calls, RNN cells, other
+    wrappers and quantization holds here too.
 
     Args:
         layer: Keras layer to wrap, such as `keras.layers.Dense(64)`; an RNN cell too.
@@ -261,7 +263,7 @@ class Shakeout(WeightNoise):
         rate = validation.check_rate(rate)
         c = _check_c(c)
         # Before the weights of a built layer are checked against it.
-        self._axis = _check_axis(axis)
+        self._axis = layer_weights.check_axis(axis)
         validation.check_bool("adjustable", adjustable)
         knobs = {"rate": rate, "c": c}
         super().__init__(knobs, adjustable, layer, weights, seed, **kwargs)
@@ -308,16 +310,28 @@ class Shakeout(WeightNoise):
 
 def _shake(weight, keep, keep_prob, c):
     """r W + c sign(W) (r - 1) for r = keep / keep_prob, and zeros for keep_prob 0."""
-    wide = tf.float64 if weight.dtype == tf.float64 else tf.float32
+    dtype = weight.dtype
+    wide = tf.float64 if dtype == tf.float64 else tf.float32
     keep_prob = tf.cast(keep_prob, wide)
     r = tf.where(keep & (keep_prob > 0), 1 / keep_prob, 0)
     flip = tf.where(keep_prob > 0, tf.cast(c, wide), 0) * (r - 1)
-    flip = tf.stop_gradient(flip * tf.sign(tf.cast(weight, wide)))
-    if weight.dtype == wide:
-        return weight * r + flip
-    # In half precision the product and its gradient are to be saturated.
-    kept = ops.perturb(weight, keep, keep_prob, 2.0, epsilon=0.0, stop_gradient=True)
-    return keras.ops.saturate_cast(tf.cast(kept, wide) + flip, weight.dtype)
+
+    # Spelled out: an automatic gradient would be 0 where the value is saturated.
+    @tf.custom_gradient
+    def apply(w):
+        def grad(upstream):
+            product = tf.cast(upstream, wide) * r
+            if dtype == wide:
+                return product
+            # What is not finite stays so: a loss-scaling optimizer looks for it.
+            cut = keras.ops.saturate_cast(product, dtype)
+            return tf.where(tf.math.is_finite(upstream), cut, upstream)
+
+        w = tf.cast(w, wide)
+        noisy = tf.clip_by_value(w * r + flip * tf.sign(w), dtype.min, dtype.max)
+        return tf.cast(noisy, dtype), grad
+
+    return apply(weight)
 
 
 def _sizes(shape, axes):
@@ -334,22 +348,3 @@ def _check_c(c):
             )
         )
     return float(c)
-
-
-def _check_axis(axis):
-    """Returns `axis` as a tuple of integers, or None."""
-    axes = (axis,) if isinstance(axis, numbers.Integral) else axis
-    if axes is None:
-        return None
-    if (
-        not isinstance(axes, (tuple, list))
-        or not axes
-        or not all(isinstance(a, numbers.Integral) for a in axes)
-        or any(isinstance(a, bool) for a in axes)
-    ):
-        raise ValueError(
-            "`axis` must be an integer or a tuple of integers, the axes of the weights "
-            f"along which the input units are, or None. Received: axis={axis!r}. Leave "
-            "it out for a layer of Keras."
-        )
-    return tuple(int(a) for a in axes)
