@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers as kl
 
 from keras_sparseout import macs, measuring, validation, watching
-from keras_sparseout.data import ProbeData, check_fits
+from keras_sparseout.data import ProbeData
 from keras_sparseout.frames import dataframe
 
 _METRICS = ("hoyer", "zero_fraction", "dead_units", "rms")
@@ -104,8 +104,7 @@ def activation_sparsity(
     layers, where = watching.check_layers(layers), validation.check_where(where)
     metrics = measuring.check_metrics(_METRICS, validation.check_axis(axis))
     data = ProbeData(x, batch_size=batch_size, steps=steps)
-    first = _tensors(data.first())
-    check_fits(model, first)
+    first = _tensors(data.first_for(model))
     watching.build(model, first)
     reader = _Reader(model, layers, where, metrics)
     if all(t.shape[0] is None for t in getattr(model, "inputs", None) or []):
