@@ -89,9 +89,9 @@ class ProbeData:
             return
         remedy = f"Give the first {whole}, as x[:{whole}]" if whole else "Give more"
         raise ValueError(
-            f"`x` must hold a multiple of {size} samples, since the model's inputs have "
-            f"that fixed batch size. Received: x with {samples} samples. {remedy}, or "
-            "make the model with inputs of any batch size."
+            f"`x` must hold a multiple of {size} samples, since the model's inputs "
+            f"have that fixed batch size. Received: x with {samples} samples. "
+            f"{remedy}, or make the model with inputs of any batch size."
         )
 
     def _check(self, x):
@@ -206,7 +206,9 @@ def _check_kind(array, received="x"):
         except (TypeError, ValueError):
             # Of objects that are neither numbers nor strings, of dates and the like.
             kind = f"dtype {getattr(array, 'dtype', 'object')}"
-            remedy = 'Convert it, for example with numpy.asarray(x.tolist(), "float32").'
+            remedy = (
+                'Convert it, for example with numpy.asarray(x.tolist(), "float32").'
+            )
     else:
         kind = f"type {type(array).__name__}"
     raise ValueError(

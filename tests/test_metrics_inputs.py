@@ -122,7 +122,7 @@ REFUSED = {
 
 def assert_refused(kind, call):
     x, received, remedy = REFUSED[kind]
-    with pytest.raises(ValueError, match="^`x` must be an array or tensor") as error:
+    with pytest.raises(ValueError, match=r"^`x` must be an array or tensor") as error:
         call(x)
     assert f"Received: {received}" in str(error.value)
     assert remedy in str(error.value)

@@ -33,9 +33,7 @@ def two_inputs(named=False):
 def of_strings():
     text = kl.TextVectorization(max_tokens=9)
     text.adapt(["a b"])
-    return keras.Sequential(
-        [keras.Input((), dtype="string"), text, kl.Embedding(9, 4)]
-    )
+    return keras.Sequential([keras.Input((), dtype="string"), text, kl.Embedding(9, 4)])
 
 
 def dataset(x, batch_size):

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 
-
 # By the name of the class, since TensorFlow may not be the back end.
 _REMEDIES = {
     "RaggedTensor": "Give x.to_tensor(), with a mask for the padding where there is "
@@ -75,8 +74,8 @@ def _remedy_for(dtype):
         return "Give the magnitudes, numpy.abs(x) or keras.ops.abs(x)."
     if dtype == "object":
         return (
-            'Give numpy.asarray(x.tolist(), "float32") if it holds numbers, or pad what '
-            "differs in length."
+            'Give numpy.asarray(x.tolist(), "float32") if it holds numbers, or pad '
+            "what differs in length."
         )
     return "Give the activations of a layer as numbers, for example as float32."
 
