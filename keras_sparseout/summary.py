@@ -24,8 +24,8 @@ def activation_sparsity(
     - `hoyer`, `zeros`: the means over the samples of `metrics.hoyer` and
       `metrics.zero_fraction`, by the rules of `metrics.Hoyer`;
     - `dead`, `rms`: `metrics.dead_units` and `metrics.rms` of all samples;
-    - `needless_macs`: the share of the multiply-accumulates (MACs) of the next Dense
-      layer or convolution whose input is zero, None if there is no such layer.
+    - `needless_macs`: the share of the multiply-accumulates (MACs) of the next layers
+      whose input is zero, None if there is no such layer.
 
     A convolution does not use all elements of its input alike: at borders, and with
     strides, an element takes part in fewer products. With `uses_i` the number of
@@ -35,13 +35,23 @@ def activation_sparsity(
         needless_macs = sum_i [x_i = 0] * uses_i / macs
         effective MACs = (1 - needless_macs) * macs
 
-    as means over the samples. It is what hardware or code that skips zeros could save,
-    not what TensorFlow does. The next layers are those that the activations reach
-    without another Dense, EinsumDense, RNN or convolution in between: through
-    activations, normalization, pooling, sums and custom layers. Their own inputs are
-    looked at, so the linear layer and the ReLU after it have the same `needless_macs`.
-    Of several next layers the MACs are added. A separable convolution counts with its
-    depthwise stage; products in other layers (EinsumDense, RNN, attention) do not.
+    as means over the samples. Of two activations, as in attention, the product
+    x_i * y_j is needless if either is zero. It is what hardware or code that skips
+    zeros could save, not what TensorFlow does.
+
+    The next layers are those that the activations reach without other products in
+    between: through activations, normalization, pooling, sums and custom layers. Their
+    own inputs are looked at, so the linear layer and the ReLU after it have the same
+    `needless_macs`. Of several next layers the MACs are added.
+
+    Below the table stand the MACs of the whole model, and a sum for each class of
+    layer. Counted are Dense, EinsumDense, convolutions (separable ones with both
+    stages), RNNs of LSTM, GRU, SimpleRNN and ConvLSTM cells with their states, and the
+    products of matrices and of `einsum` that stand elsewhere in the model, as in
+    attention and in custom layers. Products of single elements do not count, as those
+    of normalization. What can't be counted is named in a line of its own: other RNN
+    cells, states that do not begin at zero, convolutions as operations, loops, and a
+    `tf.function` in a layer.
 
     Args:
         model: A Keras model. One that is not built is built by this.
@@ -49,24 +59,29 @@ def activation_sparsity(
             inputs (so without labels), a `tf.data.Dataset` or a
             `keras.utils.PyDataset` of batches as for `fit`.
         layers: Which layers to list, as in `SparsityTracker`: layers, paths, regular
-            expressions that match a whole path, or types. None: all that the model
-            calls and whose activations are floating-point numbers of samples and
-            features; of models and layers that contain others, those others.
+            expressions that match a whole path, types, or what a large table is to be
+            cut down to: names of activations ("relu") or of types ("conv2d"), where no
+            path matches. None: all that the model calls and whose activations are
+            floating-point numbers of samples and features; of models and layers that
+            contain others, those others.
         where: "input" or "output" of the layers. None: the input of Sparseout layers,
             the output of all others.
         axis: What the vectors of `hoyer` and `zeros` lie along: -1 for the units, in a
             convolution the channels at each position; None for a sample's whole map.
-        batch_size: How many samples of arrays run at once.
+        batch_size: How many samples of arrays run at once; of a model whose inputs have
+            a fixed batch size, that one.
         steps: How many batches of a data set to take; None for all.
         verbose: 1 for a progress bar if there are more than 20 batches, 0 for none.
 
     Returns:
-        A `SparsityTable`: to print, or as `rows` or `to_dataframe()`.
+        A `SparsityTable`: to print, to end a cell of a notebook with, or as `rows`,
+        `to_dataframe()` and `macs_by_kind`.
 
     Raises:
-        ValueError: if `x` is empty, endless or does not fit the model, an argument is
-            none of the above, or a layer that `layers` names can't be read, or varies
-            in its number of units from batch to batch.
+        ValueError: if `x` is empty, endless, sparse or ragged, does not fit the model
+            (in number, names, shape or type of its inputs, or in their fixed batch
+            size), an argument is none of the above, or a layer that `layers` names
+            can't be read, or varies in its number of units from batch to batch.
         RuntimeError: if TensorFlow is set to run functions eagerly.
 
     Example:
