@@ -138,7 +138,7 @@ def _check_fits(model, batch):
             + ", without labels or sample weights."
         )
     for want, have in zip(expected, given, strict=True):
-        name = f" {want.name!r}" if len(expected) > 1 else ""
+        name = f"input {want.name!r}" if len(expected) > 1 else "inputs"
         _check_shape(tuple(want.shape), tuple(have.shape), name)
         _check_dtype(want.dtype, tf.convert_to_tensor(have).dtype.name, name)
 
@@ -157,7 +157,7 @@ def _check_shape(want, have, name):
         remedy = "They differ in the order of their axes: see numpy.moveaxis."
     raise ValueError(
         f"`x` must have the shape of the model's inputs. Received: x with samples of "
-        f"shape {have[1:]}, for the input{name} of shape {want[1:]}. {remedy}"
+        f"shape {have[1:]}, for {name} of shape {want[1:]}. {remedy}"
     )
 
 
@@ -173,7 +173,7 @@ def _check_dtype(want, have, name):
         remedy = "real numbers, for example numpy.abs(x)"
     raise ValueError(
         f"`x` must be of a type that the model's inputs take. Received: x of {have}, "
-        f"for the input{name} of {want}. Give {remedy}."
+        f"for {name} of {want}. Give {remedy}."
     )
 
 
@@ -201,7 +201,9 @@ def _check_kind(array, received="x"):
     remedy = remedy_for_kind(array)
     if remedy is None:
         try:
-            tf.convert_to_tensor(array[:1])
+            # Of many samples one is enough to tell.
+            few = array[:1] if len(getattr(array, "shape", ())) else array
+            tf.convert_to_tensor(few)
             return
         except (TypeError, ValueError):
             # Of objects that are neither numbers nor strings, of dates and the like.

@@ -92,7 +92,7 @@ REFUSED = {
     "sparse": (
         tf.sparse.from_dense([[1.0, 0], [0, 0]]),
         "x of type SparseTensor",
-        "Give tf.sparse.to_dense(x)",
+        "with tf.sparse.to_dense",
     ),
     "slices": (
         tf.IndexedSlices(tf.ones((1, 2)), tf.constant([0]), tf.constant([3, 2])),

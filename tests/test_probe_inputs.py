@@ -90,20 +90,20 @@ def test_one_tracker_keeps_to_the_size_of_each_model(capsys):
 @pytest.mark.parametrize(
     ("model", "x", "words"),
     [
-        (plain, np.ones((5, 3)), ["shape (3,), for the input of shape (2,)", "`fit`"]),
-        (plain, np.ones((5, 6, 2)), ["shape (6, 2), for the input of shape (2,)"]),
+        (plain, np.ones((5, 3)), ["shape (3,), for inputs of shape (2,)", "`fit`"]),
+        (plain, np.ones((5, 6, 2)), ["shape (6, 2), for inputs of shape (2,)"]),
         (plain, np.ones(2), ["samples of shape ()", "Give x[None] for a single"]),
         (image, np.ones((4, 3, 2)), ["shape (3, 2)", "Give x[None] for a single"]),
         (image, np.ones((5, 2, 4, 3)), ["shape (2, 4, 3)", "numpy.moveaxis"]),
         (plain, (A, A[:, 0]), ["with 2 of them. Give one array, without labels"]),
         (two_inputs, A, ["inputs: a, b", "with 1 of them", "a tuple or dict"]),
         (two_inputs, (A, B, A), ["inputs: a, b", "with 3 of them"]),
-        (two_inputs, (B, A), ["shape (3,), for the input 'a' of shape (2,)"]),
+        (two_inputs, (B, A), ["shape (3,), for input 'a' of shape (2,)"]),
         (two_inputs, {"a": A, "c": B}, ["inputs: a, b", "keys a, c", "missing: b"]),
         (plain, {"x": A}, ["with the keys x", "Give what is missing"]),
-        (plain, np.array([["u", "v"]]), ["x of string, for the input of float32"]),
+        (plain, np.array([["u", "v"]]), ["x of string, for inputs of float32"]),
         (plain, A.astype(complex), ["x of complex128", "numpy.abs(x)"]),
-        (of_strings, np.ones(3), ["x of float64, for the input of string"]),
+        (of_strings, np.ones(3), ["x of float64, for inputs of string"]),
     ],
 )
 def test_the_true_cause_is_named(model, x, words):
@@ -127,7 +127,7 @@ def test_inputs_are_found_by_name(named):
     ("x", "received", "remedy"),
     [
         (tf.ragged.constant([[1.0, 2], [3]]), "RaggedTensor", "x.to_tensor()"),
-        (tf.sparse.from_dense(A), "SparseTensor", "tf.sparse.to_dense(x)"),
+        (tf.sparse.from_dense(A), "SparseTensor", "with tf.sparse.to_dense"),
         (np.ma.masked_array(A, A > 0), "MaskedArray", "x.filled(value)"),
         (keras.KerasTensor((5, 2)), "KerasTensor", "the activations themselves"),
         (A.astype(object), "dtype object", "numpy.asarray(x.tolist()"),
@@ -140,7 +140,7 @@ def test_inputs_are_found_by_name(named):
         (
             dataset(tf.sparse.from_dense(A), 2),
             "x that yields parts of type SparseTensor",
-            "tf.sparse.to_dense(x)",
+            "with tf.sparse.to_dense",
         ),
     ],
 )

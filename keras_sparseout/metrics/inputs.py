@@ -11,7 +11,7 @@ from keras import ops
 _REMEDIES = {
     "RaggedTensor": "Give x.to_tensor(), with a mask for the padding where there is "
     "one to give: tf.sequence_mask(x.row_lengths()).",
-    "SparseTensor": "Give tf.sparse.to_dense(x).",
+    "SparseTensor": "Convert it with tf.sparse.to_dense.",
     "IndexedSlices": "Give tf.convert_to_tensor(x).",
     "MaskedArray": "Give x.filled(value) with what is to count in place of the masked "
     "elements.",
@@ -69,7 +69,7 @@ def _not_real(received, remedy):
 
 def _remedy_for(dtype):
     if dtype == "bool":
-        return 'Give x.astype("float32"), of a tensor keras.ops.cast(x, "float32").'
+        return 'Convert it with keras.ops.cast(x, "float32").'
     if "complex" in dtype:
         return "Give the magnitudes, numpy.abs(x) or keras.ops.abs(x)."
     if dtype == "object":
