@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_sparseout import plots, validation, watching
 from keras_sparseout.board import Board
-from keras_sparseout.data import ProbeData, check_count, check_fits
+from keras_sparseout.data import ProbeData, check_count
 from keras_sparseout.frames import columns, dataframe
 from keras_sparseout.measuring import Probe, add, check_metrics, read
 from keras_sparseout.metrics import ActivationHistogram
@@ -279,8 +279,7 @@ class SparsityTracker(keras.callbacks.Callback):
     def _set_up(self):
         first = None
         if self.data is not None:
-            first = self.data.first()
-            check_fits(self.model, first)
+            first = self.data.first_for(self.model)
             watching.build(self.model, first)
         self._watched = watching.select(self.model, self.layers, self.where)
         if first is not None:
