@@ -36,6 +36,7 @@ def assert_finite(result, case):
         assert np.all(np.isfinite(as_float64(tensor))), (case, name)
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("compiled", BOTH)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_edge_inputs_stay_finite(dtype, compiled):
@@ -100,6 +101,7 @@ def test_what_is_not_representable_becomes_the_largest_finite_number(dtype, q):
         np.testing.assert_array_equal(result[over], saturated[over])
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("compiled", BOTH)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_infinite_and_nan_numbers_stay_what_they_are(dtype, compiled):
@@ -116,6 +118,7 @@ def test_infinite_and_nan_numbers_stay_what_they_are(dtype, compiled):
         np.testing.assert_array_equal(gradient[:, 3:], [bad] * 2, case)
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
 def test_infinite_and_nan_inputs_stay_under_a_drawn_mask(rate):
     bad = [np.inf, -np.inf, np.nan]

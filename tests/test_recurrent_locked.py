@@ -19,6 +19,7 @@ def padded(batch=4, steps=6, features=8, padding=2):
     return x.astype("float32")
 
 
+@pytest.mark.onednn
 @jit_or_not
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("q", QS)

@@ -42,6 +42,7 @@ def weights_after(callbacks, compiled):
     return [np.asarray(v) for v in model.variables + model.optimizer.variables]
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("how", ["graph", "jit_compile", "run_eagerly"])
 def test_a_tracked_run_is_the_untracked_run(how):
     compiled = {how: True} if how != "graph" else {}

@@ -225,6 +225,7 @@ def test_data_sets_in_batches(kind):
             SparsityTracker(data)
 
 
+@pytest.mark.onednn
 def test_a_network_of_keras_applications():
     model = keras.applications.MobileNetV2((96, 96, 3), 0.35, weights=None, classes=3)
     x = np.random.default_rng(0).normal(size=(4, 96, 96, 3)).astype("float32")
@@ -243,6 +244,7 @@ def test_a_network_of_keras_applications():
     assert probing.history["val_zero_fraction/Conv1_relu"] == [expected]
 
 
+@pytest.mark.onednn
 def test_nan_activations_warn_once_and_training_goes_on():
     x = X.copy()
     x[3] = np.nan

@@ -35,6 +35,7 @@ def test_any_split_into_batches_gives_the_figure_in_one_go(name, size):
     np.testing.assert_allclose(metric.result(), whole, rtol=1e-5)
 
 
+@pytest.mark.onednn
 @every_metric
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_sums_in_a_graph_of_unknown_batch_size(name, jit_compile):

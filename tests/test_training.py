@@ -105,6 +105,7 @@ def test_assigned_rate_and_q_take_effect_at_the_next_step_without_a_retrace(
     assert model.traces == 1
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize(
     "compile_args",
     [
