@@ -290,14 +290,12 @@ def test_channels_first_convolutions_are_counted_along_their_own_axes():
 
 
 def test_a_large_model_is_read_and_stays_as_it_was():
-    model = keras.applications.MobileNetV2(
-        (96, 96, 3), alpha=0.35, weights=None, classes=10
-    )
+    model = keras.applications.MobileNet((64, 64, 3), 0.25, weights=None, classes=9)
     before = [w.copy() for w in model.get_weights()]
-    x = rectified(2, 96, 96, 3)
+    x = rectified(2, 64, 64, 3)
     table = activation_sparsity(model, x)
     assert len(table.rows) == len(model.layers) - 1
-    row = rows(table)["block_6_pad"]
+    row = rows(table)["conv_pad_2"]
     assert row["needless_macs"] == pytest.approx(row["zeros"], abs=0.1)
     assert str(table).endswith(" %)")
     for old, new in zip(before, model.get_weights(), strict=True):
