@@ -24,5 +24,20 @@ def _seeded():
 
 
 @pytest.fixture(autouse=True)
+def _closed_logs(monkeypatch):
+    """Closes the files of CSVLogger, which leaves them open where `fit` raises."""
+    files, begin = [], keras.callbacks.CSVLogger.on_train_begin
+
+    def on_train_begin(logger, logs=None):
+        begin(logger, logs)
+        files.append(logger.csv_file)
+
+    monkeypatch.setattr(keras.callbacks.CSVLogger, "on_train_begin", on_train_begin)
+    yield
+    for file in files:
+        file.close()
+
+
+@pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace):
     doctest_namespace.update(keras=keras, keras_sparseout=keras_sparseout, np=np)

@@ -17,10 +17,11 @@ TINY = {
 }
 
 
-def settings(example, **changes):
+def settings(example, preset="small", **changes):
     """What the command line gives, of a tiny model."""
-    small = {name: values[0] for name, values in example.lm_settings.SETTINGS.items()}
-    return argparse.Namespace(**{**small, "seed": 1, "data": None, **TINY, **changes})
+    column = ("small", "awd").index(preset)
+    values = {name: row[column] for name, row in example.lm_settings.SETTINGS.items()}
+    return argparse.Namespace(**{**values, "seed": 1, "data": None, **TINY, **changes})
 
 
 def sentences(count, words=100, seed=0):

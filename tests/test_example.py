@@ -1,9 +1,11 @@
 """The example: what it writes, what it prints, and how it fails."""
 
+import argparse
+import contextlib
 import csv
-import os
+import io
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,34 +15,47 @@ import pytest
 import tensorflow as tf
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+# The images are decoded once, and one run serves many tests.
+pytestmark = pytest.mark.xdist_group("fashion")
+
+
+@pytest.fixture(scope="module")
+def example(fashion):
+    return fashion[0]
+
+
+def shortened(data):
+    """A twentieth of the data, so that a run takes seconds."""
+    return tuple((x[::20], y[::20]) for x, y in data)
 
 
 @pytest.fixture
-def example(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    import fashion_cnn
-
-    return fashion_cnn
-
-
-@pytest.fixture
-def small_data(example, monkeypatch):
-    """A tenth of the data, so that a run takes seconds."""
-    (train, validation, test), classes = example.load_data(example.EMBEDDED)
-    data = tuple((x[::10], y[::10]) for x, y in (train, validation, test))
+def small_data(example, fashion, monkeypatch):
+    _, data, classes = fashion
+    data = shortened(data)
     monkeypatch.setattr(example, "load_data", lambda name: (data, classes))
     return data
 
 
-def run(example, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["fashion_cnn.py", *map(str, arguments)])
+def run(example, patch, *arguments):
+    patch.setattr(sys, "argv", ["fashion_cnn.py", *map(str, arguments)])
     example.main()
 
 
-def test_the_embedded_images_are_whole(example):
-    ((x, y), (x_valid, y_valid), (x_test, y_test)), classes = example.load_data(
-        example.EMBEDDED
-    )
+@pytest.fixture(scope="module")
+def compared(fashion, tmp_path_factory):
+    """What a run beside plain Dropout wrote, and what it printed."""
+    example, data, classes = fashion
+    out = tmp_path_factory.mktemp("run") / "out"
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(example, "load_data", lambda name: (shortened(data), classes))
+        run(example, patch, "--epochs", 2, "--q", 1, "--compare", "--out", out)
+    return argparse.Namespace(out=out, printed=printed.getvalue())
+
+
+def test_the_embedded_images_are_whole(fashion):
+    _, ((x, y), (x_valid, y_valid), (x_test, y_test)), classes = fashion
     assert x.shape == (9000, 28, 28, 1)
     assert x_valid.shape == (1000, 28, 28, 1)
     assert x_test.shape == (10000, 28, 28, 1)
@@ -52,12 +67,8 @@ def test_the_embedded_images_are_whole(example):
     ]
 
 
-def test_a_run_writes_a_complete_folder(
-    example, small_data, monkeypatch, tmp_path, capsys
-):
-    out = tmp_path / "out"
-    run(example, monkeypatch, "--epochs", 2, "--q", 1, "--compare", "--out", out)
-    printed = capsys.readouterr().out
+def test_a_run_writes_a_complete_folder(example, small_data, compared):
+    out, printed = compared.out, compared.printed
     assert sorted(path.name for path in out.iterdir()) == [
         "history.csv",
         "history_dropout.csv",
@@ -101,13 +112,13 @@ def test_the_table_is_measured_on_the_test_images(example, small_data):
     assert table["hidden"]["RMS"] == pytest.approx(np.sqrt((x**2).mean()), rel=1e-5)
 
 
-def test_a_broken_run_says_what_is_missing(example, small_data, monkeypatch, tmp_path):
+def test_a_broken_run_says_what_is_missing(
+    example, small_data, compared, monkeypatch, tmp_path
+):
+    # Into a folder of earlier runs, with --compare and with --target-sparsity.
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "history_dropout.csv").write_text("of an earlier run with --compare")
-    run(example, monkeypatch, "--epochs", 1, "--out", out)
-    assert not (out / "INCOMPLETE.txt").exists()
-    assert not (out / "history_dropout.csv").exists()
+    shutil.copytree(compared.out, out)
+    (out / "control.png").touch()
 
     def broken(*_):
         raise KeyboardInterrupt
@@ -117,8 +128,10 @@ def test_a_broken_run_says_what_is_missing(example, small_data, monkeypatch, tmp
         run(example, monkeypatch, "--epochs", 1, "--out", out)
     note = (out / "INCOMPLETE.txt").read_text()
     assert "half written: sparsity.png. " in note
-    # The earlier run's picture does not stand beside this run's model.
-    assert not (out / "sparsity.png").exists()
+    # Nothing of theirs stands beside this run's model.
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("INCOMPLETE.txt", "history.csv", "model.keras", "saved_model")
+    ]
 
 
 @pytest.mark.parametrize("damage", ["absent", "no info", "no shard", "cut shard"])
@@ -165,15 +178,12 @@ def test_bad_arguments_say_what_to_do(example, monkeypatch, capsys, arguments, s
     assert says in capsys.readouterr().err
 
 
-def test_it_starts_as_a_script():
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "fashion_cnn.py", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)},
-    )
-    assert "--compare" in done.stdout
+def test_it_starts_as_a_script(example, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["fashion_cnn.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(EXAMPLES / "fashion_cnn.py"), run_name="__main__")
+    assert ended.value.code == 0
+    assert "--compare" in capsys.readouterr().out
 
 
 def test_a_target_sparsity_is_asked_for_and_drawn(
@@ -188,9 +198,6 @@ def test_a_target_sparsity_is_asked_for_and_drawn(
     assert not (out / "INCOMPLETE.txt").exists()
     with open(out / "history.csv") as file:
         assert "error/hidden" in next(csv.reader(file))
-    # A run without it takes away what it left.
-    run(example, monkeypatch, "--epochs", 1, "--out", out)
-    assert not (out / "control.png").exists()
     with pytest.raises(SystemExit):
         run(example, monkeypatch, "--target-sparsity", 1.5, "--out", out)
     assert "`target` must be a number between 0 and 1" in capsys.readouterr().err

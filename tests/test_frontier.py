@@ -11,14 +11,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+# With the example's tests, for the images that are decoded once.
+pytestmark = pytest.mark.xdist_group("fashion")
+
+
 @pytest.fixture
-def study(monkeypatch):
+def study(monkeypatch, fashion):
     """The study on a little of its data, with two settings."""
     monkeypatch.syspath_prepend(str(ROOT / "studies"))
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
     import frontier
 
-    splits, classes = frontier.fashion_cnn.load_data(frontier.fashion_cnn.EMBEDDED)
+    _, splits, classes = fashion
     data = tuple((x[:640], y[:640]) for x, y in splits)
     monkeypatch.setattr(frontier.fashion_cnn, "load_data", lambda name: (data, classes))
     few = {"Sparseout, q": (2,), "Hoyer-square, weight": (0.03,)}

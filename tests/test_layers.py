@@ -90,6 +90,7 @@ def test_with_q_2_the_values_are_those_of_dropout(case):
     np.testing.assert_allclose(ours, theirs, rtol=2**-17 / 0.7)
 
 
+@pytest.mark.onednn
 @every_layer
 @adjustable_or_not
 def test_inference_is_the_identity_to_the_bit_and_draws_nothing(case, adjustable):
@@ -176,6 +177,7 @@ def test_symbolic_calls_take_unknown_dimensions(case):
     assert (y != x).any()
 
 
+@pytest.mark.onednn
 @every_layer
 @pytest.mark.parametrize("jit_compile", [False, "auto"])
 def test_the_batch_size_may_be_unknown_and_zero(case, jit_compile):
@@ -228,6 +230,7 @@ def test_the_mask_is_that_of_its_noise_shape(case, q):
     assert_drawn_for(drawn, train(case.ours(0.5, q), np.ones_like(x)))
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("case", CASES[2:], ids=lambda c: c.ours.__name__)
 def test_channels_first_has_one_draw_a_sample_and_channel(case):
     x = np.moveaxis(normal(case.shape), -1, 1)
@@ -276,6 +279,7 @@ def test_an_adjustable_rate_is_not_rounded_to_half_precision():
     np.testing.assert_allclose(y.max(), 65536 / 33, rtol=2**-11)
 
 
+@pytest.mark.onednn
 @every_layer
 @pytest.mark.parametrize("jit_compile", [True, False])
 def test_adjustable_and_constant_layers_agree(case, jit_compile):

@@ -56,6 +56,7 @@ def test_unknown_sizes_give_the_mask_of_the_known_ones(alg):
         np.testing.assert_array_equal(like(tf.zeros((batch, 3))), expected)
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
 def test_compiled_philox_draws_the_plain_mask(rate):
     pair = masks.seed_pair(4)

@@ -69,6 +69,7 @@ def test_sizes_that_change_are_left_plain():
     assert compiled_calls(graph) == 0
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_sums_are_the_plain_ones(name):
     activations = layers()
@@ -78,6 +79,7 @@ def test_compiled_sums_are_the_plain_ones(name):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("place", range(5))
 @pytest.mark.parametrize("name", ["hoyer", "zero_fraction", "population_sparseness"])
 def test_nan_shows_in_the_compiled_sums_wherever_it_is(name, place):

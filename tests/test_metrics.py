@@ -167,6 +167,7 @@ def test_all_zero_vectors_and_those_of_one_element(function, of_zeros, of_one_el
     np.testing.assert_array_equal(function(one), [of_one_element] * 2)
 
 
+@pytest.mark.onednn
 @each_function
 def test_nan_activations_give_nan(function):
     x = np.array([[NAN, 0, 1], [1, 2, 3]], "float32")

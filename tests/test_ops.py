@@ -195,6 +195,7 @@ def test_rate_and_q_in_tensors_agree_with_numbers(q):
             np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.onednn
 def test_compiled_agrees_with_plain_on_a_given_mask():
     rng = np.random.default_rng(8)
     x, upstream = (signed(rng, 100) for _ in range(2))
@@ -248,6 +249,7 @@ def test_the_seed_decides_the_draw():
     np.testing.assert_array_equal(draw(None), first)
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("noise_shape", [None, (None, 1), (1, None)], ids=str)
 @pytest.mark.parametrize("compiled", BOTH)
 def test_unknown_batch_sizes_give_what_the_known_ones_give(noise_shape, compiled):

@@ -44,6 +44,7 @@ def test_values_by_hand(kind):
     assert loss(layer, ROWS.reshape(2, 1, 2, 4)) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.onednn
 @every_kind
 @jit_or_not
 def test_value_and_gradient_are_those_of_the_formula(kind, jit_compile):
@@ -121,6 +122,7 @@ def test_masked_timesteps_do_not_count(kind):
     assert loss(layer, wide, mask=mask) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.onednn
 @every_kind
 def test_what_is_in_padding_does_not_reach_the_gradient(kind):
     layer = ActivationPenalty(1.0, kind)
@@ -222,8 +224,9 @@ def test_under_a_strategy_it_is_the_mean_over_the_replicas(kind):
     assert history["loss"] == [pytest.approx(0.4 * value, rel=1e-5)]
 
 
-@every_kind
-@jit_or_not
+@pytest.mark.parametrize(
+    ("kind", "jit_compile"), [("l1", False), ("hoyer_square", True)]
+)
 def test_mixed_float16_trains_finitely(kind, jit_compile):
     model = keras.Sequential([keras.Input((8,))])
     for _ in range(2):

@@ -38,6 +38,7 @@ def test_values_by_hand():
     assert loss(ActivationPenalty(0.5, "tar"), x) == 0.5 * (5 + 8 + 2 + 18) / 4
 
 
+@pytest.mark.onednn
 @every_kind
 @jit_or_not
 @pytest.mark.parametrize("shape", [(4, 5, 3), (2, 4, 3, 5)])
@@ -62,6 +63,7 @@ def test_together_they_are_the_regularizers_of_awd_lstm():
     )
 
 
+@pytest.mark.onednn
 @every_kind
 @jit_or_not
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -80,6 +82,7 @@ def test_half_precision_is_computed_in_float32(kind, jit_compile, policy):
     np.testing.assert_allclose(tf.cast(found, "float64"), slope, rtol=0.01)
 
 
+@pytest.mark.onednn
 @every_kind
 @jit_or_not
 def test_masked_timesteps_do_not_count(kind, jit_compile):
@@ -137,7 +140,10 @@ def test_dimensions_may_be_unknown_and_empty(kind, jit_compile):
         assert float(call(x)) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("compile_args", [{"jit_compile": True}, {"run_eagerly": True}])
+# To compile an LSTM with XLA takes seconds.
+@pytest.mark.parametrize(
+    "compile_args", [{"jit_compile": False}, {"run_eagerly": True}]
+)
 def test_an_lstm_trains_with_both(compile_args):
     def train(weight):
         keras.utils.set_random_seed(1)

@@ -45,6 +45,7 @@ def plain_and_wrapped(cell, **kwargs):
     return plain, rnn(cell(), q=1.5, weights=plain.get_weights(), **kwargs)
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize(
     "cell", (CELLS | DRAWING_CELLS).values(), ids=CELLS | DRAWING_CELLS
 )

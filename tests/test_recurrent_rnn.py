@@ -45,6 +45,7 @@ def test_unrolled_is_the_same(cell):
     assert (loop(x, training=True) != loop(x)).numpy().any()
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("cell", [CELLS["lstm"], CELLS["stack"]])
 def test_compiled_by_xla_is_the_same(cell):
     plain, compiled = pair(cell, {}, {})

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fresh import WITH_IMPORT, random_ops, random_ops_of_file, run_fresh, save
+from fresh import random_ops, random_ops_of_file, run_fresh, save
 from keras import layers
 from sequences import (
     CELLS,
@@ -24,6 +24,8 @@ from keras_sparseout import watching
 from keras_sparseout.recurrent import SparseoutCellWrapper
 
 NOISE = {"rate": 0.5, "recurrent_rate": 0.25, "q": 1.5}
+# Fresh processes take seconds, so the files are saved and loaded once.
+pytestmark = pytest.mark.xdist_group("saving cells")
 KINDS = {"constant": False, "adjustable": True}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -107,21 +109,6 @@ def test_clone_model_draws_alike():
     np.testing.assert_array_equal(first(x, training=True), second(x, training=True))
 
 
-WITHOUT_IMPORT = """
-import pathlib, sys
-import numpy as np, tensorflow as tf
-
-folder = pathlib.Path(sys.argv[1])
-x = np.load(folder / "x.npy")
-out = {}
-for kind in ("constant", "adjustable"):
-    exported = tf.saved_model.load(folder / kind / "exported")
-    out[kind] = exported.serve(x)
-assert "keras_sparseout" not in sys.modules
-np.savez(folder / "without_import.npz", **out)
-"""
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A folder of models that have drawn, in every format, and what they give."""
@@ -137,40 +124,32 @@ def saved(tmp_path_factory):
             for cell in wrappers(model):
                 if cell.adjustable:
                     cell.rate, cell.recurrent_rate, cell.q = 0.6, 0.1, 1.2
-        here = folder / kind
-        save(model, here)
+        save(model, folder / kind)
         expected[kind, "predicted"] = model(x)
         expected[kind, "continued"] = [model(x, training=True) for _ in range(2)]
     return folder, expected
 
 
 @pytest.fixture(scope="module")
-def with_import(saved):
-    run_fresh(WITH_IMPORT, saved[0])
-    return np.load(saved[0] / "with_import.npz")
-
-
-@pytest.fixture(scope="module")
-def without_import(saved):
-    run_fresh(WITHOUT_IMPORT, saved[0])
-    return np.load(saved[0] / "without_import.npz")
+def found(saved):
+    return run_fresh(saved[0])
 
 
 @every_kind
 @pytest.mark.parametrize("file", [".keras", ".weights.h5"])
-def test_a_fresh_process_predicts_and_trains_on_alike(saved, with_import, kind, file):
+def test_a_fresh_process_predicts_and_trains_on_alike(saved, found, kind, file):
     _, expected = saved
     for what in ("predicted", "continued"):
         np.testing.assert_allclose(
-            with_import[f"{kind}{file}/{what}"], expected[kind, what], 0, 1e-6
+            found[f"{kind}{file}/{what}"], expected[kind, what], 0, 1e-6
         )
 
 
 @every_kind
-def test_an_export_needs_no_import_and_holds_no_random_op(saved, without_import, kind):
+def test_an_export_needs_no_import_and_holds_no_random_op(saved, found, kind):
     folder, expected = saved
     np.testing.assert_allclose(
-        without_import[kind], expected[kind, "predicted"], 0, 1e-6
+        found[f"{kind}/exported"], expected[kind, "predicted"], 0, 1e-6
     )
     assert not random_ops_of_file(folder / kind / "exported")
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fresh import WITH_IMPORT, random_ops, random_ops_of_file, run_fresh, save
+from fresh import random_ops, random_ops_of_file, run_fresh, save
 
 from keras_sparseout import (
     Sparseout,
@@ -23,6 +23,8 @@ LAYERS = {
     SpatialSparseout2D: (3, 2, 4),
     SpatialSparseout3D: (3, 2, 2, 2),
 }
+# Fresh processes take seconds, so the files are saved and loaded once.
+pytestmark = pytest.mark.xdist_group("saving")
 KINDS = {"constant": False, "adjustable": True}
 every_layer = pytest.mark.parametrize("layer", LAYERS, ids=lambda c: c.__name__)
 
@@ -140,25 +142,6 @@ def test_clone_model_makes_layers_of_its_own_that_draw_alike():
     np.testing.assert_array_equal(clone(x, training=True), model(x, training=True))
 
 
-WITHOUT_IMPORT = """
-import pathlib, sys
-import keras, numpy as np, tensorflow as tf
-
-folder = pathlib.Path(sys.argv[1])
-x = np.load(folder / "x.npy")
-out = {}
-for kind in ("constant", "adjustable"):
-    exported = tf.saved_model.load(folder / kind / "exported")
-    out[f"{kind}/exported"] = exported.serve(x)
-    raw = tf.saved_model.load(folder / kind / "raw").signatures["serving_default"]
-    out[f"{kind}/raw"], = raw(tf.constant(x)).values()
-    layer = keras.layers.TFSMLayer(folder / kind / "exported", call_endpoint="serve")
-    out[f"{kind}/layer"] = layer(x)
-assert "keras_sparseout" not in sys.modules
-np.savez(folder / "without_import.npz", **out)
-"""
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A folder of trained models in every format, and what they give, by kind."""
@@ -173,9 +156,7 @@ def saved(tmp_path_factory):
         if adjustable:
             for layer in sparseouts(model):
                 layer.rate, layer.q = 0.6, 1.2
-        here = folder / kind
-        save(model, here)
-        tf.saved_model.save(model, here / "raw")
+        save(model, folder / kind)
         expected[kind, "predicted"] = model(x)
         steps = [model(x, training=True) for _ in range(2)]
         expected[kind, "continued"] = np.stack(steps)
@@ -183,33 +164,26 @@ def saved(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def with_import(saved):
-    run_fresh(WITH_IMPORT, saved[0])
-    return np.load(saved[0] / "with_import.npz")
-
-
-@pytest.fixture(scope="module")
-def without_import(saved):
-    run_fresh(WITHOUT_IMPORT, saved[0])
-    return np.load(saved[0] / "without_import.npz")
+def found(saved):
+    return run_fresh(saved[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("file", [".keras", ".weights.h5"])
-def test_a_fresh_process_predicts_and_trains_on_alike(saved, with_import, kind, file):
+def test_a_fresh_process_predicts_and_trains_on_alike(saved, found, kind, file):
     _, expected = saved
     for what in ("predicted", "continued"):
         np.testing.assert_allclose(
-            with_import[f"{kind}{file}/{what}"], expected[kind, what], rtol=1e-5
+            found[f"{kind}{file}/{what}"], expected[kind, what], rtol=1e-5
         )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("form", ["exported", "raw", "layer"])
-def test_a_saved_model_needs_no_import(saved, without_import, kind, form):
+def test_a_saved_model_needs_no_import(saved, found, kind, form):
     _, expected = saved
     np.testing.assert_allclose(
-        without_import[f"{kind}/{form}"], expected[kind, "predicted"], rtol=1e-5
+        found[f"{kind}/{form}"], expected[kind, "predicted"], rtol=1e-5
     )
 
 

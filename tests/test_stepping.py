@@ -23,6 +23,7 @@ def test_figures_are_those_of_the_training_and_validation_batches():
     assert is_clean(model)
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize(
     "how", ["steps_per_execution", "jit_compile", "run_eagerly", "accumulation"]
 )

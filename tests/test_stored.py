@@ -25,15 +25,18 @@ def assert_predicts(model, x, y):
     np.testing.assert_allclose(model(x), y, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.onednn
 def test_a_model_is_what_it_was(case):
     _, here, x, y, states = case
     model = keras.saving.load_model(here / "model.keras")
     assert_predicts(model, x, y)
     assert stored.states(model) == states
-    # And it still trains.
+    # And it still trains; to trace that would take longer.
+    model.run_eagerly = True
     model.train_on_batch(x, np.ones((5, 2)))
 
 
+@pytest.mark.onednn
 def test_weights_load_into_a_model_of_today(case):
     name, here, x, y, states = case
     model = stored.build(name)
@@ -42,6 +45,7 @@ def test_weights_load_into_a_model_of_today(case):
     assert stored.states(model) == states
 
 
+@pytest.mark.onednn
 def test_a_saved_model_predicts(case):
     _, here, x, y, _ = case
     exported = tf.saved_model.load(str(here / "exported"))

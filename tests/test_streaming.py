@@ -35,6 +35,7 @@ def test_any_split_into_batches_gives_the_figure_in_one_go(name, size):
     np.testing.assert_allclose(metric.result(), whole, rtol=1e-5)
 
 
+@pytest.mark.onednn
 @every_metric
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_sums_in_a_graph_of_unknown_batch_size(name, jit_compile):
@@ -99,9 +100,14 @@ def test_update_and_result_in_a_graph(name, traced):
     assert_figure(name, result(), x)
 
 
-@every_metric
-@pytest.mark.parametrize("replicas", [2, 4])
-@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize(
+    ("name", "replicas", "lazily"),
+    [
+        *((name, 2, True) for name in METRICS),
+        # Those of which the number of units may be told.
+        *((name, 4, False) for name in (*PER_UNIT, "Hoyer")),
+    ],
+)
 def test_replicas_add_up(name, replicas, lazily):
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
     x = activations(24)

@@ -20,6 +20,7 @@ from streamed import (
 from keras_sparseout import metrics
 
 
+@pytest.mark.onednn
 @every_metric
 def test_nan_activations_show(name):
     metric, x = METRICS[name][0](), activations()
@@ -36,6 +37,7 @@ def test_nan_activations_show(name):
         assert np.isnan(result)
 
 
+@pytest.mark.onednn
 def test_infinite_activations_show():
     for value in (math.inf, -math.inf):
         metric = metrics.Hoyer()
@@ -81,6 +83,7 @@ def test_masked_positions_do_not_count(name, where):
     assert_figure(name, metric.result(), kept)
 
 
+@pytest.mark.onednn
 @every_metric_of_positions
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_weights_and_masks_in_a_graph_of_unknown_sizes(name, jit_compile):

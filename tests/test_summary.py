@@ -263,15 +263,27 @@ def test_quantized_layers_are_read():
     assert not any("quantized_call" in vars(layer) for layer in model.layers)
 
 
+class ChannelsFirst(kl.Conv2D):
+    """Conv2D of data in channels_first, which TensorFlow has not on each CPU."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, data_format="channels_first", **kwargs)
+
+    def convolution_op(self, inputs, kernel):
+        outputs = keras.ops.conv(
+            keras.ops.moveaxis(inputs, 1, -1), kernel, data_format="channels_last"
+        )
+        return keras.ops.moveaxis(outputs, -1, 1)
+
+
+@pytest.mark.onednn
 def test_channels_first_convolutions_are_counted_along_their_own_axes():
     model = keras.Sequential(
         [
             keras.Input((2, 7, 4)),
             kl.ReLU(name="relu"),
-            kl.Conv2D(
-                5, 3, data_format="channels_first", activation="relu", name="conv"
-            ),
-            kl.Conv2D(1, 1, data_format="channels_first", name="head"),
+            ChannelsFirst(5, 3, activation="relu", name="conv"),
+            ChannelsFirst(1, 1, name="head"),
         ]
     )
     x = rectified(3, 2, 7, 4)
@@ -284,14 +296,12 @@ def test_channels_first_convolutions_are_counted_along_their_own_axes():
 
 
 def test_a_large_model_is_read_and_stays_as_it_was():
-    model = keras.applications.MobileNetV2(
-        (96, 96, 3), alpha=0.35, weights=None, classes=10
-    )
+    model = keras.applications.MobileNet((64, 64, 3), 0.25, weights=None, classes=9)
     before = [w.copy() for w in model.get_weights()]
-    x = rectified(2, 96, 96, 3)
+    x = rectified(2, 64, 64, 3)
     table = activation_sparsity(model, x)
     assert len(table.rows) == len(model.layers) - 1
-    row = rows(table)["block_6_pad"]
+    row = rows(table)["conv_pad_2"]
     assert row["needless_macs"] == pytest.approx(row["zeros"], abs=0.1)
     assert str(table).splitlines()[-2].endswith(" %)")
     for old, new in zip(before, model.get_weights(), strict=True):
@@ -345,6 +355,7 @@ def test_printing_and_the_dataframe():
     assert math.isnan(frame["needless_macs"][2])
 
 
+@pytest.mark.onednn
 def test_nan_shows_in_the_row_and_a_note():
     model = keras.Sequential([keras.Input((4,)), kl.ReLU(name="relu"), kl.Dense(2)])
     x = rectified(5, 4)

@@ -82,6 +82,7 @@ def test_a_silent_layer_is_nan_and_left_out_of_the_mean():
     assert history["val_zero_fraction/dead"] == [1.0, 1.0]
 
 
+@pytest.mark.onednn
 def test_nan_activations_show_in_the_mean():
     x = X.copy()
     x[0, 0, 0] = np.nan
@@ -197,6 +198,7 @@ def test_many_layers_go_into_the_history_alone_unless_asked_for():
     assert "val_hoyer/first" not in history
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("eager", [False, True])
 def test_a_tracked_run_is_the_untracked_run_bit_for_bit(eager):
     def run(*callbacks):
@@ -233,6 +235,7 @@ def test_a_second_fit_starts_a_new_history():
     assert len(tracker.history["val_hoyer"]) == 3
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize(
     "kwargs",
     [{"jit_compile": True}, {"steps_per_execution": 2}, {"run_eagerly": True}],
@@ -283,6 +286,7 @@ def test_a_layer_of_one_unit_has_no_hoyer_and_its_zeros():
     assert history["val_zero_fraction/head"] == [0.0, 0.0]
 
 
+@pytest.mark.onednn
 def test_channels_first_layers_are_measured_over_their_channels():
     x = np.zeros((6, 3, 4, 4), "float32")
     x[:, 1] = 1

@@ -22,6 +22,7 @@ def values(layer):
     return [weight.numpy() for weight in layer.weights]
 
 
+@pytest.mark.onednn
 @every_kind
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_in_training_the_layer_is_called_on_the_perturbed_weights(kind, wrapper):
@@ -50,6 +51,7 @@ def test_in_training_the_layer_is_called_on_the_perturbed_weights(kind, wrapper)
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.onednn
 @every_kind
 @every_wrapper
 def test_inference_is_the_plain_layer_to_the_bit_and_draws_nothing(kind, wrapper):

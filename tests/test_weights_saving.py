@@ -10,6 +10,8 @@ from fresh import random_ops_of_file, run_fresh
 
 from keras_sparseout.weights import Bridgeout, Shakeout
 
+# A fresh process takes seconds, so the file is saved and loaded once.
+pytestmark = pytest.mark.xdist_group("saving weights")
 L = keras.layers
 WORDS = 9
 
@@ -80,8 +82,7 @@ def saved(tmp_path_factory):
 
 def test_a_fresh_process_predicts_and_trains_on_alike(saved):
     folder, expected = saved
-    run_fresh(FRESH, folder)
-    found = np.load(folder / "fresh.npz")
+    found = run_fresh(folder, FRESH)
     for what in ("exported", "predicted", "continued"):
         np.testing.assert_allclose(found[what], expected[what], rtol=1e-6, atol=1e-6)
 

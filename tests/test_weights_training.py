@@ -64,6 +64,7 @@ def test_every_way_to_run_fit_trains_the_true_weights(compile_args):
     assert draws(model) == [6, 6]
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize(
     ("stop_gradient", "jit_compile"), [(True, True), (True, False), (False, False)]
 )
