@@ -5,6 +5,8 @@ import platform
 
 import tensorflow as tf
 
+from keras_sparseout import masks, numerics, ops
+
 
 def draw(function, x, rate, q, seed, shape, **settings):
     """`function(x, rate, q, seed, **settings)` as one compiled call.
@@ -19,8 +21,17 @@ def draw(function, x, rate, q, seed, shape, **settings):
         **settings: Its other arguments, constants.
     """
     if isinstance(rate, float):
-        return _compiled(function, shape, rate, q, **settings)(x, seed)
-    return _compiled(function, shape, None, None, **settings)(x, seed, rate, q)
+        threshold, keep_prob = masks.quantise(rate)
+        if threshold == 0 and function is ops.draw_and_perturb:
+            return x
+        # Exact in float32, as `rate` itself is not.
+        rate = tf.constant(1 - keep_prob, tf.float32)
+    constant = q if ops.is_cheap(q) else None
+    if isinstance(q, float):
+        # In full, so that the exponent is rounded as that of a constant is.
+        q = tf.constant(q, tf.float64)
+    program = _multiplier if function is ops.draw_multiplier else _perturbed
+    return program(shape, constant, **settings)(x, rate, q, seed)
 
 
 def pays(shape):
@@ -40,13 +51,66 @@ def on_apple_gpu():
     )
 
 
-# At module level: kept on a layer, the function and its random op would be exported by
-# tf.saved_model.save. One for each shape too: shared by layers of several ranks, its
+def _compile(function):
+    return tf.function(
+        numerics.unchecked()(function),
+        jit_compile=True,
+        reduce_retracing=True,
+        autograph=False,
+    )
+
+
+# One program serves all rates, and all exponents but those that come down to roots:
+# a power takes longer. It is one for each shape: shared by layers of several ranks, its
 # traces would be generalised to an unknown rank.
-@functools.cache
-def _compiled(function, shape, rate, q, **settings):
-    @tf.function(jit_compile=True, reduce_retracing=True, autograph=False)
-    def call(x, seed, rate=rate, q=q):
-        return function(x, rate, q, seed, alg="threefry", **settings)
+#
+# At module level: kept on a layer, the functions and their random op would be exported
+# by tf.saved_model.save. What is dropped here lives on in the graphs that call it.
+_cached = functools.lru_cache(maxsize=128)
+
+
+@_cached
+def _multiplier(shape, constant, **settings):
+    @_compile
+    def draw(x, rate, q, seed):
+        q = q if constant is None else constant
+        return ops.draw_multiplier(x, rate, q, seed, alg="threefry", **settings)
+
+    return lambda x, *args: draw(tf.stop_gradient(x), *args)
+
+
+@_cached
+def _perturbed(shape, constant, *, noise_shape, **settings):
+    # Value and gradient are a program each: of one with a gradient of its own XLA would
+    # return the value twice, and x as well.
+    @_compile
+    def forward(x, rate, q, seed):
+        q = q if constant is None else constant
+        shape, x = masks.resolve(noise_shape, x)
+        keep, keep_prob = masks.bernoulli(shape, rate, seed, alg="threefry")
+        return ops.value(x, keep, keep_prob, q, **settings), keep
+
+    @_compile
+    def backward(upstream, x, keep, rate, q):
+        q = q if constant is None else constant
+        _, keep_prob = masks.quantise(rate)
+        return ops.gradient(upstream, x, keep, keep_prob, q, **settings)
+
+    # A function around both: TensorFlow keeps the graph in which a gradient is defined
+    # for ever, which would be that of each model.
+    @functools.partial(tf.function, reduce_retracing=True, autograph=False)
+    @numerics.unchecked()
+    def call(x, rate, q, seed):
+        @tf.custom_gradient
+        def apply(x):
+            value, keep = forward(x, rate, q, seed)
+
+            def grad(upstream):
+                with numerics.unchecked():
+                    return backward(upstream, x, keep, rate, q)
+
+            return value, grad
+
+        return apply(x)
 
     return call

@@ -4,7 +4,7 @@ import keras
 import ml_dtypes
 from keras import ops
 
-from keras_sparseout import masks, validation
+from keras_sparseout import masks, numerics, validation
 
 # No pow: these exponents (q - 2) / 2 come down to roots and products.
 _POWERS = {
@@ -15,6 +15,9 @@ _POWERS = {
     0.5: ops.sqrt,
     1.0: lambda a: a,
 }
+
+# Below every probability that a mask can have.
+_SMALLEST = 1e-30
 
 
 def sparseout(
@@ -90,6 +93,8 @@ def sparseout(
     x = ops.convert_to_tensor(x)
     validation.check_floating(x.dtype)
     rate = _check_number("rate", rate, validation.check_rate)
+    if ops.is_tensor(rate):
+        rate = ops.cast(rate, "float32")
     q = _check_number("q", q, validation.check_q)
     epsilon = validation.check_epsilon(epsilon)
     validation.check_bool("stop_gradient", stop_gradient)
@@ -147,7 +152,7 @@ def draw_multiplier(x, rate, q, seed, *, noise_shape, epsilon, alg="philox"):
     """
     shape, x = masks.resolve(noise_shape, ops.stop_gradient(x))
     keep, keep_prob = masks.bernoulli(shape, rate, seed, alg=alg)
-    return _multiplier(x, keep, keep_prob, (q - 2) / 2, epsilon, slope=False)
+    return _multiplier(x, keep, keep_prob, q, epsilon, slope=False)
 
 
 def perturb(x, keep, keep_prob, q, *, epsilon, stop_gradient):
@@ -157,70 +162,99 @@ def perturb(x, keep, keep_prob, q, *, epsilon, stop_gradient):
         x: Floating-point tensor.
         keep: Boolean tensor that broadcasts to `x`.
         keep_prob: A float in [0, 1], or a scalar float32 tensor.
-        q: A float >= 0, or a scalar float32 tensor.
+        q: A float >= 0, or a scalar tensor of float32 or float64.
 
     Returns:
         Tensor of the shape and dtype of `x`, with the gradient that `sparseout`
         documents.
     """
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    wide = "float64" if dtype == "float64" else "float32"
-    exponent = _cast_unless_float((q - 2) / 2, wide)
-    keep_prob = _cast_unless_float(keep_prob, wide)
-
-    def times_n(v, x, slope=False):
-        n = _multiplier(ops.cast(x, wide), keep, keep_prob, exponent, epsilon, slope)
-        return _saturate(ops.cast(v, wide), n, dtype)
-
-    # Held in the value too, for forward-mode derivatives.
-    def held(x):
-        return ops.stop_gradient(x) if stop_gradient else x
+    noise = (keep, keep_prob, q)
+    settings = {"epsilon": epsilon, "stop_gradient": stop_gradient}
 
     # The gradient is spelled out because the product is to be taken, and saturated, in
-    # `wide`; an automatic one would multiply in float16. It keeps x and a mask of one
-    # byte an element, not n: less memory, and no slower.
+    # a wide dtype; an automatic one would multiply in float16. It keeps x and a mask of
+    # one byte an element, not n: less memory, and no slower.
     @ops.custom_gradient
     def apply(x):
         def grad(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
-            return times_n(upstream, held(x), slope=not stop_gradient)
+            with numerics.unchecked():
+                return gradient(upstream, x, *noise, **settings)
 
-        return times_n(x, held(x)), grad
+        return value(x, *noise, **settings), grad
 
-    return apply(x)
+    with numerics.unchecked():
+        return apply(x)
 
 
-def _multiplier(x, keep, keep_prob, exponent, epsilon, slope):
+def value(x, keep, keep_prob, q, *, epsilon, stop_gradient):
+    """What `perturb` returns, without its gradient."""
+    # Held in the value too, for forward-mode derivatives.
+    held = ops.stop_gradient(x) if stop_gradient else x
+    return _times_n(x, held, keep, keep_prob, q, epsilon, slope=False)
+
+
+def gradient(upstream, x, keep, keep_prob, q, *, epsilon, stop_gradient):
+    """The gradient of `perturb` with respect to `x`."""
+    held = ops.stop_gradient(x) if stop_gradient else x
+    return _times_n(
+        upstream, held, keep, keep_prob, q, epsilon, slope=not stop_gradient
+    )
+
+
+def is_cheap(q):
+    """Whether the power with the exponent of `q` comes down to roots and products."""
+    return isinstance(q, float) and (q == 2 or (q - 2) / 2 in _POWERS)
+
+
+def _times_n(v, x, keep, keep_prob, q, epsilon, slope):
+    """`v` times the n of `x`, or with `slope` the derivative of x n."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    wide = "float64" if dtype == "float64" else "float32"
+    n = _multiplier(ops.cast(x, wide), keep, keep_prob, q, epsilon, slope)
+    return _saturate(ops.cast(v, wide), n, dtype)
+
+
+def _multiplier(x, keep, keep_prob, q, epsilon, slope):
     """n, or with `slope` the derivative of x n with respect to x; finite for finite x.
 
     Python numbers are constants that the formula is shortened by; tensors are not.
     """
-    fixed = isinstance(keep_prob, float) and isinstance(exponent, float)
     limit = _largest(x.dtype)
+    exponent = (q - 2) / 2
+    # At rate 1 nothing is kept, the scale is 0, and with 0 in the place of 1 so is n.
     if isinstance(keep_prob, float):
-        scale = 1 / keep_prob if keep_prob else 0.0
+        one = 1.0 if keep_prob else 0.0
+        scale = one / max(keep_prob, _SMALLEST)
     else:
-        # At rate 1 nothing is kept, and 0 * inf would be NaN.
-        scale = ops.where(keep_prob > 0, 1 / keep_prob, 0.0)
+        keep_prob = ops.cast(keep_prob, x.dtype)
+        one = ops.cast(keep_prob > 0, x.dtype)
+        scale = one / ops.maximum(keep_prob, _SMALLEST)
     kept = ops.cast(keep, x.dtype) * scale
-    if fixed and (exponent == 0 or keep_prob == 0):
-        return kept
+    if isinstance(exponent, float):
+        if exponent == 0 or (isinstance(keep_prob, float) and not keep_prob):
+            return kept
+    else:
+        exponent = ops.cast(exponent, x.dtype)
     a = ops.abs(x) + epsilon
     factor = _power(a, exponent)
     # Up to q = 3 the factor is below 1e30, and so is its product with the noise, but on
-    # a mask that was given with a rate next to 1.
-    may_overflow = not fixed or exponent > 0.5 or keep_prob < 1e-6
+    # a mask that was given with a rate next to 1, closer than float32 can come.
+    may_overflow = (
+        not isinstance(exponent, float)
+        or exponent > 0.5
+        or (isinstance(keep_prob, float) and keep_prob < 1e-6)
+    )
     if may_overflow:
         factor = ops.minimum(factor, limit)
-    noise = factor * (kept - 1)
+    noise = factor * (kept - one)
     if slope:
+        if may_overflow:
+            # The slope may be 0, and infinity times 0 is NaN.
+            noise = ops.clip(noise, -limit, limit)
         noise = noise * (1 + exponent * (ops.abs(x) / a))
-    n = 1 + noise
-    if may_overflow:
-        n = ops.clip(n, -limit, limit)
-    if not isinstance(keep_prob, float):
-        n = ops.where(keep_prob > 0, n, 0.0)
-    return n
+    n = one + noise
+    return ops.clip(n, -limit, limit) if may_overflow else n
 
 
 def _power(a, exponent):
@@ -241,10 +275,6 @@ def _saturate(x, n, dtype):
 
 def _largest(dtype):
     return float(ml_dtypes.finfo(keras.backend.standardize_dtype(dtype)).max)
-
-
-def _cast_unless_float(value, dtype):
-    return value if isinstance(value, float) else ops.cast(value, dtype)
 
 
 def _check_number(name, value, check):
