@@ -42,6 +42,7 @@ class StepSums:
         self._sums = _Sums(name="sums")
         self._shapes, self._variables = {}, {}
         with model.distribute_strategy.scope():
+            self._steps = self._sums.add_variable((), "zeros", "float64")
             for w in watched:
                 self._make_variable(w, watching.units(w))
 
@@ -94,6 +95,14 @@ class StepSums:
                 packed = packed[size:]
         return totals
 
+    def steps(self):
+        """Returns how many steps were measured since the last `reset`.
+
+        Where `steps_per_execution` is above 1: only there it has to be counted.
+        """
+        replicas = self.model.distribute_strategy.num_replicas_in_sync
+        return int(tf.convert_to_tensor(self._steps).numpy()) // replicas
+
     def reset(self):
         """Sets the sums to 0."""
         self._sums.reset_state()
@@ -134,6 +143,8 @@ class StepSums:
             shapes = measuring.shapes(self.metrics, x.shape[-1])
             measuring.check_same_units(watched, self._shapes[watched.name], shapes)
             self._variables[watched.name].assign_add(packed)
+        if self.model.steps_per_execution > 1:
+            self._steps.assign_add(1.0)
 
     def _make_variable(self, watched, units):
         shapes = measuring.shapes(self.metrics, units)

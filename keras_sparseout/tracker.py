@@ -5,13 +5,14 @@ import warnings
 import keras
 import numpy as np
 
-from keras_sparseout import plots, validation, watching
+from keras_sparseout import order, plots, validation, watching
 from keras_sparseout.board import Board
 from keras_sparseout.data import ProbeData, check_count, check_fits
-from keras_sparseout.frames import columns, dataframe
+from keras_sparseout.frames import dataframe
 from keras_sparseout.measuring import Probe, add, check_metrics, read
 from keras_sparseout.metrics import ActivationHistogram
-from keras_sparseout.order import warn_if_late
+from keras_sparseout.progress import Progress, StepCount
+from keras_sparseout.reading_log import ReadingLog
 from keras_sparseout.stepping import StepSums
 
 _MOST_LAYERS_IN_LOGS = 8
@@ -148,17 +149,28 @@ class SparsityTracker(keras.callbacks.Callback):
         self.units, self.histograms, self.evaluated = {}, {}, {}
         if log_dir is not None:
             self.metrics.setdefault("histogram", ActivationHistogram())
-        self._board = Board(log_dir) if log_dir is not None else None
-        self._rows, self._logs, self._validated = [], {}, []
-        self._watched, self._warned = [], set()
-        self._epoch = self._batches = self._read_at = self._step = 0
-        self._totals, self._new, self._read_after = {}, {}, []
-        self._training = self._testing = self._probe = None
+        self._progress = Progress()
+        self._log = ReadingLog(self._progress)
+        self._names = []
+        self._forget()
+
+    def _forget(self):
+        """Sets what belongs to the model and the run of training."""
+        self._watched, self._warned, self._beside = [], set(), []
+        self._totals, self._new = {}, {}
+        self._filled = {"": {}, "val_": {}}
+        self._training = self._testing = self._probe = self._count = None
+        self._board = None
+        self._settled = self._described = self._reached = False
+        self._fitting = False
+
+    def __deepcopy__(self, memo):
+        return order.copy_of(self, memo, shared=("data", "layers", "metrics"))
 
     @property
     def history(self):
         """The readings so far: a dict of lists by key, see the class."""
-        return columns(self._rows)
+        return self._log.history
 
     def to_dataframe(self):
         """Returns `history` as a pandas.DataFrame, one row a reading."""
@@ -178,81 +190,98 @@ class SparsityTracker(keras.callbacks.Callback):
             A `matplotlib.figure.Figure`.
         """
         metric = next(iter(self.metrics)) if metric is None else metric
-        if len(self._watched) > _MOST_LAYERS_IN_LOGS:
+        if len(self._names) > _MOST_LAYERS_IN_LOGS:
             return plots.heat_map(self.history, metric, path=path)
         history = self.history
         for key in (accuracy, f"val_{accuracy}"):
-            if any(key in logs for logs in self._logs.values()):
+            if any(key in logs for logs in self._log.logs.values()):
                 history[key] = [
-                    self._logs.get(row, {}).get(key, np.nan)
-                    for row in range(len(self._rows))
+                    self._log.logs.get(row, {}).get(key, np.nan)
+                    for row in range(len(self._log.rows))
                 ]
         return plots.sparsity(history, metric, accuracy=accuracy, path=path)
 
+    def log_keys(self):
+        """Returns the keys that may come into `logs`, a set."""
+        names = ["", *(f"/{w.name}" for w in self._watched if self._logs_layers())]
+        return {
+            prefix + metric + name
+            for prefix in (("val_",) if self.data is not None else ("", "val_"))
+            for metric, measure in self.metrics.items()
+            if not isinstance(measure, ActivationHistogram)
+            for name in names
+        }
+
     def on_train_begin(self, logs=None):
-        warn_if_late(self)
+        self._beside = order.callbacks_beside(self)
+        order.warn_if_late(self, self._beside)
         self.units, self.histograms, self.evaluated = {}, {}, {}
-        self._rows, self._logs, self._validated = [], {}, []
+        self._progress.begin_run()
+        self._log = ReadingLog(self._progress)
         self._warned = set()
-        self._totals, self._new, self._read_after = {}, {}, []
+        self._totals, self._new, self._count = {}, {}, None
+        self._settled = self._described = False
+        self._fitting = True
+        self._close()
         self._set_up()
+        order.check_apart(self, self._beside)
+        order.keep_columns(self, self._beside)
         if self.data is None:
             self._training = self._step_sums("train", self._training)
-        if self.verbose:
-            print(self._describe())
-            if self._probe is not None:
-                self._tell_of_calls(self._probe.calls)
+        if self._watched:
+            self._describe()
+
+    def on_train_end(self, logs=None):
+        self._fitting = False
+        self._close()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
-        # Not the optimizer's count alone: a model may have several, or its own. Nor
-        # earlier: it may be restored as training begins.
-        iterations = getattr(self.model.optimizer, "iterations", 0)
-        iterations = keras.ops.convert_to_numpy(iterations)
-        self._step = max(self._step, int(iterations))
+        progress = self._progress
+        progress.begin_epoch(epoch, self)
+        if self._count is None:
+            # Not before, since it may be restored as training begins.
+            self._count = StepCount(self.model, progress.trained_before(epoch))
+            trained = self._count.after(0) * self._count.accumulated
+            progress.before = max(
+                progress.before, trained or progress.trained_before(epoch)
+            )
+        self._counted = self._count.after(progress.of_run) or 0
+        self._log.begin_epoch()
         self._totals, self._new = {}, {}
-        self._batches = self._read_at = 0
+        self._reached = False
         if self._training is not None:
             self._training.reset()
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self._training is not None:
+        if self._training is not None and self._watched:
             self._training.arm()
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._training is not None and self._batches == 0:
-            self._training.check_reached()
-            if self.verbose and not self._rows:
-                self._tell_of_calls(self._training.calls())
-        self._step += batch + 1 - self._batches
-        self._batches = batch + 1
-        if self.every != "epoch" and self._batches - self._read_at >= self.every:
+        self._progress.end_batch(batch)
+        if not self._settled:
+            self._settle(logs)
+        elif self._training is not None and not self._reached:
+            self._check_reached()
+        if self.every != "epoch" and self._log.unread >= self.every:
             self._take_reading()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._epoch = epoch
-        if self._batches > self._read_at or self._batches == 0:
+        self._progress.epoch = epoch
+        self._correct_progress()
+        probed = self.data is not None and self._progress.batches == 0
+        if self._log.unread or probed:
             self._take_reading()
-        # Only now is it known how many batches a data set without a length has.
-        for row, batches in self._read_after:
-            row["epoch"] = epoch + (batches / self._batches if self._batches else 1.0)
-        self._read_after = []
-        if self._training is None:
-            figures = dict(self._rows[-1])
-            del figures["epoch"]
+        self._log.end_epoch(self._new, logs)
+        if self.data is not None:
+            figures = {k: f for k, f in self._log.rows[-1].items() if k != "epoch"}
         else:
-            figures = read(self._totals, self._watched, self.metrics).figures
-            # A column that a log once had it keeps, as CSVLogger needs it.
-            self._rows[-1].update(self._new)
-            figures.update(dict.fromkeys(self._validated, np.nan))
-            figures.update(self._new)
-            self._validated = list(self._new) or self._validated
-        self._logs[len(self._rows) - 1] = dict(logs or {})
+            figures = dict(self._new)
+            if self._totals:
+                figures.update(read(self._totals, self._watched, self.metrics).figures)
+        self._new = {}
         if logs is not None:
-            per_layer = self.per_layer
-            if per_layer is None:
-                per_layer = len(self._watched) <= _MOST_LAYERS_IN_LOGS
-            logs.update((k, f) for k, f in figures.items() if per_layer or "/" not in k)
+            layers = self._logs_layers()
+            logs.update((k, f) for k, f in figures.items() if layers or "/" not in k)
 
     def on_test_begin(self, logs=None):
         if self.data is not None:
@@ -261,20 +290,38 @@ class SparsityTracker(keras.callbacks.Callback):
         if trained is None:
             self._set_up()
         else:
-            self._watched = trained.watched
+            self._watch(trained.watched)
         self._testing = self._step_sums("test", self._testing)
         self._testing.reset()
 
     def on_test_batch_begin(self, batch, logs=None):
-        if self._testing is not None:
+        if self._testing is not None and self._watched:
             self._testing.arm()
 
+    def on_test_batch_end(self, batch, logs=None):
+        if self._testing is None or self._fitting or self._settled:
+            return
+        self._settled = True
+        if self._select() != self._testing.watched:
+            raise ValueError(
+                "`model` must be built before `evaluate` is tracked, since it makes "
+                f"layers in its first batch. Received: model {self.model.name!r}. Call "
+                "it once on a batch before, for example model(x[:1])."
+            )
+
     def on_test_end(self, logs=None):
-        if self._testing is not None:
-            # A part of the model may serve training alone.
-            self._testing.check_reached(self._trained())
-            self.evaluated = self._figures("val_", self._testing.totals())
+        if self._testing is None:
+            return
+        # A part of the model may serve training alone.
+        self._testing.check_reached(self._trained())
+        if self._fitting:
+            order.check_free(self, logs)
+            self._correct_progress()
+        self.evaluated = self._figures("val_", self._testing.totals())
+        if self._fitting:
             self._new = self.evaluated
+        else:
+            self._close()
 
     def _set_up(self):
         first = None
@@ -282,13 +329,48 @@ class SparsityTracker(keras.callbacks.Callback):
             first = self.data.first()
             check_fits(self.model, first)
             watching.build(self.model, first)
-        self._watched = watching.select(self.model, self.layers, self.where)
+        self._watch([] if watching.makes_layers(self.model) else self._select())
         if first is not None:
             self._probe = Probe(self.model, self._watched, self.metrics)
             # Now, so that layers that can't be read fail before an epoch is spent.
             self._probe.measure([first])
 
+    def _select(self):
+        return watching.select(self.model, self.layers, self.where)
+
+    def _watch(self, watched):
+        self._watched = watched
+        self._names = [w.name for w in watched]
+
+    def _settle(self, logs):
+        """Takes in the layers that the model made in its first batch."""
+        self._settled = True
+        before = self._watched
+        self._watch(self._select())
+        order.check_free(self, logs)
+        if self._watched == before:
+            self._check_reached()
+        else:
+            order.check_apart(self, self._beside)
+            self._described = False
+            self._log.skip()
+            if self.data is None:
+                self._training = self._step_sums("train", self._training)
+            else:
+                self._probe = Probe(self.model, self._watched, self.metrics)
+        if not self._described:
+            self._describe()
+
+    def _check_reached(self):
+        if self._training is None or self._reached:
+            return
+        self._reached = True
+        self._training.check_reached()
+        if self.verbose and not self._log.rows:
+            self._tell_of_calls(self._training.calls())
+
     def _take_reading(self):
+        self._correct_progress()
         if self._training is None:
             figures = self._figures("val_", self._probe.measure(self.data))
         else:
@@ -297,32 +379,52 @@ class SparsityTracker(keras.callbacks.Callback):
             for name, sums in totals.items():
                 add(self._totals, name, sums)
             figures = self._figures("", totals)
-        steps = (self.params or {}).get("steps") or np.nan
-        row = {"epoch": self._epoch + self._batches / steps, **figures}
-        self._rows.append(row)
-        self._read_after.append((row, self._batches))
-        self._read_at = self._batches
+        self._log.add(figures)
+
+    def _correct_progress(self):
+        progress = self._progress
+        if not progress.may_be_off:
+            return
+        if self._training is not None:
+            progress.correct(self._log.read_at + self._training.steps())
+        else:
+            steps = (self._count.after(progress.of_run) or 0) - self._counted
+            if steps:
+                progress.correct(steps * self._count.accumulated)
+
+    def _logs_layers(self):
+        if self.per_layer is None:
+            return len(self._watched) <= _MOST_LAYERS_IN_LOGS
+        return self.per_layer
 
     def _figures(self, prefix, totals):
         """Returns the figures of `totals` by log key, and tells of them elsewhere."""
-        reading = read(totals, self._watched, self.metrics)
+        filled = self._filled[prefix]
+        reading = read(totals, self._watched, self.metrics, filled)
         for name in reading.nan_layers:
             if name not in self._warned:
                 self._warned.add(name)
                 warnings.warn(
                     f"The activations of layer {name!r} hold NaN, first seen in epoch "
-                    f"{self._epoch + 1}. Its figures are NaN where they do.",
+                    f"{self._progress.epoch + 1}. Its figures are NaN where they do.",
                     stacklevel=2,
                 )
         figures = {prefix + key: figure for key, figure in reading.figures.items()}
         self.units.update((prefix + key, a) for key, a in reading.units.items())
         histograms = {
-            f"{prefix}activations/{k}": h for k, h in reading.histograms.items()
+            f"{prefix}activations/{name}": filled[name]
+            for name in self._names
+            if name in filled
         }
         self.histograms.update(histograms)
-        if self._board is not None:
-            self._board.write(self._step, figures, histograms)
+        if self.log_dir is not None:
+            self._board = self._board or Board(self.log_dir)
+            self._board.write(self._progress.total, figures, histograms)
         return figures
+
+    def _close(self):
+        if self._board is not None:
+            self._board.close()
 
     def _trained(self):
         """Returns the sums of the model's training steps, None if it has none."""
@@ -342,6 +444,9 @@ class SparsityTracker(keras.callbacks.Callback):
         return before if before and before.settings == wanted else StepSums(*wanted)
 
     def _describe(self):
+        self._described = True
+        if not self.verbose:
+            return
         sides = " and ".join(
             f"the {side}{'s' if len(names) > 1 else ''} of {', '.join(names)}"
             for side in ("input", "output")
@@ -350,7 +455,9 @@ class SparsityTracker(keras.callbacks.Callback):
         where = f"{self.sample_size} samples of each batch"
         if self.data is not None:
             where = self.data.describe()
-        return f"SparsityTracker: {', '.join(self.metrics)} of {sides} on {where}"
+        print(f"SparsityTracker: {', '.join(self.metrics)} of {sides} on {where}")
+        if self._probe is not None:
+            self._tell_of_calls(self._probe.calls)
 
     def _tell_of_calls(self, calls):
         several = [f"{name} {n} times" for name, n in calls.items() if n > 1]

@@ -39,6 +39,15 @@ def build(model, batch):
         call.get_concrete_function(batch)
 
 
+def makes_layers(model):
+    """Whether the first batch of `model` may make layers, since it is not built.
+
+    Hooks would report, too, what Keras calls only to find out shapes then.
+    """
+    found = find(model)
+    return not model.built and not (found and all(w.layer.built for w in found))
+
+
 def find(model):
     """Returns every layer inside `model`, nested ones by their path, as `Watched`.
 
