@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_sparseout import plots, validation, watching
+from keras_sparseout import arming, finite, plots, validation, watching
 from keras_sparseout.adjustable import adjustable_ones
 from keras_sparseout.control import (
     RISING,
@@ -165,6 +165,7 @@ class SparsityController(keras.callbacks.Callback):
         self.metrics.update(check_metrics("dead_units"))
         self._rows, self._groups = [], []
         self._watched, self._probe, self._sums = [], None, None
+        self._arms_last, self._loss, self._broken = False, 0.0, {}
 
     @property
     def targets(self):
@@ -208,17 +209,26 @@ class SparsityController(keras.callbacks.Callback):
             check_fits(self.model, first)
             watching.build(self.model, first)
         self._watched = self._select()
-        self._probe = None
-        if first is not None:
-            self._probe = Probe(self.model, self._watched, self.metrics)
+        named = self.layers is not None
+        if first is None:
+            self._probe = None
+        else:
+            wanted = self.model, self._watched, self.metrics, named
+            if self._probe is None or self._probe.settings != wanted:
+                self._probe = Probe(*wanted[:3], named=named)
             self._probe.measure([first])
-        self._sums = StepSums(
-            self.model, "train", self._watched, self.metrics, self.sample_size
-        )
+            self._watched = self._probe.watched
+        wanted = self.model, "train", self._watched, self.metrics, self.sample_size
+        wanted += ("raise" if named else "leave out",)
+        if self._sums is None or self._sums.settings != wanted:
+            self._sums = StepSums(*wanted)
+        self._sums.disarm()
+        self._arms_last = arming.after_all(self, self._arm)
         self._rows, self._groups, self._read_after = [], [], []
         self._probed = None
         self._stopped = False
         self._nan_layers = set()
+        self._broken = {}
         self._seen = {}
         if self.verbose:
             low, high = self.bounds
@@ -244,6 +254,7 @@ class SparsityController(keras.callbacks.Callback):
             for group in self._groups:
                 group.loop.correct(group.mean("val_", figures))
         self._probed = None
+        self._loss = 0.0
         self._totals = {}
         # Short epochs add up until they tell which units are dead.
         self._seen = {n: s for n, s in self._seen.items() if s[-1] < ENOUGH_FOR_DEAD}
@@ -251,13 +262,17 @@ class SparsityController(keras.callbacks.Callback):
         self._sums.reset()
 
     def on_train_batch_begin(self, batch, logs=None):
-        self._sums.arm()
+        self._sums.check()
+        if not self._arms_last:
+            self._arm("train")
 
     def on_train_batch_end(self, batch, logs=None):
+        self._sums.disarm()
         if self._batches == 0:
             self._sums.check_reached()
+            self._leave_out(self._sums.left_out)
         self._batches = batch + 1
-        loss = (logs or {}).get("loss", 0.0)
+        loss = self._loss = (logs or {}).get("loss", 0.0)
         if not self._stopped and not np.all(np.isfinite(loss)):
             self._stopped = True
             self._moving = False
@@ -266,13 +281,14 @@ class SparsityController(keras.callbacks.Callback):
                 "learning rate, or ask for less"
             )
         # The last batch too where an epoch is shorter, if its length is known.
-        every = min(self.every, self.params.get("steps") or self.every)
+        every = min(self.every, (self.params or {}).get("steps") or self.every)
         if self._batches - self._read_at >= every:
             self._take_reading()
 
     def on_epoch_end(self, epoch, logs=None):
         if not self._read_at:
             self._take_reading()
+        self._find_broken()
         for row, batches in self._read_after:
             # Only now is it known how long an epoch of such data is.
             row["epoch"] = epoch + batches / self._batches
@@ -306,6 +322,33 @@ class SparsityController(keras.callbacks.Callback):
         for group in self._groups:
             print(f"SparsityController: {group.conclusion()}")
 
+    def watching(self):
+        """Measures the layers that are called in this context.
+
+        For a training loop of your own, which calls neither `fit` nor `train_on_batch`:
+        it goes around the forward pass, as `SparsityTracker.watching` does.
+
+        Raises:
+            ValueError: if training has not begun.
+        """
+        if self._sums is None:
+            raise arming.not_begun(self)
+        return self._sums.reading()
+
+    def _arm(self, kind):
+        if kind == "train":
+            self._sums.arm()
+
+    def _leave_out(self, reasons):
+        """Goes on without the layers that turned out not to be called."""
+        names = [w.name for w in self._watched if w.name in reasons]
+        if names:
+            left_out = [f"{name} ({reasons[name]})" for name in names]
+            if self.verbose:
+                print("SparsityController: left out: " + validation.some_of(left_out))
+            self._watched = [w for w in self._watched if w.name not in reasons]
+            self._groups = self._make_groups()
+
     def _select(self):
         found = watching.find(self.model)
         chosen = found
@@ -328,7 +371,7 @@ class SparsityController(keras.callbacks.Callback):
                 )
             raise ValueError(
                 f"`layers` must be layers with an adjustable {self.actuator}. "
-                f"Received: layers={', '.join(others) or '(none)'}. Put "
+                f"Received: layers={validation.some_of(others)}. Put "
                 f"{kind}, adjustable=True) after the activations that are meant."
             )
         names = {w.name for w in watched}
@@ -358,8 +401,9 @@ class SparsityController(keras.callbacks.Callback):
         return totals
 
     def _take_reading(self):
+        self._find_broken()
         figures = self._figures("", self._add_totals())
-        seen = read(self._seen, self._watched, self.metrics)
+        seen = read(self._seen, self._watched, self.metrics, self._broken)
         for name in set(seen.nan_layers) - self._nan_layers:
             self._nan_layers.add(name)
             self._warn(f"the activations of {name} hold NaN, and do not move anything")
@@ -376,16 +420,26 @@ class SparsityController(keras.callbacks.Callback):
             for w in self._watched
         }
         self._read_at = self._batches
-        part = self._batches / (self.params.get("steps") or np.nan)
+        part = self._batches / ((self.params or {}).get("steps") or np.nan)
         self._rows.append({"epoch": self._epoch + part, **figures, **settings})
         self._read_after.append((self._rows[-1], self._batches))
 
     def _figures(self, prefix, totals):
-        figures = read(totals, self._watched, self.metrics).figures
+        figures = read(totals, self._watched, self.metrics, self._broken).figures
         return {
             f"{prefix}{self.metric}/{w.name}": figures[f"{self.metric}/{w.name}"]
             for w in self._watched
         }
+
+    def _find_broken(self):
+        """Notes which layers have figures that mean nothing, and says so once."""
+        self._broken = finite.broken(self.model, self._watched, self._loss)
+        new = {n: c for n, c in self._broken.items() if n not in self._nan_layers}
+        self._nan_layers.update(new)
+        if not self._stopped:  # It has told of the loss.
+            for cause in dict.fromkeys(new.values()):
+                names = [name for name in new if new[name] == cause]
+                self._warn(f"{cause}, and {', '.join(names)} does not move anything")
 
     def _warn(self, text):
         warnings.warn(f"SparsityController: {text}.", stacklevel=3)

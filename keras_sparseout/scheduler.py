@@ -141,8 +141,8 @@ class SparseoutScheduler(keras.callbacks.Callback):
             raise ValueError(
                 "`layers` must be layers with a knob that is scheduled, of "
                 f"{', '.join(self.schedules)}. Received: "
-                f"layers={', '.join(w.name for w in matching)}. Leave it out for all "
-                "that have one."
+                f"layers={validation.some_of([w.name for w in matching])}. Leave it "
+                "out for all that have one."
             )
 
     def _none_has(self, knob, everything):
@@ -156,9 +156,9 @@ class SparseoutScheduler(keras.callbacks.Callback):
             remedy = f"Add {kind}, adjustable=True) to it, or leave `{knob}` out."
         where = "of the model" if self.layers is None else "among `layers`"
         return ValueError(
-            f"`{knob}` is scheduled, so a layer {where} must have one. Received: model "
-            f"{self.model.name!r} with the layers "
-            f"{', '.join(w.name for w in everything) or '(none)'}. {remedy}"
+            f"`{knob}` is scheduled, so a layer {where} must have one. {remedy} "
+            f"Received: model {self.model.name!r} with the layers "
+            f"{validation.some_of([w.name for w in everything])}."
         )
 
 

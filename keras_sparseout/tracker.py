@@ -1,11 +1,12 @@
 """SparsityTracker: watching the sparsity of activations while a model trains."""
 
+import contextlib
 import warnings
 
 import keras
 import numpy as np
 
-from keras_sparseout import plots, validation, watching
+from keras_sparseout import arming, finite, plots, validation, watching
 from keras_sparseout.board import Board
 from keras_sparseout.data import ProbeData, check_count, check_fits
 from keras_sparseout.frames import columns, dataframe
@@ -153,7 +154,8 @@ class SparsityTracker(keras.callbacks.Callback):
         self._watched, self._warned = [], set()
         self._epoch = self._batches = self._read_at = self._step = 0
         self._totals, self._new, self._read_after = {}, {}, []
-        self._training = self._testing = self._probe = None
+        self._training = self._testing = self._tested = self._probe = None
+        self._arms_last, self._loss = False, 0.0
 
     @property
     def history(self):
@@ -195,35 +197,44 @@ class SparsityTracker(keras.callbacks.Callback):
         self._rows, self._logs, self._validated = [], {}, []
         self._warned = set()
         self._totals, self._new, self._read_after = {}, {}, []
+        self._testing = None
         self._set_up()
         if self.data is None:
-            self._training = self._step_sums("train", self._training)
-        if self.verbose:
-            print(self._describe())
-            if self._probe is not None:
-                self._tell_of_calls(self._probe.calls)
+            missing = "leave out" if self.layers is None else "raise"
+            self._training = self._step_sums("train", self._training, missing)
+            self._training.disarm()
+            self._training.reset()
+        elif self.verbose:
+            self._describe(self._probe)
+        self._arms_last = arming.after_all(self, self._arm)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
         # Not the optimizer's count alone: a model may have several, or its own. Nor
         # earlier: it may be restored as training begins.
-        iterations = getattr(self.model.optimizer, "iterations", 0)
+        optimizer = getattr(self.model, "optimizer", None)
+        iterations = getattr(optimizer, "iterations", 0)
         iterations = keras.ops.convert_to_numpy(iterations)
         self._step = max(self._step, int(iterations))
-        self._totals, self._new = {}, {}
+        self._totals, self._new, self._loss = {}, {}, 0.0
         self._batches = self._read_at = 0
         if self._training is not None:
             self._training.reset()
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._training is not None:
-            self._training.arm()
+            self._training.check()
+            if not self._arms_last:
+                self._arm("train")
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._training is not None and self._batches == 0:
-            self._training.check_reached()
-            if self.verbose and not self._rows:
-                self._tell_of_calls(self._training.calls())
+        self._loss = (logs or {}).get("loss", 0.0)
+        if self._training is not None:
+            self._training.disarm()
+            if self._batches == 0:
+                self._training.check_reached()
+                if self.verbose and not self._rows:
+                    self._describe(self._training)
         self._step += batch + 1 - self._batches
         self._batches = batch + 1
         if self.every != "epoch" and self._batches - self._read_at >= self.every:
@@ -241,7 +252,8 @@ class SparsityTracker(keras.callbacks.Callback):
             figures = dict(self._rows[-1])
             del figures["epoch"]
         else:
-            figures = read(self._totals, self._watched, self.metrics).figures
+            causes = finite.broken(self.model, self._watched, self._loss)
+            figures = read(self._totals, self._watched, self.metrics, causes).figures
             # A column that a log once had it keeps, as CSVLogger needs it.
             self._rows[-1].update(self._new)
             figures.update(dict.fromkeys(self._validated, np.nan))
@@ -260,21 +272,85 @@ class SparsityTracker(keras.callbacks.Callback):
         trained = self._trained()
         if trained is None:
             self._set_up()
+            missing = "leave out" if self.layers is None else "raise"
         else:
             self._watched = trained.watched
-        self._testing = self._step_sums("test", self._testing)
+            # A part of the model may serve training alone.
+            missing = "keep"
+        self._testing = self._step_sums("test", self._tested, missing)
+        self._tested = self._testing
+        self._testing.disarm()
         self._testing.reset()
+        if self._can_test(self._testing.check):
+            self._arms_last = arming.after_all(self, self._arm)
 
     def on_test_batch_begin(self, batch, logs=None):
+        if self._testing is not None and not self._arms_last:
+            self._arm("test")
+
+    def on_test_batch_end(self, batch, logs=None):
         if self._testing is not None:
-            self._testing.arm()
+            self._testing.disarm()
 
     def on_test_end(self, logs=None):
-        if self._testing is not None:
-            # A part of the model may serve training alone.
-            self._testing.check_reached(self._trained())
+        if self._testing is not None and self._can_test(self._testing.check_reached):
+            self._loss = (logs or {}).get("loss", 0.0)
+            self._watched = self._testing.watched
+            if self.verbose and self._testing.left_out:
+                self._describe(self._testing)
             self.evaluated = self._figures("val_", self._testing.totals())
             self._new = self.evaluated
+        self._testing = None
+
+    def watching(self):
+        """Measures the layers that are called in this context.
+
+        For a training loop of your own, which calls neither `fit` nor `train_on_batch`:
+        it goes around the forward pass, in the function that TensorFlow compiles if
+        there is one, and the loop calls the callback's methods. With probe data `x` it
+        does nothing.
+
+        Raises:
+            ValueError: if training has not begun.
+
+        Example:
+
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
+        >>> tracker = SparsityTracker(verbose=0)
+        >>> callbacks = keras.callbacks.CallbackList([tracker], model=model)
+        >>> callbacks.on_train_begin()
+        >>> callbacks.on_epoch_begin(0)
+        >>> callbacks.on_train_batch_begin(0)
+        >>> with tracker.watching():
+        ...     y = model(np.ones((2, 4)), training=True)
+        >>> callbacks.on_train_batch_end(0)
+        >>> callbacks.on_epoch_end(0)
+        >>> sorted(tracker.history)
+        ['epoch', 'hoyer', 'hoyer/dense', 'zero_fraction', 'zero_fraction/dense']
+        """
+        sums = self._testing or self._training
+        if sums is not None:
+            return sums.reading()
+        if self.data is not None:
+            return contextlib.nullcontext()
+        raise arming.not_begun(self)
+
+    def _arm(self, kind):
+        sums = self._training if kind == "train" else self._testing
+        if sums is not None:
+            sums.arm()
+
+    def _can_test(self, check):
+        """Whether the test step can be measured; if not, that ends no training."""
+        try:
+            check()
+        except ValueError as error:
+            if self._trained() is None:
+                raise
+            self._testing = None
+            text = f"SparsityTracker: validation has no figures. {error}"
+            self._warn_once(text, about="val_")
+        return self._testing is not None
 
     def _set_up(self):
         first = None
@@ -284,14 +360,18 @@ class SparsityTracker(keras.callbacks.Callback):
             watching.build(self.model, first)
         self._watched = watching.select(self.model, self.layers, self.where)
         if first is not None:
-            self._probe = Probe(self.model, self._watched, self.metrics)
+            wanted = self.model, self._watched, self.metrics, self.layers is not None
+            if self._probe is None or self._probe.settings != wanted:
+                self._probe = Probe(*wanted[:3], named=wanted[3])
             # Now, so that layers that can't be read fail before an epoch is spent.
             self._probe.measure([first])
+            self._watched = self._probe.watched
 
     def _take_reading(self):
         if self._training is None:
             figures = self._figures("val_", self._probe.measure(self.data))
         else:
+            self._watched = self._training.watched
             totals = self._training.totals()
             self._training.reset()
             for name, sums in totals.items():
@@ -305,15 +385,22 @@ class SparsityTracker(keras.callbacks.Callback):
 
     def _figures(self, prefix, totals):
         """Returns the figures of `totals` by log key, and tells of them elsewhere."""
-        reading = read(totals, self._watched, self.metrics)
+        causes = finite.broken(self.model, self._watched, self._loss)
+        reading = read(totals, self._watched, self.metrics, causes)
         for name in reading.nan_layers:
-            if name not in self._warned:
-                self._warned.add(name)
-                warnings.warn(
-                    f"The activations of layer {name!r} hold NaN, first seen in epoch "
-                    f"{self._epoch + 1}. Its figures are NaN where they do.",
-                    stacklevel=2,
-                )
+            self._warn_once(
+                f"The activations of layer {name!r} hold NaN, first seen in epoch "
+                f"{self._epoch + 1}. Its figures are NaN where they do.",
+                about=name,
+            )
+            causes.pop(name, None)
+        for cause in dict.fromkeys(causes.values()):
+            names = [name for name in causes if causes[name] == cause]
+            self._warn_once(
+                f"{cause}, first seen in epoch {self._epoch + 1}. The figures of "
+                f"{validation.some_of(names)} are NaN while it is so.",
+                about=cause,
+            )
         figures = {prefix + key: figure for key, figure in reading.figures.items()}
         self.units.update((prefix + key, a) for key, a in reading.units.items())
         histograms = {
@@ -324,13 +411,18 @@ class SparsityTracker(keras.callbacks.Callback):
             self._board.write(self._step, figures, histograms)
         return figures
 
+    def _warn_once(self, text, about):
+        if about not in self._warned:
+            self._warned.add(about)
+            warnings.warn(text, stacklevel=3)
+
     def _trained(self):
         """Returns the sums of the model's training steps, None if it has none."""
         if self._training is None or self._training.model is not self.model:
             return None
         return self._training
 
-    def _step_sums(self, kind, before):
+    def _step_sums(self, kind, before, missing):
         """Returns sums for the model's steps: `before`, already traced, if they fit."""
         if keras.backend.backend() != "tensorflow":
             raise ValueError(
@@ -339,21 +431,33 @@ class SparsityTracker(keras.callbacks.Callback):
                 f"{keras.backend.backend()}. Give probe data."
             )
         wanted = (self.model, kind, self._watched, self.metrics, self.sample_size)
+        wanted += (missing,)
         return before if before and before.settings == wanted else StepSums(*wanted)
 
-    def _describe(self):
+    def _describe(self, measured):
+        """Prints what is watched, and what is not.
+
+        Args:
+            measured: The `Probe` or `StepSums`.
+        """
         sides = " and ".join(
             f"the {side}{'s' if len(names) > 1 else ''} of {', '.join(names)}"
             for side in ("input", "output")
-            if (names := [w.name for w in self._watched if w.side == side])
+            if (names := [w.name for w in measured.watched if w.side == side])
         )
         where = f"{self.sample_size} samples of each batch"
         if self.data is not None:
             where = self.data.describe()
-        return f"SparsityTracker: {', '.join(self.metrics)} of {sides} on {where}"
+        line = f"SparsityTracker: {', '.join(self.metrics)} of {sides} on {where}"
+        if measured.left_out:
+            left_out = [f"{k} ({reason})" for k, reason in measured.left_out.items()]
+            line += f"; left out: {validation.some_of(left_out)}"
+        print(line)
+        self._tell_of_calls(measured.calls())
 
     def _tell_of_calls(self, calls):
-        several = [f"{name} {n} times" for name, n in calls.items() if n > 1]
+        names = {w.name for w in self._watched}
+        several = [f"{k} {n} times" for k, n in calls.items() if n > 1 and k in names]
         if several:
             print(
                 f"SparsityTracker: called in each step {', '.join(several)}, which are "
