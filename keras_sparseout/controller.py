@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_sparseout import order, plots, validation, watching
+from keras_sparseout import arming, finite, order, plots, validation, watching
 from keras_sparseout.adjustable import adjustable_ones
 from keras_sparseout.control import (
     RISING,
@@ -172,10 +172,12 @@ class SparsityController(keras.callbacks.Callback):
 
     def _forget(self):
         """Sets what belongs to the model and the run of training."""
-        self._watched, self._groups, self._beside = [], [], []
+        self._selected, self._watched, self._beside = [], [], []
+        self._groups = []
         self._probe = self._sums = self._probed = None
         self._stopped = self._settled = self._described = self._reached = False
         self._totals, self._seen, self._nan_layers = {}, {}, set()
+        self._arms_last, self._loss, self._broken = False, 0.0, {}
 
     def __deepcopy__(self, memo):
         return order.copy_of(self, memo, shared=("data", "layers", "metrics"))
@@ -215,14 +217,21 @@ class SparsityController(keras.callbacks.Callback):
         )
 
     def log_keys(self):
-        """Returns the keys that may come into `logs`, a set."""
-        prefixes = ("",) if self.data is None else ("", "val_")
-        figures = {f"{p}{self.metric}/{name}" for p in prefixes for name in self._names}
+        """Returns the keys that it may put into `logs`, a set.
+
+        What a tracker puts there too is left to the tracker.
+        """
+        figures = self.probe_keys() | {f"{self.metric}/{name}" for name in self._names}
         for other in self._beside:
             if isinstance(other, SparsityTracker):
                 figures -= other.log_keys()
         settings = (self.actuator, "error")
         return figures | {f"{key}/{name}" for key in settings for name in self._names}
+
+    def probe_keys(self):
+        """Returns the keys of figures of probe data."""
+        names = () if self.data is None else self._names
+        return {f"val_{self.metric}/{name}" for name in names}
 
     def on_train_begin(self, logs=None):
         self._beside = order.callbacks_beside(self)
@@ -234,16 +243,27 @@ class SparsityController(keras.callbacks.Callback):
             watching.build(self.model, first)
         self._progress.begin_run()
         self._log = ReadingLog(self._progress)
-        self._groups, self._probe, self._probed = [], None, None
+        self._groups, self._probed = [], None
         self._stopped = self._settled = self._described = False
-        self._seen, self._nan_layers = {}, set()
-        self._watch([] if watching.makes_layers(self.model) else self._select())
-        if first is not None:
-            self._probe = Probe(self.model, self._watched, self.metrics)
+        self._seen, self._nan_layers, self._broken = {}, set(), {}
+        try:
+            self._selected = self._select()
+        except ValueError:
+            if self.model.built:
+                raise
+            self._selected = []  # Its first batch will make the layers.
+        self._watch(self._selected)
+        if first is None:
+            self._probe = None
+        else:
+            self._make_probe()
             self._probe.measure([first])
+            self._watch(self._probe.watched)
+        self._make_sums()
+        self._arms_last = arming.after_all(self, self._arm)
         order.check_apart(self, self._beside)
         order.keep_columns(self, self._beside)
-        if self._watched:
+        if self.model.built:
             self._describe()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -263,6 +283,7 @@ class SparsityController(keras.callbacks.Callback):
             for group in self._groups:
                 group.loop.correct(group.mean("val_", figures))
         self._probed = None
+        self._loss = 0.0
         self._totals = {}
         # Short epochs add up until they tell which units are dead.
         self._seen = {n: s for n, s in self._seen.items() if s[-1] < ENOUGH_FOR_DEAD}
@@ -271,17 +292,20 @@ class SparsityController(keras.callbacks.Callback):
             self._sums.reset()
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self._watched:  # Otherwise its first batch will make them.
-            self._sums.arm()
+        self._sums.check()
+        if not self._arms_last:
+            self._arm("train")
 
     def on_train_batch_end(self, batch, logs=None):
+        self._sums.disarm()
         self._progress.end_batch(batch)
         if not self._settled:
             self._settle(logs)
-        elif not self._reached:
+        if self._log.unread and not self._reached:
             self._reached = True
             self._sums.check_reached()
-        loss = (logs or {}).get("loss", 0.0)
+            self._leave_out(self._sums.left_out)
+        loss = self._loss = (logs or {}).get("loss", 0.0)
         if not self._stopped and not np.all(np.isfinite(loss)):
             self._stopped = True
             self._moving = False
@@ -298,6 +322,8 @@ class SparsityController(keras.callbacks.Callback):
         if not self._log.read_at and self._log.unread:
             self._take_reading()
         self._correct_progress()
+        self._broken = finite.broken(self.model, self._watched, self._loss)
+        self._tell_of_broken()
         if self._log.unread:
             self._add_totals()
         figures = self._figures("", self._totals) if self._totals else {}
@@ -329,29 +355,64 @@ class SparsityController(keras.callbacks.Callback):
         for group in self._groups:
             print(f"SparsityController: {group.conclusion()}")
 
+    def watching(self):
+        """Measures the layers that are called in this context.
+
+        For a training loop of your own, which calls neither `fit` nor `train_on_batch`:
+        it goes around the forward pass, as `SparsityTracker.watching` does.
+
+        Raises:
+            ValueError: if training has not begun.
+        """
+        if self._sums is None:
+            raise arming.not_begun(self)
+        return self._sums.reading()
+
+    def _arm(self, kind):
+        if kind == "train":
+            self._sums.arm()
+
+    def _leave_out(self, reasons):
+        """Goes on without the layers that turned out not to be called."""
+        names = [w.name for w in self._watched if w.name in reasons]
+        if names:
+            left_out = [f"{name} ({reasons[name]})" for name in names]
+            if self.verbose:
+                print("SparsityController: left out: " + validation.some_of(left_out))
+            self._watch([w for w in self._watched if w.name not in reasons])
+            self._groups = self._make_groups()
+
     def _watch(self, watched):
         self._watched = watched
         self._names = [w.name for w in watched]
-        wanted = (self.model, "train", watched, self.metrics, self.sample_size)
-        if watched and (self._sums is None or self._sums.settings != wanted):
+
+    def _make_sums(self):
+        wanted = self.model, "train", self._watched, self.metrics, self.sample_size
+        wanted += ("leave out" if self.layers is None else "raise",)
+        if self._sums is None or self._sums.settings != wanted:
             self._sums = StepSums(*wanted)
+        self._sums.disarm()
+
+    def _make_probe(self):
+        wanted = self.model, self._selected, self.metrics, self.layers is not None
+        if self._probe is None or self._probe.settings != wanted:
+            self._probe = Probe(*wanted[:3], named=wanted[3])
 
     def _settle(self, logs):
         """Takes in the layers that the model made in its first batch."""
         self._settled = True
-        watched = self._select()
-        order.check_free(self, logs)
-        if watched == self._watched:
-            self._reached = True
-            self._sums.check_reached()
-        else:
-            self._watch(watched)
+        selected = self._select()
+        if selected != self._selected:
+            self._selected = selected
+            self._watch(selected)
+            if self._probe is not None:
+                self._make_probe()
+            self._make_sums()
             self._groups = self._make_groups()
-            order.check_apart(self, self._beside)
             self._described = False
             self._log.skip()
-            if self._probe is not None:
-                self._probe = Probe(self.model, watched, self.metrics)
+            order.check_apart(self, self._beside, begun=True)
+        order.check_free(self, logs)
         if not self._described:
             self._describe()
 
@@ -391,7 +452,7 @@ class SparsityController(keras.callbacks.Callback):
                 )
             raise ValueError(
                 f"`layers` must be layers with an adjustable {self.actuator}. "
-                f"Received: layers={', '.join(others) or '(none)'}. Put "
+                f"Received: layers={validation.some_of(others)}. Put "
                 f"{kind}, adjustable=True) after the activations that are meant."
             )
         names = {w.name for w in watched}
@@ -422,11 +483,13 @@ class SparsityController(keras.callbacks.Callback):
 
     def _take_reading(self):
         self._correct_progress()
+        self._broken = finite.broken(self.model, self._watched, self._loss)
         figures = self._figures("", self._add_totals())
-        seen = read(self._seen, self._watched, self.metrics)
+        seen = read(self._seen, self._watched, self.metrics, self._broken)
         for name in set(seen.nan_layers) - self._nan_layers:
             self._nan_layers.add(name)
             self._warn(f"the activations of {name} hold NaN, and do not move anything")
+        self._tell_of_broken()
         dead = {w.name: seen.figures[f"dead_units/{w.name}"] for w in self._watched}
         # The last sum of the last metric is the number of vectors.
         counts = {name: sums[-1] for name, sums in self._seen.items()}
@@ -442,11 +505,20 @@ class SparsityController(keras.callbacks.Callback):
         self._log.add({**figures, **settings})
 
     def _figures(self, prefix, totals):
-        figures = read(totals, self._watched, self.metrics).figures
+        figures = read(totals, self._watched, self.metrics, self._broken).figures
         return {
             f"{prefix}{self.metric}/{w.name}": figures[f"{self.metric}/{w.name}"]
             for w in self._watched
         }
+
+    def _tell_of_broken(self):
+        new = {n: c for n, c in self._broken.items() if n not in self._nan_layers}
+        self._nan_layers.update(new)
+        if not self._stopped:  # It has told of the loss.
+            for cause in dict.fromkeys(new.values()):
+                names = [name for name in new if new[name] == cause]
+                names = validation.some_of(names)
+                self._warn(f"{cause}: activations of {names} do not move anything")
 
     def _warn(self, text):
         warnings.warn(f"SparsityController: {text}.", stacklevel=3)

@@ -50,9 +50,17 @@ def warn_if_late(callback, beside):
         )
 
 
-def check_apart(callback, beside):
-    """Raises if two callbacks of this package would write the same log keys."""
+def check_apart(callback, beside, *, begun=False):
+    """Raises if `callback` would write log keys of another callback of this package.
+
+    Args:
+        callback: The callback.
+        beside: The callbacks that `fit` was given.
+        begun: Whether all of them know their layers; otherwise those before it do.
+    """
     keys = callback.log_keys()
+    if not begun and callback in beside:
+        beside = beside[: beside.index(callback)]
     for other in _with_keys(beside):
         shared = sorted(keys & other.log_keys()) if other is not callback else ()
         if shared:

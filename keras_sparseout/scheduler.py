@@ -109,11 +109,15 @@ class SparseoutScheduler(keras.callbacks.Callback):
         self._beside = order.callbacks_beside(self)
         self._progress, self._count = Progress(), None
         self._settled = self._described = self._told = False
-        late = watching.makes_layers(self.model)
-        self._targets = {} if late else self._find_targets()
+        try:
+            self._targets = self._find_targets()
+        except ValueError:
+            if self.model.built:
+                raise
+            self._targets = {}  # Its first batch will make the layers.
         order.check_apart(self, self._beside)
         order.keep_columns(self, self._beside)
-        if self._targets:
+        if self.model.built:
             self._describe()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -135,7 +139,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
         before, self._targets = self._targets, self._find_targets()
         order.check_free(self, logs)
         if self._targets != before:
-            order.check_apart(self, self._beside)
+            order.check_apart(self, self._beside, begun=True)
         if self._targets != before or not self._described:
             self._describe()
 
@@ -214,8 +218,8 @@ class SparseoutScheduler(keras.callbacks.Callback):
             raise ValueError(
                 "`layers` must be layers with a knob that is scheduled, of "
                 f"{', '.join(self.schedules)}. Received: "
-                f"layers={', '.join(w.name for w in matching)}. Leave it out for all "
-                "that have one."
+                f"layers={validation.some_of([w.name for w in matching])}. Leave it "
+                "out for all that have one."
             )
 
     def _none_has(self, knob, everything):
@@ -229,9 +233,9 @@ class SparseoutScheduler(keras.callbacks.Callback):
             remedy = f"Add {kind}, adjustable=True) to it, or leave `{knob}` out."
         where = "of the model" if self.layers is None else "among `layers`"
         return ValueError(
-            f"`{knob}` is scheduled, so a layer {where} must have one. Received: model "
-            f"{self.model.name!r} with the layers "
-            f"{', '.join(w.name for w in everything) or '(none)'}. {remedy}"
+            f"`{knob}` is scheduled, so a layer {where} must have one. {remedy} "
+            f"Received: model {self.model.name!r} with the layers "
+            f"{validation.some_of([w.name for w in everything])}."
         )
 
 

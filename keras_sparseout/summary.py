@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers as kl
 
-from keras_sparseout import macs, measuring, validation, watching
+from keras_sparseout import hooks, macs, measuring, validation, watching
 from keras_sparseout.data import ProbeData, check_fits
 from keras_sparseout.frames import dataframe
 
@@ -218,7 +218,7 @@ class _Reader:
                 measuring.add(totals, key, parts)
 
     def _trace(self, batch):
-        graph = watching.graph_of(batch)
+        graph = hooks.graph_of(batch)
         size = tf.shape(keras.tree.flatten(batch)[0])[0]
         sums, inner = {_SAMPLES: [tf.cast(size, "int64")]}, set()
         self.shapes, self.calls = {}, {}
@@ -226,7 +226,7 @@ class _Reader:
 
         def record(watched, x, mask):
             name, side = watched.name, watched.side
-            if watching.graph_of(x) is not graph:
+            if hooks.graph_of(x) is not graph:
                 inner.add(name)
                 return
             self.called.add(name)
@@ -254,7 +254,7 @@ class _Reader:
             tensors.setdefault(key, []).append(_original(watched, x))
 
         # As in measuring.Probe: in the scope assignments go nowhere.
-        with keras.StatelessScope(), watching.Hooks(self._hooked(), record):
+        with keras.StatelessScope(), hooks.Hooks(self._hooked(), record):
             self.model(batch, training=False)
         self.called -= inner
         missed = [name for name in self.rows if name not in self.called]

@@ -89,7 +89,8 @@ def test_it_follows_the_optimizer_that_steps_once_a_batch(keep):
 def test_a_resumed_run_follows_on(tmp_path):
     def run(steps, *others):
         model = Gan("dict", critics=5)
-        model.compile()
+        # Keras can't restore an optimizer of the model that made no step.
+        model.compile(optimizer=None)
         model(X)
         backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
         tracker = SparsityTracker(log_dir=tmp_path, verbose=0, metrics="rms")
