@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_sparseout import compiled, validation, watching
+from keras_sparseout import compiled, hooks, validation, watching
 from keras_sparseout import metrics as sparsity
+from keras_sparseout.tracing import Trace
 
 METRICS = {
     "dead_units": sparsity.DeadUnits,
@@ -25,6 +26,8 @@ METRICS = {
     "rms": sparsity.RMS,
     "zero_fraction": sparsity.ZeroFraction,
 }
+# Log keys of Keras and its callbacks.
+_TAKEN = ("loss", "epoch", "learning_rate", "lr")
 _OVER_DATA = ("dead_units", "firing_rate", "histogram", "lifetime_sparseness", "rms")
 
 
@@ -38,14 +41,26 @@ class Probe:
         model: A built Keras model.
         watched: The layers, from `watching.select`.
         metrics: Dict of streaming metrics by name, from `check_metrics`.
+        named: Whether the user named the layers, so that one that can't be read is an
+            error; otherwise it is left out.
+
+    Attributes:
+        watched: The layers that are measured.
+        left_out: Dict of reasons, by name, of those that are not.
     """
 
-    def __init__(self, model, watched, metrics):
+    def __init__(self, model, watched, metrics, *, named=True):
+        self.settings = model, watched, metrics, named
         self.model = model
         self.watched = watched
         self.metrics = metrics
-        self.calls = {}
+        self.named = named
+        self.left_out, self._calls = {}, {}
         self._step = tf.function(self._trace, autograph=False, reduce_retracing=True)
+
+    def calls(self):
+        """Returns how often each layer is called, by name."""
+        return dict(self._calls)
 
     def measure(self, batches):
         """Returns the totals over `batches` of model inputs, by layer."""
@@ -56,31 +71,26 @@ class Probe:
         return totals
 
     def _trace(self, batch):
-        graph = watching.graph_of(batch)
-        sums, calls, inner = {}, {}, set()
-
-        def record(watched, x, mask):
-            # A tensor of another graph, that of a loop body, can't be brought here. An
-            # RNN calls its cell once outside the loop too: one step is no figure.
-            if watching.graph_of(x) is not graph:
-                inner.add(watched.name)
-                return
-            calls[watched.name] = calls.get(watched.name, 0) + 1
+        trace = Trace(self.model, self.watched)
+        # In the scope assignments to variables go nowhere: recurrent states and the
+        # seeds of layers that draw even at inference stay what they are.
+        with keras.StatelessScope(), trace.reading():
+            self.model(batch, training=False)
+        if not self.named:
+            self.left_out.update(trace.left_out())
+            self.watched = [w for w in self.watched if w.name not in self.left_out]
+        missed = trace.missed()
+        if missed and (self.named or not self.watched):
+            raise watching.unreached(missed, self.model, named=self.named)
+        self._calls = trace.calls()
+        sums = {}
+        for watched, x, mask in trace.seen:
+            if watched.name in self.left_out:
+                continue
             own = layer_sums(watched, self.metrics, x, mask)
             before = sums.get(watched.name, own)
             check_same_units(watched, *([s.shape for s in x] for x in (before, own)))
             add(sums, watched.name, own)
-
-        # In the scope assignments to variables go nowhere: recurrent states and the
-        # seeds of layers that draw even at inference stay what they are.
-        with keras.StatelessScope(), watching.Hooks(self.watched, record):
-            self.model(batch, training=False)
-        missed = [
-            w.name for w in self.watched if w.name in inner or w.name not in calls
-        ]
-        if missed:
-            raise watching.unreached(missed, self.model)
-        self.calls = calls
         return sums
 
 
@@ -95,7 +105,7 @@ def run(function, batch):
 
 def layer_sums(watched, metrics, x, mask):
     """Returns the sums of all `metrics` of one layer's activations, in order."""
-    if watching.rank_of(x) < 2:
+    if hooks.rank_of(x) < 2:
         raise ValueError(
             "`layers` must be layers whose activations have a batch and a feature "
             f"dimension. Received: {watched.name} with shape {getattr(x, 'shape', ())}."
@@ -131,7 +141,7 @@ def packed_sums(seen, metrics):
     if (
         not tf.executing_eagerly()
         and all(metric.compiles for metric in metrics.values())
-        and all(watching.rank_of(x) and compiled.pays(x.shape) for x, _ in activations)
+        and all(hooks.rank_of(x) and compiled.pays(x.shape) for x, _ in activations)
     ):
         compute = tf.function(compute, jit_compile=True, autograph=False)
     return compute(activations)
@@ -177,35 +187,42 @@ class Reading(NamedTuple):
         figures: Dict of numbers by key, "<metric>/<layer>" of a layer and "<metric>" of
             the mean over the layers.
         units: Dict of arrays by key, of the metrics that have a figure for each unit.
-        histograms: Dict of `ActivationHistogram` by layer.
         nan_layers: Names of the layers with NaN among their activations.
     """
 
     figures: dict
     units: dict
-    histograms: dict
     nan_layers: list
 
 
-def read(totals, watched, metrics):
+def read(totals, watched, metrics, broken=(), histograms=None):
     """Returns the `Reading` of `totals`, as they come from a `Probe` or `StepSums`.
+
+    Args:
+        totals: Dict of sums by layer.
+        watched: The layers.
+        metrics: Dict of streaming metrics by name.
+        broken: Names of layers whose figures are NaN whatever their sums are, as from
+            `finite.broken`.
+        histograms: Dict of `ActivationHistogram` by layer, to be filled; those that it
+            lacks are made. None for no histograms.
 
     A layer of which a metric is undefined has NaN and does not count in the mean over
     the layers; NaN activations show in both. What a metric has for each unit goes by
     the mean over the units of which it is defined.
     """
-    figures, means, units, histograms, nan_layers = {}, {}, {}, {}, []
+    figures, means, units, nan_layers = {}, {}, {}, []
     for w in watched:
         own = list(split(totals[w.name], metrics))
-        if any(_has_nan(metric, sums) for _, metric, sums in own):
+        has_nan = any(_has_nan(metric, sums) for _, metric, sums in own)
+        if has_nan:
             nan_layers.append(w.name)
+        elif w.name in broken:
+            own = [(name, m, _all_nan(m, sums)) for name, m, sums in own]
         for name, metric, sums in own:
             if isinstance(metric, sparsity.ActivationHistogram):
-                histograms[w.name] = metric.from_config(metric.get_config())
-                for variable, total in zip(
-                    histograms[w.name].variables, sums, strict=True
-                ):
-                    variable.assign(total)
+                if histograms is not None:
+                    _fill(histograms, w.name, metric, sums)
                 continue
             figure = np.asarray(metric.figure(*sums))
             if figure.ndim:
@@ -213,19 +230,36 @@ def read(totals, watched, metrics):
                 defined = figure[~np.isnan(figure)]
                 figure = defined.mean() if defined.size else np.nan
             figures[f"{name}/{w.name}"] = float(figure)
-            if w.name in nan_layers or not np.isnan(figure):
+            if has_nan or w.name in broken or not np.isnan(figure):
                 means.setdefault(name, []).append(float(figure))
             means.setdefault(name, [])
     figures.update(
         (name, np.mean(f).item() if f else np.nan) for name, f in means.items()
     )
-    return Reading(figures, units, histograms, nan_layers)
+    return Reading(figures, units, nan_layers)
+
+
+def _fill(histograms, name, metric, sums):
+    # Those of the last reading are used anew: Keras keeps the memory of variables.
+    if name not in histograms:
+        histograms[name] = metric.from_config(metric.get_config())
+    for variable, total in zip(histograms[name].variables, sums, strict=True):
+        variable.assign(total)
 
 
 def _has_nan(metric, sums):
     if isinstance(metric, sparsity.ActivationHistogram):
         return sums[0][-1] > 0  # It counts NaN, last of all.
     return any(np.isnan(s).any() for s in sums)
+
+
+def _all_nan(metric, sums):
+    """Returns sums like `sums`, of activations that are all NaN."""
+    if not isinstance(metric, sparsity.ActivationHistogram):
+        return [np.full_like(s, np.nan) for s in sums]
+    counts = np.zeros_like(sums[0])
+    counts[-1] = np.sum(sums[0])
+    return [counts, *sums[1:]]
 
 
 def check_metrics(metrics, axis=-1):
@@ -254,13 +288,14 @@ def check_metrics(metrics, axis=-1):
         if (
             not isinstance(name, str)
             or names.count(name) > 1
-            or name in ("loss", "epoch")
+            or name in _TAKEN
+            or name.startswith("val_")
         ):
             raise ValueError(
-                "`metrics` must have a name each, all different and neither 'loss' "
-                f"nor 'epoch', since they name the log keys. Received: "
-                f"metrics={metrics!r}. "
-                "Give a dict of functions by name."
+                "`metrics` must have a name each, all different, that does not begin "
+                f"with 'val_' and is none of {', '.join(_TAKEN)}, since they name the "
+                f"log keys. Received: metrics={metrics!r}. Give a dict of functions by "
+                "name."
             )
     return {name: _streaming(name, metric, axis) for name, metric in named}
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers as kl
 
-from keras_sparseout import macs, measuring, watching
+from keras_sparseout import hooks, macs, measuring, watching
 from keras_sparseout.model_macs import ModelMacs, original, tensors
 from keras_sparseout.table import COLUMNS, SparsityTable
 
@@ -71,7 +71,7 @@ class ModelReader:
                 measuring.add(self.totals, key, parts)
 
     def _trace(self, batch):
-        graph = watching.graph_of(batch)
+        graph = hooks.graph_of(batch)
         size = tf.shape(keras.tree.flatten(batch)[0])[0]
         sums, inner = {_SAMPLES: [tf.cast(size, "int64")]}, set()
         self.shapes, self.calls = {}, {}
@@ -79,7 +79,7 @@ class ModelReader:
 
         def record(watched, x, mask):
             name, side = watched.name, watched.side
-            if watching.graph_of(x) is not graph:
+            if hooks.graph_of(x) is not graph:
                 inner.add(name)
                 return
             self.called.add(name)
@@ -106,7 +106,7 @@ class ModelReader:
 
         counted = ModelMacs(self.model, self.found)
         # As in measuring.Probe: in the scope assignments go nowhere.
-        with keras.StatelessScope(), watching.Hooks(self._hooked(), record):
+        with keras.StatelessScope(), hooks.Hooks(self._hooked(), record):
             outputs = self.model(batch, training=False)
             self.called -= inner
             for name in self.called & set(starts):

@@ -297,6 +297,15 @@ def did_you_mean(value, known, otherwise):
     return f"Did you mean {near[0]!r}?" if near else otherwise
 
 
+def some_of(names, near="", most=8):
+    """Returns up to `most` of `names` as text, those like `near` first."""
+    first = difflib.get_close_matches(str(near), names, n=most, cutoff=0.3)
+    shown = list(dict.fromkeys([*first, *names]))
+    rest = len(shown) - most
+    text = ", ".join(shown[:most]) or "(none)"
+    return f"{text} and {rest} more" if rest > 0 else text
+
+
 def is_real(value):
     """Whether `value` is a real number, which a bool is not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)

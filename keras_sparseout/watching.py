@@ -1,4 +1,4 @@
-"""Finding layers in a model, and reading their activations while it is traced."""
+"""Finding the layers of a model that are to be watched, and naming them."""
 
 import contextlib
 import dataclasses
@@ -6,9 +6,8 @@ import re
 
 import keras
 import tensorflow as tf
-from keras import ops
 
-from keras_sparseout import validation
+from keras_sparseout import hooks, validation
 from keras_sparseout.layers import Sparseout
 
 # An RNN calls its cell in a loop, attention its Softmax only where nothing is faster.
@@ -17,6 +16,11 @@ _WITH_PARTS = (
     keras.layers.MultiHeadAttention,
     keras.layers.GroupQueryAttention,
 )
+
+
+# By the names that Keras and TensorFlow have for them.
+_OF_HEADS = ("sigmoid", "hard_sigmoid", "log_sigmoid", "softmax", "softmax_v2")
+_OF_HEADS += ("log_softmax", "log_softmax_v2", "linear")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +101,10 @@ def select(model, layers=None, where=None):
         raise ValueError(
             "`layers` must name the layers to watch, since the model has neither "
             "Sparseout layers nor layers with a nonlinear activation. Received: "
-            f"layers=None for model {model.name!r} with the layers "
-            f"{', '.join(w.name for w in found) or '(none)'}. Name some of them."
+            f"layers=None for model {model.name!r}. Give layers=[...]. Where the "
+            "activation is an operation, as keras.ops.relu, name the layer after it, "
+            'with where="input". The model has: '
+            f"{validation.some_of([w.name for w in found])}."
         )
     return watched
 
@@ -120,107 +126,47 @@ def units(watched):
         shapes = shapes[0]
     if not shapes or len(shapes) < 2:
         return None
-    return shapes[1 if _channels_first(watched, len(shapes)) else -1]
+    return shapes[1 if hooks.channels_first(watched, len(shapes)) else -1]
 
 
-class Hooks:
-    """Makes layers report their activations for as long as a context is entered.
+def unreached(missed, model, *, named=True):
+    """The error for layers whose activations could not be read.
 
-    `record(watched, x, mask)` gets the activations with the units last, and their mask
-    of timesteps or None. The context may be entered anew before it is left, as when the
-    replicas of a MirroredStrategy are traced in threads that take turns: only the first
-    entry sets the hooks, only the last exit removes them.
+    Args:
+        missed: Their names.
+        model: The model that they are in.
+        named: Whether the user named them; otherwise they are the defaults.
     """
-
-    def __init__(self, watched, record):
-        self.watched = watched
-        self.record = record
-        self._depth = 0
-        self._replaced = []
-
-    def __enter__(self):
-        self._depth += 1
-        if self._depth == 1:
-            for w in self.watched:
-                name = "quantized_call" if w.layer.quantization_mode else "call"
-                self._replaced.append((w.layer, name, vars(w.layer).get(name)))
-                # Past Layer.__setattr__, which would track it.
-                vars(w.layer)[name] = self._reporting(w, getattr(w.layer, name))
-
-    def __exit__(self, *error):
-        self._depth -= 1
-        while self._depth == 0 and self._replaced:
-            layer, name, call = self._replaced.pop()
-            del vars(layer)[name]
-            if call is not None:
-                vars(layer)[name] = call
-
-    def _reporting(self, w, call):
-        def reporting(*args, **kwargs):
-            outputs = call(*args, **kwargs)
-            inputs = args[0] if args else next(iter(kwargs.values()), None)
-            mask = kwargs.get("mask")
-            if mask is None:
-                mask = keras.tree.map_structure(_mask_of, inputs)
-            seen = inputs
-            if w.side == "output":
-                seen = outputs
-                supported = w.layer.supports_masking
-                mask = w.layer.compute_mask(inputs, mask) if supported else None
-            x, mask = _first(seen), _first(mask)
-            if isinstance(x, tf.SparseTensor):
-                x = ops.convert_to_tensor(x, sparse=False)
-            rank = rank_of(x)
-            if mask is not None and len(mask.shape) >= rank:
-                mask = None
-            # Outputs are in the order in which the layer goes through the timesteps.
-            backwards = w.side == "output" and getattr(w.layer, "go_backwards", False)
-            if mask is not None and backwards:
-                mask = ops.flip(mask, axis=1)
-            if _channels_first(w, rank):
-                x = ops.moveaxis(x, 1, -1)
-            self.record(w, x, mask)
-            return outputs
-
-        return reporting
-
-
-def unreached(names, model):
-    """The error for layers whose activations could not be read."""
+    found = find(model)
+    rule, received = "be layers that the model calls, and not", f"layers={missed[:8]}"
+    if not named:
+        rule = "be given, since it has no others by default than layers not called, or"
+        received = f"layers=None, for {validation.some_of(missed)}"
     return ValueError(
-        "`layers` must be layers that the model calls, and not inside an RNN cell, a "
-        "loop or a tf.function of its own, from where activations can't be read. "
-        f"Received: layers={names}. Name others with layers=[...], all in all: "
-        f"{', '.join(w.name for w in find(model))}."
+        f"`layers` must {rule} inside an RNN cell, a loop or a tf.function of its own, "
+        "from where activations can't be read. "
+        f"Received: {received}. {_remedy(missed[0], found, model)} The model has: "
+        f"{validation.some_of([w.name for w in found], missed[0])}."
     )
 
 
-def graph_of(tensors):
-    """The graph that tensors belong to; None of eager ones."""
-    # A ragged tensor has no graph, but its parts have.
-    for tensor in tf.nest.flatten(tensors, expand_composites=True):
-        if tf.is_tensor(tensor):
-            return getattr(tensor, "graph", None)
-    return None
+def _remedy(name, found, model):
+    around = sorted(w.name for w in found if name.startswith(w.name + "/"))
+    layers = {w.name: w.layer for w in found}
+    for layer in (model, *(layers[n] for n in around)):
+        if is_tf_function(layer.call):
+            return (
+                f"Take @tf.function off the `call` of {layer.name!r}: Keras compiles "
+                "the whole step."
+            )
+    if around:
+        return f"Name what is around it, layers=[{around[0]!r}], or others."
+    return "Name layers that it calls, layers=[...]."
 
 
-def rank_of(x):
-    """The number of dimensions of `x`, 0 if unknown or if it is no tensor."""
-    shape = getattr(x, "shape", ())
-    return 0 if getattr(shape, "rank", 0) is None else len(shape)
-
-
-def _first(tensors):
-    return next(iter(keras.tree.flatten(tensors)), None)
-
-
-def _mask_of(x):
-    # Where Keras keeps the mask of a tensor, as its guide to masking has it.
-    return getattr(x, "_keras_mask", None)
-
-
-def _channels_first(watched, rank):
-    return rank > 2 and getattr(watched.layer, "data_format", "") == "channels_first"
+def is_tf_function(function):
+    """Whether `function` is made by tf.function, which may be traced already."""
+    return hasattr(function, "get_concrete_function")
 
 
 def _children(parent):
@@ -238,12 +184,10 @@ def _children(parent):
 
 
 def _is_nonlinear(layer):
-    if isinstance(layer, keras.layers.TimeDistributed):
-        return _is_nonlinear(layer.layer)
-    activation = getattr(layer, "activation", None)
-    if activation is not None:
-        return activation is not keras.activations.linear
     kinds = ("ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax")
+    name = _activation(layer)
+    if name is not None:
+        return name != "linear"
     return isinstance(layer, tuple(getattr(keras.layers, kind) for kind in kinds))
 
 
@@ -252,6 +196,21 @@ def _kinds(layer):
     activation = getattr(layer, "activation", None)
     name = getattr(activation, "__name__", type(activation).__name__)
     return {type(layer).__name__.lower(), name.lower()} - {"nonetype"}
+
+
+def is_head(layer):
+    """Whether a layer's activation is one that a model ends with, not a hidden one."""
+    if isinstance(layer, keras.layers.Softmax):
+        return True
+    return _activation(layer) in _OF_HEADS
+
+
+def _activation(layer):
+    """The name of a layer's activation function, None if it has none."""
+    if isinstance(layer, keras.layers.TimeDistributed):
+        return _activation(layer.layer)
+    function = getattr(layer, "activation", None)
+    return None if function is None else getattr(function, "__name__", "")
 
 
 def _look_up(wanted, found):
@@ -276,9 +235,9 @@ def _look_up(wanted, found):
     names = [w.name for w in found]
     raise ValueError(
         "`layers` must be layers of the model, their names, regular expressions that "
-        f"match names, or types. Received: layers={shown!r}, which is not among "
-        f"{', '.join(names)}. "
-        + validation.did_you_mean(shown, names, "Name some of these.")
+        f"match names, or types. Received: layers={shown!r}, which is not among them. "
+        + validation.did_you_mean(shown, names, "Name others.")
+        + f" The model has: {validation.some_of(names, shown)}."
     )
 
 

@@ -280,7 +280,7 @@ def test_a_layer_of_one_unit_has_no_hoyer_and_its_zeros():
             keras.layers.Dense(1, "sigmoid", name="head"),
         ]
     )
-    history = fit(model, SparsityTracker(X)).history
+    history = fit(model, SparsityTracker(X, layers=["hidden", "head"])).history
     assert math.isnan(history["val_hoyer/head"][0])
     assert history["val_hoyer"] == history["val_hoyer/hidden"]
     assert history["val_zero_fraction/head"] == [0.0, 0.0]

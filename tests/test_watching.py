@@ -136,10 +136,10 @@ def test_layers_may_be_chosen_by_expression_or_type(layers, names):
 @pytest.mark.parametrize(
     ("layers", "says"),
     [
-        (["fist"], r"layers='fist'.*first, .*second.*Did you mean 'first'\?"),
-        (["irs"], r"layers='irs', which is not among"),
+        (["fist"], r"layers='fist'.*Did you mean 'first'\? .*first, .*second"),
+        (["irs"], r"layers='irs', which is not among them"),
         (["fi(rst"], r"layers='fi\(rst'.*Did you mean 'first'\?"),
-        ([re.compile("third")], r"layers='third'.*Name some of these"),
+        ([re.compile("third")], r"layers='third'.*Name others\. .*first, .*second"),
         ([keras.layers.Conv2D], r"layers='Conv2D', which is not among"),
         ([Sparseout(0.5, name="alien")], r"layers='alien', which is not among"),
     ],
@@ -233,9 +233,9 @@ def test_layers_that_cannot_be_read_are_an_error_that_names_them():
         ]
     )
     for model, name in ((in_cell, "rnn/cell/drop"), (WithOwnFunction(), "block/drop")):
-        with pytest.raises(ValueError, match="`layers` must be layers that") as error:
+        with pytest.raises(ValueError, match="`layers` must be given, since") as error:
             fit(model, SparsityTracker(X))
-        assert f"Received: layers=['{name}'" in str(error.value)
+        assert f"Received: layers=None, for {name}" in str(error.value)
 
 
 def test_layers_that_are_not_there_say_what_is():
