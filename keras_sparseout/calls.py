@@ -80,8 +80,7 @@ def _is_default(name, value, default, config):
             r"(?<=[a-z0-9])(?=[A-Z])", "_", value.get("class_name", "")
         ).lower()
         return words == default and _text(value).endswith("()")
-    # 0 is not False here.
-    return type(value) is type(default) and value == default
+    return value == default
 
 
 def _text(value):

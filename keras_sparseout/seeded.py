@@ -66,17 +66,18 @@ class Seeded(Adjustable):
         """
         states, seen = [], {id(self), id(self.seed_generator)}
 
-        def visit(layer):
-            for value in keras.tree.flatten(list(vars(layer).values())):
-                if not isinstance(value, _WITH_STATE) or id(value) in seen:
-                    continue
+        def visit(value):
+            if isinstance(value, (list, tuple, set, dict)):
+                for item in value.values() if isinstance(value, dict) else value:
+                    visit(item)
+            elif isinstance(value, _WITH_STATE) and id(value) not in seen:
                 seen.add(id(value))
                 if isinstance(value, keras.random.SeedGenerator):
                     states.append(value.state)
                 elif not isinstance(value, Seeded):
-                    visit(value)
+                    visit(vars(value))
 
-        visit(self)
+        visit(vars(self))
         return states
 
     def get_config(self):

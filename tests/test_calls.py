@@ -44,7 +44,7 @@ def assert_evaluates(layer):
     assert not made.adjustable
 
 
-# Each argument away from its default, and at values that equal it but for their type.
+# Each argument away from its default, those that are 0 or False among them.
 EVERY = {
     "seed": [0, 7],
     "epsilon": [1e-12, 0.125],

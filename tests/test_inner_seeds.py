@@ -17,7 +17,7 @@ class Block(L.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.dense = L.Dense(3)
-        self.noise = [L.Dropout(0.5), {"more": L.GaussianNoise(0.5)}]
+        self.noise = [L.Dropout(0.5), {"more": L.GaussianNoise(0.5), 3: None}]
 
     def build(self, input_shape):
         self.dense.build(input_shape)

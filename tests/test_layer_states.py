@@ -155,12 +155,16 @@ def test_a_damaged_file_changes_nothing(
 
 
 def test_a_number_that_float32_can_not_hold_is_refused():
-    with pytest.raises(ValueError, match=r"Layer 'big': `q` must .* Received: q=inf"):
-        ks.Sparseout(0.5, 1e39, adjustable=True, name="big")
+    with pytest.raises(ValueError, match=r"Layer 'big': `weight` .*: weight=inf"):
+        ks.ActivationPenalty(1e39, adjustable=True, name="big")
     layer = ks.ActivationPenalty(0.5, adjustable=True, name="big")
     with pytest.raises(ValueError, match=r"Layer 'big': `weight` .*: weight=inf"):
         layer.weight = 1e39
     assert layer.weight == 0.5
+    layer = ks.Sparseout(0.5, adjustable=True, name="big")
+    with pytest.raises(ValueError, match=r"Layer 'big': `q` .* Received: q=inf"):
+        layer.weights[1].assign(1e39)
+    assert layer.q == 2
 
 
 @pytest.mark.parametrize("value", [[0.5], "x", np.ones((2, 2))])
