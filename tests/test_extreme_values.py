@@ -30,6 +30,7 @@ POLICIES = {
 RATES, QS = (0.0, 0.5, 1.0), (0.0, 1.0, 1.3, 2.0, 4.0)
 # How many draws each number has: one kind only has a probability of 2^-23.
 DRAWS = 24
+pytestmark = pytest.mark.onednn
 every_policy = pytest.mark.parametrize("policy", POLICIES)
 
 

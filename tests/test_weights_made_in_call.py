@@ -129,10 +129,9 @@ COPIES = {
     ("kind", "wrap"),
     [
         (NoBuild, bridgeout),
-        (NoBuild, twice),
         (NoBuild, in_time_distributed),
         (MarkedBuilt, shakeout),
-        (Shaped, bridgeout),
+        (Shaped, twice),
         (Subclassed, shakeout),
         (Cell, in_rnn),
     ],

@@ -121,6 +121,7 @@ def test_a_model_in_models_is_searched_once():
         ("layer/layer/kernel", 2),
         ("layer/layer/layer/kernel", 0),
         ("first/layer/layer/kernel", 1),
+        ("other/layer/kernel", 1),
         ("wide/kernel", 2),
         ("both/0/layer/kernel", 1),
         ("0/layer/kernel", 1),
@@ -135,11 +136,11 @@ def test_a_name_is_the_end_of_any_path(name, number):
             self.first = Bridgeout(L.TimeDistributed(wide), 0.1)
             self.second = Shakeout(Bridgeout(L.Dense(3, name="wide"), 0.1), 0.1, 0.1)
             self.both = [Bridgeout(L.Dense(3), 0.1), Bridgeout(L.Dense(3), 0.1)]
-            # By a second way.
-            self.last = self.both[1]
+            # A second way to a layer.
+            self.other = L.TimeDistributed(wide)
 
         def call(self, x):
-            x = self.second(self.first(x))
+            x = self.second(self.other(self.first(x)))
             return self.both[1](self.both[0](x))
 
     block = Block()

@@ -153,9 +153,12 @@ class Tokenizer:
 
 # That Keras 3.15 can't load these files is so of plain layers too.
 @pytest.mark.parametrize(
-    "config", [keras.quantizers.GPTQConfig, keras.quantizers.AWQConfig]
+    ("config", "wrap"),
+    [
+        (keras.quantizers.GPTQConfig, bridgeout),
+        (keras.quantizers.AWQConfig, shakeout),
+    ],
 )
-@pytest.mark.parametrize("wrap", [bridgeout, shakeout])
 def test_calibrated_weights_have_no_noise_either(config, wrap):
     def quantized(wrap):
         keras.utils.set_random_seed(1)
