@@ -80,20 +80,19 @@ def count_states(layer, x, mask, outputs):
         then it began with other states, and the sums do not hold.
     """
     cell = None if isinstance(layer, _CONV_LSTM) else _cell(layer)
-    masked = mask is not None and layer.zero_output_for_mask
     reset_before = isinstance(cell, kl.GRUCell) and not cell.reset_after
-    if layer.stateful or masked or reset_before:
+    if layer.stateful or reset_before:
         return None
-    old = layer.return_sequences, layer.return_state
-    try:
-        layer.return_sequences, layer.return_state = True, False
-        # Past the hooks of its call; in a scope, as Keras opens one.
-        with tf.name_scope("states"):
-            states = type(layer).call(layer, x, mask=mask, training=False)
-    finally:
-        layer.return_sequences, layer.return_state = old
+    states = _states(layer, x, mask)
     again = states if layer.return_sequences else states[:, -1]
-    others = tf.reduce_sum(tf.cast(tf.not_equal(again, outputs), "float64"))
+    both_nan = tf.math.is_nan(again) & tf.math.is_nan(outputs)
+    others = tf.not_equal(again, outputs) & ~both_nan
+    if layer.return_sequences and mask is not None:
+        # There the outputs may be zero. They are in the order of the steps.
+        mask = tf.reverse(mask, [1]) if layer.go_backwards else mask
+        size = tf.concat([tf.shape(mask), [1] * (len(others.shape) - 2)], axis=0)
+        others &= tf.reshape(tf.cast(mask, "bool"), size)
+    others = tf.reduce_sum(tf.cast(others, "float64"))
     before = tf.concat([tf.zeros_like(states[:, :1]), states[:, :-1]], axis=1)
     if cell is not None:
         return _sums(before, cell.recurrent_kernel.shape[-1]), others
@@ -102,6 +101,26 @@ def count_states(layer, x, mask, outputs):
         span = layer.kernel_size[axis]
         geometry[axis + 2] = (False, span, 1, 1, "same", None)
     return _sums(before, 4 * layer.filters, geometry), others
+
+
+def _states(layer, x, mask):
+    """Returns the states of an RNN after each step, in the order of its steps."""
+    options = {
+        "return_sequences": True,
+        "return_state": False,
+        # Of a step that is masked, the state stays what it was.
+        "zero_output_for_mask": False,
+    }
+    old = {name: getattr(layer, name) for name in options}
+    try:
+        for name, value in options.items():
+            setattr(layer, name, value)
+        # Past the hooks of its call; in a scope, as Keras opens one.
+        with tf.name_scope("states"):
+            return type(layer).call(layer, x, mask=mask, training=False)
+    finally:
+        for name, value in old.items():
+            setattr(layer, name, value)
 
 
 def count_pointwise(layer, x, outputs):
