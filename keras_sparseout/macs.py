@@ -15,6 +15,7 @@ _TRANSPOSED = (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)
 _SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
 _DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D, *_SEPARABLE)
 _CONV_LSTM = (kl.ConvLSTM1D, kl.ConvLSTM2D, kl.ConvLSTM3D)
+_RECURRENT = (kl.RNN, kl.LSTM, kl.GRU, kl.SimpleRNN, *_CONV_LSTM)
 _CELLS = (kl.LSTMCell, kl.GRUCell, kl.SimpleRNNCell)
 _CONSUMERS = (kl.Dense, kl.EinsumDense, *_CONVOLUTIONS, *_TRANSPOSED, *_DEPTHWISE)
 # Behind these, activations are no longer those of the layers before them.
@@ -30,12 +31,12 @@ _ENDS = (
 
 def is_counted(layer):
     """Whether `count` counts the products of a layer with its input."""
-    return isinstance(layer, _CONSUMERS) or is_recurrent(layer)
+    return _calls_as(layer, _CONSUMERS) or is_recurrent(layer)
 
 
 def is_recurrent(layer):
     """Whether a layer is an RNN in a loop, whose cell is one of Keras."""
-    if not isinstance(layer, kl.RNN) or layer.unroll:
+    if not _calls_as(layer, _RECURRENT) or layer.unroll:
         return False  # Unrolled, its products stand in the graph.
     if isinstance(layer, _CONV_LSTM):
         return layer.data_format == "channels_last"
@@ -153,6 +154,11 @@ def _sums(x, products, geometry=None):
         zeros = tf.reduce_sum(zeros * uses, axis=-1)
         macs *= tf.reduce_sum(uses)
     return [zeros, macs]
+
+
+def _calls_as(layer, classes):
+    """Whether a layer is of one of `classes`, and its `call` is not another."""
+    return any(isinstance(layer, c) and type(layer).call is c.call for c in classes)
 
 
 def _cell(layer):

@@ -295,6 +295,32 @@ def test_products_outside_of_known_layers():
     assert rows(table)["relu"]["needless_macs"] == pytest.approx(zeros)
 
 
+class Twice(kl.Dense):
+    def call(self, x):
+        return super().call(x) + super().call(x + 1)
+
+
+class Shifted(kl.SimpleRNN):
+    def call(self, sequences):
+        return super().call(sequences + 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "macs", "noted"), [(Twice, 2 * 4 * 5 * 3, False), (Shifted, 0, True)]
+)
+def test_what_a_call_of_its_own_does_is_not_taken_for_that_of_its_class(
+    kind, macs, noted
+):
+    table = activation_sparsity(
+        keras.Sequential([keras.Input((4, 5)), kind(3, name="own")]), X
+    )
+    assert table.macs == macs
+    if kind is Twice:
+        needed = (np.sum(X != 0) + X.size) * 3
+        assert table.effective_macs * 3 == pytest.approx(needed)
+    assert ("Products not counted: own (Shifted)." in table.notes) is noted
+
+
 def test_a_dense_layer_at_each_timestep():
     model = keras.Sequential(
         [keras.Input((4, 5)), kl.TimeDistributed(kl.Dense(3), name="steps")]
