@@ -301,8 +301,8 @@ class Twice(kl.Dense):
 
 
 class Shifted(kl.SimpleRNN):
-    def call(self, sequences):
-        return super().call(sequences + 1)
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        return super().call(sequences + 1, initial_state, mask, training)
 
 
 @pytest.mark.parametrize(
