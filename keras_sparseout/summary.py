@@ -68,8 +68,8 @@ def activation_sparsity(
             the output of all others.
         axis: What the vectors of `hoyer` and `zeros` lie along: -1 for the units, in a
             convolution the channels at each position; None for a sample's whole map.
-        batch_size: How many samples of arrays run at once; of a model whose inputs have
-            a fixed batch size, that one.
+        batch_size: How many samples of arrays run at once; of a model that can take
+            only the batch size of its inputs, as with stateful RNNs, that one.
         steps: How many batches of a data set to take; None for all.
         verbose: 1 for a progress bar if there are more than 20 batches, 0 for none.
 
