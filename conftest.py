@@ -1,5 +1,6 @@
 """What every test starts from."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -16,6 +17,35 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 4,
 )
+
+# What is imported stays, so the search for garbage need not go through it each time.
+gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _small_gradients():
+    """Without this TensorFlow keeps the graph of each fit for ever.
+
+    It keeps all graphs in which a gradient is defined, as all_reduce does in each step.
+    On one replica there is nothing to reduce.
+    """
+    whole = tf.distribute.ReplicaContext.all_reduce
+
+    def all_reduce(context, reduce_op, value, options=None):
+        if context.num_replicas_in_sync == 1:
+            return value
+        return whole(context, reduce_op, value, options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.distribute.ReplicaContext, "all_reduce", all_reduce)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _freed():
+    """Frees the models of each file."""
+    yield
+    keras.utils.clear_session()
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,6 @@ import pytest
 import tensorflow as tf
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-# The images are decoded once, and one run serves many tests.
-pytestmark = pytest.mark.xdist_group("fashion")
 
 
 @pytest.fixture(scope="module")

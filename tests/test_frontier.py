@@ -11,10 +11,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-# With the example's tests, for the images that are decoded once.
-pytestmark = pytest.mark.xdist_group("fashion")
-
-
 @pytest.fixture
 def study(monkeypatch, fashion):
     """The study on a little of its data, with two settings."""

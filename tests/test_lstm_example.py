@@ -14,9 +14,6 @@ import pytest
 import tensorflow as tf
 from lm_runs import EXAMPLES, TINY, write_folder
 
-# One run serves many tests.
-pytestmark = pytest.mark.xdist_group("language model")
-
 # What a fresh process makes of some words, from the export and then from the file.
 LOADED = """
 import sys

@@ -7,9 +7,6 @@ import numpy as np
 import pytest
 from lm_runs import EXAMPLES, settings, states, write_folder
 
-# One fit serves many tests.
-pytestmark = pytest.mark.xdist_group("language model in training")
-
 
 @pytest.fixture(scope="module")
 def example():

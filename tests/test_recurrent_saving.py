@@ -24,8 +24,6 @@ from keras_sparseout import watching
 from keras_sparseout.recurrent import SparseoutCellWrapper
 
 NOISE = {"rate": 0.5, "recurrent_rate": 0.25, "q": 1.5}
-# Fresh processes take seconds, so the files are saved and loaded once.
-pytestmark = pytest.mark.xdist_group("saving cells")
 KINDS = {"constant": False, "adjustable": True}
 every_kind = pytest.mark.parametrize("kind", KINDS)
 

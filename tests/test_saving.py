@@ -23,8 +23,6 @@ LAYERS = {
     SpatialSparseout2D: (3, 2, 4),
     SpatialSparseout3D: (3, 2, 2, 2),
 }
-# Fresh processes take seconds, so the files are saved and loaded once.
-pytestmark = pytest.mark.xdist_group("saving")
 KINDS = {"constant": False, "adjustable": True}
 every_layer = pytest.mark.parametrize("layer", LAYERS, ids=lambda c: c.__name__)
 

@@ -10,8 +10,6 @@ from fresh import random_ops_of_file, run_fresh
 
 from keras_sparseout.weights import Bridgeout, Shakeout
 
-# A fresh process takes seconds, so the file is saved and loaded once.
-pytestmark = pytest.mark.xdist_group("saving weights")
 L = keras.layers
 WORDS = 9
 
