@@ -9,6 +9,8 @@ import keras
 
 # Below this a float32 intermediate is a denormal, which XLA and most GPUs flush to 0.
 SMALLEST_EPSILON = 1e-30
+# From here on a number is infinite in float32.
+_INFINITE = (2 - 2**-24) * 2.0**127
 
 
 def check_rate(rate):
@@ -27,6 +29,11 @@ def check_q(q):
         raise ValueError(
             "`q` must be a finite number >= 0; it stands where keras.layers.Dropout "
             f"has `noise_shape`. Received: q={q!r}. Pass noise_shape={q!r} by name."
+        )
+    if is_real(q) and _INFINITE <= q < math.inf:
+        raise ValueError(
+            "`q` must be at most 3.4e38, the largest number of float32, in which it is "
+            f"computed. Received: q={q!r}. Give a smaller one, such as q=4."
         )
     if not is_real(q) or not math.isfinite(q) or q < 0:
         raise ValueError(
