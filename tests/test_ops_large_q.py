@@ -12,8 +12,8 @@ from formula import BOTH, DTYPES, as_float64, compile_if, value_and_gradient
 from keras_sparseout import Bridgeout, Sparseout, ops
 
 LARGEST = float(np.finfo("float32").max)
-# With this epsilon the base of the power is exactly 1 at x = 1, as in float32 it is with
-# that of the authors. Below it the power is 0, above it infinite.
+# With this epsilon the base of the power is exactly 1 at x = 1, as in float32 with that
+# of the authors. Below it the power is 0, above it infinite.
 X = np.array([0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0])
 EPSILON = 1e-20
 
