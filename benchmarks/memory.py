@@ -108,7 +108,7 @@ def calls(make):
     )
 
 
-def models(make, clear=False):
+def models(make):
     """Builds, compiles and fits a model, each with another rate and q."""
     x, y = np.ones((64, 16), "float32"), np.ones((64, 1), "float32")
 
@@ -125,8 +125,6 @@ def models(make, clear=False):
         )
         model.compile("adam", "mse")
         model.fit(x, y, verbose=0)
-        if clear:
-            keras.backend.clear_session()
 
     return kept(
         train,
@@ -215,11 +213,6 @@ GROUPS = {
         40,
         "models, two such layers in each, compiled and trained for 2 batches",
         {n: lambda make=make: models(make) for n, make in LAYERS.items()},
-    ),
-    "cleared": (
-        40,
-        "models, with keras.backend.clear_session() after each",
-        {n: lambda make=make: models(make, clear=True) for n, make in LAYERS.items()},
     ),
     "readings": (
         20 * 8,

@@ -51,13 +51,18 @@ def on_apple_gpu():
     )
 
 
-def _compile(function):
-    return tf.function(
-        numerics.unchecked()(function),
-        jit_compile=True,
-        reduce_retracing=True,
-        autograph=False,
-    )
+_compile = functools.partial(
+    tf.function, jit_compile=True, reduce_retracing=True, autograph=False
+)
+
+
+def _traced(function):
+    """A function around compiled ones, in whose body numbers are not checked.
+
+    Not in the compiled ones themselves: their arguments would be checked.
+    """
+    function = numerics.unchecked()(function)
+    return tf.function(function, reduce_retracing=True, autograph=False)
 
 
 # One program serves all rates, and all exponents but those that come down to roots:
@@ -76,7 +81,9 @@ def _multiplier(shape, constant, **settings):
         q = q if constant is None else constant
         return ops.draw_multiplier(x, rate, q, seed, alg="threefry", **settings)
 
-    return lambda x, *args: draw(tf.stop_gradient(x), *args)
+    call = _traced(lambda *args: draw(*args))
+    # Outside, so that no gradient of the program is ever made.
+    return lambda *args: tf.stop_gradient(call(*args))
 
 
 @_cached
@@ -98,8 +105,7 @@ def _perturbed(shape, constant, *, noise_shape, **settings):
 
     # A function around both: TensorFlow keeps the graph in which a gradient is defined
     # for ever, which would be that of each model.
-    @functools.partial(tf.function, reduce_retracing=True, autograph=False)
-    @numerics.unchecked()
+    @_traced
     def call(x, rate, q, seed):
         @tf.custom_gradient
         def apply(x):

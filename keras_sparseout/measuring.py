@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_sparseout import compiled, hooks, validation, watching
 from keras_sparseout import metrics as sparsity
+from keras_sparseout.numerics import unchecked
 from keras_sparseout.tracing import Trace
 
 METRICS = {
@@ -119,6 +120,7 @@ def layer_sums(watched, metrics, x, mask):
         )
 
 
+@unchecked()
 def packed_sums(seen, metrics):
     """Returns the sums of all `metrics` of several layers, a vector for each.
 

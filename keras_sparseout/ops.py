@@ -1,5 +1,7 @@
 """The algebra of Sparseout, on a mask that is given or drawn."""
 
+import math
+
 import keras
 import ml_dtypes
 from keras import ops
@@ -54,8 +56,8 @@ def sparseout(
         x: Tensor of real floating-point numbers, of any shape.
         rate: Drop rate in [0, 1], a number or a scalar float32 tensor. Without `mask`
             it is rounded to a multiple of 2^-16.
-        q: Exponent of the noise's variance, a finite number >= 0, or a scalar float32
-            tensor.
+        q: Exponent of the noise's variance, a number >= 0 that is finite in float32, or
+            a scalar float32 tensor.
         mask: Boolean, True where a unit is kept; of a shape that broadcasts to that of
             `x`. Drawn if None.
         noise_shape: Shape of the mask to draw: a tuple of one entry a dimension of `x`,
@@ -235,7 +237,8 @@ def _multiplier(x, keep, keep_prob, q, epsilon, slope):
         if exponent == 0 or (isinstance(keep_prob, float) and not keep_prob):
             return kept
     else:
-        exponent = ops.cast(exponent, x.dtype)
+        # An infinite one would be NaN times the logarithm of 1.
+        exponent = ops.minimum(ops.cast(exponent, x.dtype), limit)
     a = ops.abs(x) + epsilon
     factor = _power(a, exponent)
     # Up to q = 3 the factor is below 1e30, and so is its product with the noise, but on
@@ -246,7 +249,7 @@ def _multiplier(x, keep, keep_prob, q, epsilon, slope):
         or (isinstance(keep_prob, float) and keep_prob < 1e-6)
     )
     if may_overflow:
-        factor = ops.minimum(factor, limit)
+        factor = ops.minimum(factor, _bound(scale, one, limit))
     noise = factor * (kept - one)
     if slope:
         if may_overflow:
@@ -255,6 +258,13 @@ def _multiplier(x, keep, keep_prob, q, epsilon, slope):
         noise = noise * (1 + exponent * (ops.abs(x) / a))
     n = one + noise
     return ops.clip(n, -limit, limit) if may_overflow else n
+
+
+def _bound(scale, one, limit):
+    """Up to where a factor may go: infinity, which times a noise of 0 would be NaN."""
+    if isinstance(scale, float):
+        return limit if scale == one else math.inf
+    return ops.where(scale == one, ops.convert_to_tensor(limit, scale.dtype), math.inf)
 
 
 def _power(a, exponent):

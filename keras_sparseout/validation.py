@@ -15,6 +15,8 @@ _LEGACY = {
     *("batch_input_shape", "batch_shape", "batch_size"),
     *("input_dtype", "input_length", "input_tensor"),
 }
+# From here on a number is infinite in float32.
+_INFINITE = (2 - 2**-24) * 2.0**127
 
 
 def check_rate(rate):
@@ -34,6 +36,11 @@ def check_q(q):
         raise ValueError(
             "`q` must be a finite number >= 0; it stands where keras.layers.Dropout "
             f"has `noise_shape`. Received: q={q!r}. Pass noise_shape={q!r} by name."
+        )
+    if is_real(q) and _INFINITE <= q < math.inf:
+        raise ValueError(
+            "`q` must be at most 3.4e38, the largest number of float32, in which it is "
+            f"computed. Received: q={q!r}. Give a smaller one, such as q=4."
         )
     if not is_real(q) or not math.isfinite(q) or q < 0:
         raise ValueError(

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_sparseout import compiled, layer_weights, masks, ops, validation
 from keras_sparseout.adjustable import knob
+from keras_sparseout.numerics import unchecked
 from keras_sparseout.weight_noise import WeightNoise
 
 # Number of elements from which a compiled call pays.
@@ -308,6 +309,7 @@ class Shakeout(WeightNoise):
         return {**super().get_config(), "axis": self._axis}
 
 
+@unchecked()
 def _shake(weight, keep, keep_prob, c):
     """r W + c sign(W) (r - 1) for r = keep / keep_prob, and zeros for keep_prob 0."""
     dtype = weight.dtype

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_sparseout.metrics import inputs
+from keras_sparseout.numerics import unchecked
 
 
 class StreamingMetric(keras.metrics.Metric):
@@ -36,12 +37,14 @@ class StreamingMetric(keras.metrics.Metric):
     def __init__(self, *, name=None):
         super().__init__(dtype="float64", name=name)
 
+    @unchecked()
     def figure(self, *totals):
         result = self._figure(*(ops.convert_to_tensor(t, "float64") for t in totals))
         if any(ops.is_tensor(total) for total in totals):
             return result
         return ops.convert_to_numpy(result)
 
+    @unchecked()
     def update_state(self, x, sample_weight=None, mask=None):
         if mask is None:
             mask = getattr(x, "_keras_mask", None)
@@ -51,11 +54,13 @@ class StreamingMetric(keras.metrics.Metric):
         for variable, new in zip(self.variables, sums, strict=True):
             variable.assign_add(new)
 
+    @unchecked()
     def result(self):
         if not self.variables:
             return ops.convert_to_tensor(float("nan"), "float64")
         return self.figure(*(ops.convert_to_tensor(v) for v in self.variables))
 
+    @unchecked()
     def merge_state(self, metrics):
         """Adds the state of other metrics of the same class and options.
 

@@ -5,11 +5,13 @@ from keras import ops
 
 from keras_sparseout import validation
 from keras_sparseout.metrics import functions, inputs
+from keras_sparseout.numerics import unchecked
 
 _registered = keras.saving.register_keras_serializable("keras_sparseout")
 
 
 @_registered
+@unchecked()
 def firing_rate(x, *, threshold=0.0):
     """The share of samples and positions at which each unit fires.
 
@@ -45,6 +47,7 @@ def firing_rate(x, *, threshold=0.0):
 
 
 @_registered
+@unchecked()
 def dead_units(x, *, threshold=0.0):
     """The share of units that never fire, on any sample at any position.
 
@@ -83,6 +86,7 @@ def dead_units(x, *, threshold=0.0):
 
 
 @_registered
+@unchecked()
 def lifetime_sparseness(x):
     """Treves and Rolls' sparseness of each unit over the samples and positions.
 
@@ -123,6 +127,7 @@ def lifetime_sparseness(x):
 
 
 @_registered
+@unchecked()
 def rms(x):
     """The root mean square of all activations.
 

@@ -6,11 +6,13 @@ from keras import ops
 
 from keras_sparseout import validation
 from keras_sparseout.metrics import inputs
+from keras_sparseout.numerics import unchecked
 
 _registered = keras.saving.register_keras_serializable("keras_sparseout")
 
 
 @_registered
+@unchecked()
 def hoyer(x, axis=-1):
     """Hoyer's sparsity of each vector along `axis`.
 
@@ -55,6 +57,7 @@ def hoyer(x, axis=-1):
 
 
 @_registered
+@unchecked()
 def gini(x, axis=-1):
     """The Gini index of the magnitudes in each vector along `axis`.
 
@@ -98,6 +101,7 @@ def gini(x, axis=-1):
 
 
 @_registered
+@unchecked()
 def zero_fraction(x, axis=-1, *, threshold=0.0, relative=False):
     """The fraction of elements of each vector along `axis` that are 0.
 
@@ -155,6 +159,7 @@ def zero_fraction(x, axis=-1, *, threshold=0.0, relative=False):
 
 
 @_registered
+@unchecked()
 def population_sparseness(x, axis=-1):
     """Treves and Rolls' sparseness of each vector along `axis`.
 
@@ -199,6 +204,7 @@ def population_sparseness(x, axis=-1):
 
 
 @_registered
+@unchecked()
 def pq_index(x, axis=-1, *, p=1.0, q=2.0):
     """The PQ Index of each vector along `axis`.
 
@@ -240,6 +246,7 @@ def pq_index(x, axis=-1, *, p=1.0, q=2.0):
 
 
 @_registered
+@unchecked()
 def kurtosis(x, axis=-1):
     """The excess kurtosis of each vector along `axis`.
 

@@ -7,6 +7,7 @@ from keras import ops
 from keras_sparseout import validation
 from keras_sparseout.metrics import inputs
 from keras_sparseout.metrics.base import StreamingMetric
+from keras_sparseout.numerics import unchecked
 
 
 @keras.saving.register_keras_serializable("keras_sparseout")
@@ -81,6 +82,7 @@ class ActivationHistogram(StreamingMetric):
         self.bins_per_octave = bins_per_octave
         self._create_state()
 
+    @unchecked()
     def sums(self, x, sample_weight=None, mask=None):
         # The order of bins: those of negative activations, from the largest magnitude
         # to the smallest, that of zeros, those of positive ones, and NaN.

@@ -6,6 +6,7 @@ from keras import ops
 from keras_sparseout import validation
 from keras_sparseout.metrics import dataset, inputs
 from keras_sparseout.metrics.base import StreamingMetric
+from keras_sparseout.numerics import unchecked
 
 _registered = keras.saving.register_keras_serializable("keras_sparseout")
 
@@ -30,6 +31,7 @@ class _PerUnit(StreamingMetric):
         if units is not None:
             self._create_state(units)
 
+    @unchecked()
     def sums(self, x, sample_weight=None, mask=None):
         rows, weights = inputs.rows(x, sample_weight, mask)
         terms = (ops.cast(term, "float64") for term in self._terms(rows))
@@ -166,6 +168,7 @@ class RMS(StreamingMetric):
         super().__init__(name=name)
         self._create_state()
 
+    @unchecked()
     def sums(self, x, sample_weight=None, mask=None):
         rows, weights = inputs.rows(x, sample_weight, mask)
         squares = ops.sum(ops.square(ops.cast(rows, "float64")), axis=-1)

@@ -9,6 +9,7 @@ from keras import ops
 from keras_sparseout import validation
 from keras_sparseout.metrics import functions, inputs
 from keras_sparseout.metrics.base import StreamingMetric
+from keras_sparseout.numerics import unchecked
 
 _registered = keras.saving.register_keras_serializable("keras_sparseout")
 
@@ -68,6 +69,7 @@ class SampleMean(StreamingMetric):
         self.axis = axis
         self._create_state()
 
+    @unchecked()
     def sums(self, x, sample_weight=None, mask=None):
         x, _ = inputs.real_tensor(x)
         inputs.check_batch(x)
