@@ -288,7 +288,8 @@ class SparsityController(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if not self._read_at:
             self._take_reading()
-        self._find_broken()
+        self._broken = finite.broken(self.model, self._watched, self._loss)
+        self._tell_of_broken()
         for row, batches in self._read_after:
             # Only now is it known how long an epoch of such data is.
             row["epoch"] = epoch + batches / self._batches
@@ -401,12 +402,13 @@ class SparsityController(keras.callbacks.Callback):
         return totals
 
     def _take_reading(self):
-        self._find_broken()
+        self._broken = finite.broken(self.model, self._watched, self._loss)
         figures = self._figures("", self._add_totals())
         seen = read(self._seen, self._watched, self.metrics, self._broken)
         for name in set(seen.nan_layers) - self._nan_layers:
             self._nan_layers.add(name)
             self._warn(f"the activations of {name} hold NaN, and do not move anything")
+        self._tell_of_broken()
         dead = {w.name: seen.figures[f"dead_units/{w.name}"] for w in self._watched}
         # The last sum of the last metric is the number of vectors.
         counts = {name: sums[-1] for name, sums in self._seen.items()}
@@ -431,15 +433,14 @@ class SparsityController(keras.callbacks.Callback):
             for w in self._watched
         }
 
-    def _find_broken(self):
-        """Notes which layers have figures that mean nothing, and says so once."""
-        self._broken = finite.broken(self.model, self._watched, self._loss)
+    def _tell_of_broken(self):
         new = {n: c for n, c in self._broken.items() if n not in self._nan_layers}
         self._nan_layers.update(new)
         if not self._stopped:  # It has told of the loss.
             for cause in dict.fromkeys(new.values()):
                 names = [name for name in new if new[name] == cause]
-                self._warn(f"{cause}, and {', '.join(names)} does not move anything")
+                names = validation.some_of(names)
+                self._warn(f"{cause}: activations of {names} do not move anything")
 
     def _warn(self, text):
         warnings.warn(f"SparsityController: {text}.", stacklevel=3)
