@@ -50,6 +50,7 @@ def arm(model, kind, recorder):
     if not isinstance(armed, _Armed):
         armed = attributes[f"{kind}_function"] = _Armed(model, kind, plain)
     if recorder not in armed.recorders:
+        recorder.called = False
         armed.recorders.append(recorder)
 
 
@@ -60,9 +61,15 @@ def disarm(model, kind):
         vars(model)[f"{kind}_function"] = armed.plain
 
 
-def unread(model, kind):
-    """The error for a batch without a measured step, though one was to be."""
-    if not model.compiled or isinstance(vars(model)[f"{kind}_function"], _Armed):
+def unread(model, kind, called):
+    """The error for a batch without a measured step, though one was to be.
+
+    Args:
+        model: The model.
+        kind: "train" or "test".
+        called: Whether the function in which it was to be was called.
+    """
+    if not called:
         name = {"train": "train_on_batch", "test": "test_on_batch"}[kind]
         return ValueError(
             "`watching` must be around the forward pass in a loop of your own: `with "
@@ -94,6 +101,8 @@ class _Armed:
         if threading.get_ident() != self.thread:
             return self.plain(iterator)
         disarm(self.model, self.kind)
+        for recorder in self.recorders:
+            recorder.called = True
         # Callbacks that measure different layers share one step.
         owner = self.recorders[0]
         if owner.built is None or owner.built[:2] != (self.plain, self.recorders):
@@ -165,7 +174,8 @@ def _make(model, kind):
         attributes[name] = None
     try:
         made = make(force=True) if force else make()
-        return made if attributes[name] in (None, before) else attributes[name]
+        now = attributes[name]
+        return made if now is None or now is before else now
     finally:
         attributes[name] = before
 

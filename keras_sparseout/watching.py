@@ -137,9 +137,10 @@ def unreached(missed, model, *, named=True):
         named: Whether the user named them; otherwise they are the defaults.
     """
     found = find(model)
-    rule, received = "be layers that the model calls, and not", f"layers={missed[:8]}"
+    rule = "be layers that the model calls, and not"
+    received = f"layers={missed[:8]}"
     if not named:
-        rule = "be given, since it has no others by default than layers not called, or"
+        rule = "be given, since the default ones are not called, or"
         received = f"layers=None, for {validation.some_of(missed)}"
     return ValueError(
         f"`layers` must {rule} inside an RNN cell, a loop or a tf.function of its own, "
