@@ -47,7 +47,7 @@ def arm(model, kind, recorder):
     attributes = vars(model)
     plain = present(model, kind)
     armed = attributes[f"{kind}_function"]
-    if not isinstance(armed, _Armed):
+    if not _is_ours(armed):
         armed = attributes[f"{kind}_function"] = _Armed(model, kind, plain)
     if recorder not in armed.recorders:
         recorder.called = False
@@ -57,8 +57,13 @@ def arm(model, kind, recorder):
 def disarm(model, kind):
     """Gives the model its own function back, if `arm` is not used up."""
     armed = vars(model).get(f"{kind}_function")
-    if isinstance(armed, _Armed):
+    if _is_ours(armed):
         vars(model)[f"{kind}_function"] = armed.plain
+
+
+def _is_ours(function):
+    """Whether a function was armed in this thread: others may train the same model."""
+    return isinstance(function, _Armed) and function.thread == threading.get_ident()
 
 
 def unread(model, kind, called):
@@ -97,8 +102,7 @@ class _Armed:
         self.thread = threading.get_ident()
 
     def __call__(self, iterator):
-        # Another thread may train the same model.
-        if threading.get_ident() != self.thread:
+        if not _is_ours(self):
             return self.plain(iterator)
         disarm(self.model, self.kind)
         for recorder in self.recorders:
