@@ -15,7 +15,7 @@ from keras_sparseout.control import (
     check_metric,
     check_target,
 )
-from keras_sparseout.data import ProbeData, check_count, check_fits
+from keras_sparseout.data import ProbeData, check_count
 from keras_sparseout.frames import columns, dataframe
 from keras_sparseout.group import ENOUGH_FOR_DEAD, Group
 from keras_sparseout.layers import Sparseout
@@ -205,8 +205,7 @@ class SparsityController(keras.callbacks.Callback):
         warn_if_late(self)
         first = None
         if self.data is not None:
-            first = self.data.first()
-            check_fits(self.model, first)
+            first = self.data.first_for(self.model)
             watching.build(self.model, first)
         self._watched = self._select()
         named = self.layers is not None

@@ -70,7 +70,7 @@ class Probe:
         """Returns the totals over `batches` of model inputs, by layer."""
         totals = {}
         for batch in batches:
-            for name, sums in self._step(batch).items():
+            for name, sums in run(self._step, batch).items():
                 add(totals, name, [s.numpy() for s in sums])
         return totals
 
@@ -96,6 +96,15 @@ class Probe:
             check_same_units(watched, *([s.shape for s in x] for x in (before, own)))
             add(sums, watched.name, own)
         return sums
+
+
+def run(function, batch):
+    """Returns what a tf.function makes of `batch`.
+
+    It is not called itself: TensorFlow counts the calls of all functions of the same
+    code, and would warn of retracing where many models are measured, each once.
+    """
+    return function.get_concrete_function(batch)(batch)
 
 
 def layer_sums(watched, metrics, x, mask):

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_sparseout import arming, finite, plots, validation, watching
 from keras_sparseout.board import Board
-from keras_sparseout.data import ProbeData, check_count, check_fits
+from keras_sparseout.data import ProbeData, check_count
 from keras_sparseout.frames import columns, dataframe
 from keras_sparseout.measuring import Probe, add, check_metrics, read
 from keras_sparseout.metrics import ActivationHistogram
@@ -355,8 +355,7 @@ class SparsityTracker(keras.callbacks.Callback):
     def _set_up(self):
         first = None
         if self.data is not None:
-            first = self.data.first()
-            check_fits(self.model, first)
+            first = self.data.first_for(self.model)
             watching.build(self.model, first)
         self._watched = watching.select(self.model, self.layers, self.where)
         if first is not None:
@@ -397,7 +396,8 @@ class SparsityTracker(keras.callbacks.Callback):
         for cause in dict.fromkeys(causes.values()):
             names = [name for name in causes if causes[name] == cause]
             self._warn_once(
-                f"{cause}, first seen in epoch {self._epoch + 1}. The figures of "
+                f"SparsityTracker: {cause}, first seen in epoch {self._epoch + 1}. The "
+                "figures of "
                 f"{validation.some_of(names)} are NaN while it is so.",
                 about=cause,
             )
