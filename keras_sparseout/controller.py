@@ -6,7 +6,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_sparseout import arming, finite, plots, validation, watching
+from keras_sparseout import arming, finite, order, plots, validation, watching
 from keras_sparseout.adjustable import adjustable_ones
 from keras_sparseout.control import (
     RISING,
@@ -16,13 +16,15 @@ from keras_sparseout.control import (
     check_target,
 )
 from keras_sparseout.data import ProbeData, check_count
-from keras_sparseout.frames import columns, dataframe
+from keras_sparseout.frames import dataframe
 from keras_sparseout.group import ENOUGH_FOR_DEAD, Group
 from keras_sparseout.layers import Sparseout
 from keras_sparseout.measuring import Probe, add, check_metrics, read
-from keras_sparseout.order import warn_if_late
 from keras_sparseout.penalty import ActivationPenalty
+from keras_sparseout.progress import Progress
+from keras_sparseout.reading_log import ReadingLog
 from keras_sparseout.stepping import StepSums
+from keras_sparseout.tracker import SparsityTracker
 
 _ON_ITS_INPUT = (ActivationPenalty, Sparseout)
 
@@ -163,21 +165,34 @@ class SparsityController(keras.callbacks.Callback):
             self.data = ProbeData(x, batch_size=batch_size, steps=steps)
         self.verbose = verbose
         self.metrics.update(check_metrics("dead_units"))
-        self._rows, self._groups = [], []
-        self._watched, self._probe, self._sums = [], None, None
+        self._progress = Progress()
+        self._log = ReadingLog(self._progress)
+        self._names = []
+        self._forget()
+
+    def _forget(self):
+        """Sets what belongs to the model and the run of training."""
+        self._selected, self._watched, self._beside = [], [], []
+        self._groups = []
+        self._probe = self._sums = self._probed = None
+        self._stopped = self._settled = self._described = self._reached = False
+        self._totals, self._seen, self._nan_layers = {}, {}, set()
         self._arms_last, self._loss, self._broken = False, 0.0, {}
+
+    def __deepcopy__(self, memo):
+        return order.copy_of(self, memo, shared=("data", "layers", "metrics"))
 
     @property
     def targets(self):
         """Dict of the targets by layer."""
         if not isinstance(self.target, dict):
-            return {w.name: self.target for w in self._watched}
-        return {w.name: self.target[w.name] for w in self._watched}
+            return dict.fromkeys(self._names, self.target)
+        return {name: self.target[name] for name in self._names}
 
     @property
     def history(self):
         """The readings so far: a dict of lists by key, see the class."""
-        return columns(self._rows)
+        return self._log.history
 
     def to_dataframe(self):
         """Returns `history` as a pandas.DataFrame, one row a reading."""
@@ -201,47 +216,61 @@ class SparsityController(keras.callbacks.Callback):
             path=path,
         )
 
+    def log_keys(self):
+        """Returns the keys that it may put into `logs`, a set.
+
+        What a tracker puts there too is left to the tracker.
+        """
+        figures = self.probe_keys() | {f"{self.metric}/{name}" for name in self._names}
+        for other in self._beside:
+            if isinstance(other, SparsityTracker):
+                figures -= other.log_keys()
+        settings = (self.actuator, "error")
+        return figures | {f"{key}/{name}" for key in settings for name in self._names}
+
+    def probe_keys(self):
+        """Returns the keys of figures of probe data."""
+        names = () if self.data is None else self._names
+        return {f"val_{self.metric}/{name}" for name in names}
+
     def on_train_begin(self, logs=None):
-        warn_if_late(self)
+        self._beside = order.callbacks_beside(self)
+        order.warn_if_late(self, self._beside)
         first = None
         if self.data is not None:
             first = self.data.first_for(self.model)
             watching.build(self.model, first)
-        self._watched = self._select()
-        named = self.layers is not None
+        self._progress.begin_run()
+        self._log = ReadingLog(self._progress)
+        self._groups, self._probed = [], None
+        self._stopped = self._settled = self._described = False
+        self._seen, self._nan_layers, self._broken = {}, set(), {}
+        try:
+            self._selected = self._select()
+        except ValueError:
+            if self.model.built:
+                raise
+            self._selected = []  # Its first batch will make the layers.
+        self._watch(self._selected)
         if first is None:
             self._probe = None
         else:
-            wanted = self.model, self._watched, self.metrics, named
-            if self._probe is None or self._probe.settings != wanted:
-                self._probe = Probe(*wanted[:3], named=named)
+            self._make_probe()
             self._probe.measure([first])
-            self._watched = self._probe.watched
-        wanted = self.model, "train", self._watched, self.metrics, self.sample_size
-        wanted += ("raise" if named else "leave out",)
-        if self._sums is None or self._sums.settings != wanted:
-            self._sums = StepSums(*wanted)
-        self._sums.disarm()
+            self._watch(self._probe.watched)
+        self._make_sums()
         self._arms_last = arming.after_all(self, self._arm)
-        self._rows, self._groups, self._read_after = [], [], []
-        self._probed = None
-        self._stopped = False
-        self._nan_layers = set()
-        self._broken = {}
-        self._seen = {}
-        if self.verbose:
-            low, high = self.bounds
-            wanted = ", ".join(f"{n} to {t:g}" for n, t in self.targets.items())
-            print(
-                f"SparsityController: {self.metric} of {wanted}, by {self.actuator} in "
-                f"[{low:g}, {high:g}]"
-            )
+        order.check_apart(self, self._beside)
+        order.keep_columns(self, self._beside)
+        if self.model.built:
+            self._describe()
 
     def on_epoch_begin(self, epoch, logs=None):
         if not self._groups:
             # Not before, as BackupAndRestore loads weights when training begins.
             self._groups = self._make_groups()
-        self._epoch = epoch
+        self._progress.begin_epoch(epoch, self)
+        self._log.begin_epoch()
         frozen = self.freeze_after is not None and epoch >= self.freeze_after
         self._moving = not (frozen or self._stopped)
         if frozen and not self._stopped:
@@ -257,8 +286,9 @@ class SparsityController(keras.callbacks.Callback):
         self._totals = {}
         # Short epochs add up until they tell which units are dead.
         self._seen = {n: s for n, s in self._seen.items() if s[-1] < ENOUGH_FOR_DEAD}
-        self._batches = self._read_at = 0
-        self._sums.reset()
+        self._reached = False
+        if self._sums is not None:
+            self._sums.reset()
 
     def on_train_batch_begin(self, batch, logs=None):
         self._sums.check()
@@ -267,10 +297,13 @@ class SparsityController(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._sums.disarm()
-        if self._batches == 0:
+        self._progress.end_batch(batch)
+        if not self._settled:
+            self._settle(logs)
+        if self._log.unread and not self._reached:
+            self._reached = True
             self._sums.check_reached()
             self._leave_out(self._sums.left_out)
-        self._batches = batch + 1
         loss = self._loss = (logs or {}).get("loss", 0.0)
         if not self._stopped and not np.all(np.isfinite(loss)):
             self._stopped = True
@@ -280,27 +313,26 @@ class SparsityController(keras.callbacks.Callback):
                 "learning rate, or ask for less"
             )
         # The last batch too where an epoch is shorter, if its length is known.
-        every = min(self.every, (self.params or {}).get("steps") or self.every)
-        if self._batches - self._read_at >= every:
+        every = min(self.every, self._progress.steps or self.every)
+        if self._log.unread >= every:
             self._take_reading()
 
     def on_epoch_end(self, epoch, logs=None):
-        if not self._read_at:
+        if not self._log.read_at and self._log.unread:
             self._take_reading()
+        self._correct_progress()
         self._broken = finite.broken(self.model, self._watched, self._loss)
         self._tell_of_broken()
-        for row, batches in self._read_after:
-            # Only now is it known how long an epoch of such data is.
-            row["epoch"] = epoch + batches / self._batches
-        self._read_after = []
-        self._add_totals()
-        figures = self._figures("", self._totals)
+        if self._log.unread:
+            self._add_totals()
+        figures = self._figures("", self._totals) if self._totals else {}
+        probed = {}
         if self._probe is not None:
-            self._probed = self._measure_probe()
-            self._rows[-1].update(self._probed)
-            figures.update(self._probed)
+            self._probed = probed = self._measure_probe()
+            figures.update(probed)
+        self._log.end_epoch(probed, logs)
+        prefix = "" if self._probe is None else "val_"
         for group in self._groups:
-            prefix = "" if self._probe is None else "val_"
             figures.update(group.end_epoch(prefix, figures))
             if self._moving and group.unreachable():
                 least, largest = group.loop.bounds
@@ -311,10 +343,10 @@ class SparsityController(keras.callbacks.Callback):
                     f"[{least:g}, {largest:g}]: it reached {low:.3f} to {high:.3f}. "
                     "Widen `bounds`, or change the target"
                 )
-        for key, figure in figures.items():
-            if logs is not None:
-                # A tracker's figures stay what they are.
-                logs.setdefault(key, figure)
+        if logs is not None:
+            # A tracker's figures stay what they are.
+            keys = self.log_keys()
+            logs.update((key, f) for key, f in figures.items() if key in keys)
 
     def on_train_end(self, logs=None):
         if not self.verbose:
@@ -346,8 +378,56 @@ class SparsityController(keras.callbacks.Callback):
             left_out = [f"{name} ({reasons[name]})" for name in names]
             if self.verbose:
                 print("SparsityController: left out: " + validation.some_of(left_out))
-            self._watched = [w for w in self._watched if w.name not in reasons]
+            self._watch([w for w in self._watched if w.name not in reasons])
             self._groups = self._make_groups()
+
+    def _watch(self, watched):
+        self._watched = watched
+        self._names = [w.name for w in watched]
+
+    def _make_sums(self):
+        wanted = self.model, "train", self._watched, self.metrics, self.sample_size
+        wanted += ("leave out" if self.layers is None else "raise",)
+        if self._sums is None or self._sums.settings != wanted:
+            self._sums = StepSums(*wanted)
+        self._sums.disarm()
+
+    def _make_probe(self):
+        wanted = self.model, self._selected, self.metrics, self.layers is not None
+        if self._probe is None or self._probe.settings != wanted:
+            self._probe = Probe(*wanted[:3], named=wanted[3])
+
+    def _settle(self, logs):
+        """Takes in the layers that the model made in its first batch."""
+        self._settled = True
+        selected = self._select()
+        if selected != self._selected:
+            self._selected = selected
+            self._watch(selected)
+            if self._probe is not None:
+                self._make_probe()
+            self._make_sums()
+            self._groups = self._make_groups()
+            self._described = False
+            self._log.skip()
+            order.check_apart(self, self._beside, begun=True)
+        order.check_free(self, logs)
+        if not self._described:
+            self._describe()
+
+    def _describe(self):
+        self._described = True
+        if self.verbose:
+            low, high = self.bounds
+            wanted = ", ".join(f"{n} to {t:g}" for n, t in self.targets.items())
+            print(
+                f"SparsityController: {self.metric} of {wanted}, by {self.actuator} in "
+                f"[{low:g}, {high:g}]"
+            )
+
+    def _correct_progress(self):
+        if self._progress.may_be_off and self._sums is not None:
+            self._progress.correct(self._log.read_at + self._sums.steps())
 
     def _select(self):
         found = watching.find(self.model)
@@ -386,7 +466,7 @@ class SparsityController(keras.callbacks.Callback):
 
     def _make_groups(self):
         parts = [self._watched] if self.together else [[w] for w in self._watched]
-        return [Group(part, self) for part in parts]
+        return [Group(part, self) for part in parts if part]
 
     def _measure_probe(self):
         return self._figures("val_", self._probe.measure(self.data))
@@ -401,6 +481,7 @@ class SparsityController(keras.callbacks.Callback):
         return totals
 
     def _take_reading(self):
+        self._correct_progress()
         self._broken = finite.broken(self.model, self._watched, self._loss)
         figures = self._figures("", self._add_totals())
         seen = read(self._seen, self._watched, self.metrics, self._broken)
@@ -420,10 +501,7 @@ class SparsityController(keras.callbacks.Callback):
             f"{self.actuator}/{w.name}": getattr(w.layer, self.actuator)
             for w in self._watched
         }
-        self._read_at = self._batches
-        part = self._batches / ((self.params or {}).get("steps") or np.nan)
-        self._rows.append({"epoch": self._epoch + part, **figures, **settings})
-        self._read_after.append((self._rows[-1], self._batches))
+        self._log.add({**figures, **settings})
 
     def _figures(self, prefix, totals):
         figures = read(totals, self._watched, self.metrics, self._broken).figures

@@ -143,15 +143,19 @@ class Group:
             )
 
     def end_epoch(self, prefix, figures):
-        """Notes the epoch's figures; returns what goes into the logs."""
+        """Notes the epoch's figures, if there are any; returns what goes into logs."""
+        logs = {
+            f"{self.actuator}/{w.name}": getattr(w.layer, self.actuator)
+            for w in self.watched
+        }
+        known = {w.name: f"{prefix}{self.metric}/{w.name}" for w in self.watched}
+        if known[self.watched[0].name] not in figures:
+            return logs
         self._figure = self.mean(prefix, figures)
         low, high = self.reached
         self.reached = (min(low, self._figure), max(high, self._figure))
-        logs = {}
-        for w in self.watched:
-            figure = figures[f"{prefix}{self.metric}/{w.name}"]
-            logs[f"{self.actuator}/{w.name}"] = getattr(w.layer, self.actuator)
-            logs[f"error/{w.name}"] = self.loop.target - figure
+        for name, key in known.items():
+            logs[f"error/{name}"] = self.loop.target - figures[key]
         return logs
 
     def unreachable(self):

@@ -27,6 +27,8 @@ METRICS = {
     "rms": sparsity.RMS,
     "zero_fraction": sparsity.ZeroFraction,
 }
+# Log keys of Keras and its callbacks.
+_TAKEN = ("loss", "epoch", "learning_rate", "lr")
 _OVER_DATA = ("dead_units", "firing_rate", "histogram", "lifetime_sparseness", "rms")
 
 
@@ -212,17 +214,15 @@ class Reading(NamedTuple):
         figures: Dict of numbers by key, "<metric>/<layer>" of a layer and "<metric>" of
             the mean over the layers.
         units: Dict of arrays by key, of the metrics that have a figure for each unit.
-        histograms: Dict of `ActivationHistogram` by layer.
         nan_layers: Names of the layers with NaN among their activations.
     """
 
     figures: dict
     units: dict
-    histograms: dict
     nan_layers: list
 
 
-def read(totals, watched, metrics, broken=()):
+def read(totals, watched, metrics, broken=(), histograms=None):
     """Returns the `Reading` of `totals`, as they come from a `Probe` or `StepSums`.
 
     Args:
@@ -231,12 +231,14 @@ def read(totals, watched, metrics, broken=()):
         metrics: Dict of streaming metrics by name.
         broken: Names of layers whose figures are NaN whatever their sums are, as from
             `finite.broken`.
+        histograms: Dict of `ActivationHistogram` by layer, to be filled; those that it
+            lacks are made. None for no histograms.
 
     A layer of which a metric is undefined has NaN and does not count in the mean over
     the layers; NaN activations show in both. What a metric has for each unit goes by
     the mean over the units of which it is defined.
     """
-    figures, means, units, histograms, nan_layers = {}, {}, {}, {}, []
+    figures, means, units, nan_layers = {}, {}, {}, []
     for w in watched:
         own = list(split(totals[w.name], metrics))
         has_nan = any(_has_nan(metric, sums) for _, metric, sums in own)
@@ -246,11 +248,8 @@ def read(totals, watched, metrics, broken=()):
             own = [(name, m, _all_nan(m, sums)) for name, m, sums in own]
         for name, metric, sums in own:
             if isinstance(metric, sparsity.ActivationHistogram):
-                histograms[w.name] = metric.from_config(metric.get_config())
-                for variable, total in zip(
-                    histograms[w.name].variables, sums, strict=True
-                ):
-                    variable.assign(total)
+                if histograms is not None:
+                    _fill(histograms, w.name, metric, sums)
                 continue
             figure = np.asarray(metric.figure(*sums))
             if figure.ndim:
@@ -264,7 +263,15 @@ def read(totals, watched, metrics, broken=()):
     figures.update(
         (name, np.mean(f).item() if f else np.nan) for name, f in means.items()
     )
-    return Reading(figures, units, histograms, nan_layers)
+    return Reading(figures, units, nan_layers)
+
+
+def _fill(histograms, name, metric, sums):
+    # Those of the last reading are used anew: Keras keeps the memory of variables.
+    if name not in histograms:
+        histograms[name] = metric.from_config(metric.get_config())
+    for variable, total in zip(histograms[name].variables, sums, strict=True):
+        variable.assign(total)
 
 
 def _has_nan(metric, sums):
@@ -308,13 +315,14 @@ def check_metrics(metrics, axis=-1):
         if (
             not isinstance(name, str)
             or names.count(name) > 1
-            or name in ("loss", "epoch")
+            or name in _TAKEN
+            or name.startswith("val_")
         ):
             raise ValueError(
-                "`metrics` must have a name each, all different and neither 'loss' "
-                f"nor 'epoch', since they name the log keys. Received: "
-                f"metrics={metrics!r}. "
-                "Give a dict of functions by name."
+                "`metrics` must have a name each, all different, that does not begin "
+                f"with 'val_' and is none of {', '.join(_TAKEN)}, since they name the "
+                f"log keys. Received: metrics={metrics!r}. Give a dict of functions by "
+                "name."
             )
     return {name: _streaming(name, metric, axis) for name, metric in named}
 

@@ -1,11 +1,14 @@
 """A callback that sets the knobs of adjustable layers by the step of the training."""
 
+import warnings
+
 import keras
 import numpy as np
 from keras import ops
 
-from keras_sparseout import validation, watching
-from keras_sparseout.adjustable import adjustable_ones, has_knob, value_of
+from keras_sparseout import order, validation, watching
+from keras_sparseout.adjustable import adjustable_ones, has_knob
+from keras_sparseout.progress import Progress, StepCount, optimizers_of
 
 _CHECKS = {
     "rate": validation.check_rate,
@@ -30,6 +33,15 @@ class SparseoutScheduler(keras.callbacks.Callback):
     updates of the weights: with `gradient_accumulation_steps=4` four batches are one
     step, and a batch that loss scaling skips is none. With `steps_per_execution=4` the
     schedule is looked up, and takes effect, before every fourth batch.
+
+    A model with a training step of its own may have other optimizers, as attributes,
+    also in lists, dicts and models inside it. If `model.optimizer` makes no steps, the
+    scheduler follows the one of them that makes about one step a batch. If none does,
+    it counts the batches itself, and warns: a resumed run then follows on only where
+    the number of batches an epoch is known.
+
+    Layers that the model makes in its first batch follow from the second batch on.
+    Build the model before, for example by calling it once, to have them follow at once.
 
     At the end of each epoch it puts into `logs` what the knobs then are, as
     `rate/<layer>`, `q/<layer>` and `weight/<layer>`, for the callbacks that stand after
@@ -72,16 +84,73 @@ class SparseoutScheduler(keras.callbacks.Callback):
         self.schedules = _check_schedules({"rate": rate, "q": q, "weight": weight})
         self.layers = watching.check_layers(layers)
         self.verbose = verbose
-        self._targets = {}
+        self._forget()
+
+    def _forget(self):
+        """Sets what belongs to the model and the run of training."""
+        self._targets, self._beside = {}, []
+        self._progress, self._count = Progress(), None
+        self._settled = self._described = self._told = False
+
+    def __deepcopy__(self, memo):
+        return order.copy_of(self, memo, shared=("layers", "schedules"))
+
+    def log_keys(self):
+        """Returns the keys that may come into `logs`, a set."""
+        return {f"{k}/{w.name}" for k, ws in self._targets.items() for w in ws}
 
     def on_train_begin(self, logs=None):
-        if getattr(self.model, "optimizer", None) is None:
+        if not optimizers_of(self.model):
             raise ValueError(
                 "`optimizer` of the model must be set, since SparseoutScheduler "
                 "follows its count of steps. Received: optimizer=None. Compile the "
                 'model with one, for example model.compile("adam", "mse").'
             )
-        self._targets = self._find_targets()
+        self._beside = order.callbacks_beside(self)
+        self._progress, self._count = Progress(), None
+        self._settled = self._described = self._told = False
+        try:
+            self._targets = self._find_targets()
+        except ValueError:
+            if self.model.built:
+                raise
+            self._targets = {}  # Its first batch will make the layers.
+        order.check_apart(self, self._beside)
+        order.keep_columns(self, self._beside)
+        if self.model.built:
+            self._describe()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._progress.begin_epoch(epoch, self)
+        if self._count is None:
+            # Not before, since it may be restored as training begins.
+            expected = self._progress.trained_before(epoch)
+            self._count = StepCount(self.model, expected)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._targets:
+            self._assign(self._step())
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._progress.end_batch(batch)
+        if self._settled:
+            return
+        self._settled = True
+        before, self._targets = self._targets, self._find_targets()
+        order.check_free(self, logs)
+        if self._targets != before:
+            order.check_apart(self, self._beside, begun=True)
+        if self._targets != before or not self._described:
+            self._describe()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            for knob, targets in self._targets.items():
+                for watched in targets:
+                    logs[f"{knob}/{watched.name}"] = getattr(watched.layer, knob)
+
+    def _describe(self):
+        self._described = True
         if self.verbose:
             print(
                 "SparseoutScheduler: "
@@ -91,20 +160,28 @@ class SparseoutScheduler(keras.callbacks.Callback):
                 )
             )
 
-    def on_train_batch_begin(self, batch, logs=None):
-        step = int(value_of(self.model.optimizer.iterations))
+    def _step(self):
+        batches = self._progress.of_run
+        step = self._count.after(batches)
+        if step is not None:
+            return step
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                "SparseoutScheduler: no optimizer of the model counts its steps, so "
+                "the batches are counted. Keep the optimizers that make the steps as "
+                "attributes of the model, and a resumed run follows on.",
+                stacklevel=2,
+            )
+        return self._count.expected + batches
+
+    def _assign(self, step):
         for knob, targets in self._targets.items():
             value = self._value(knob, step)
             for watched in targets:
                 # What a float32 variable would keep of it.
                 if np.float32(getattr(watched.layer, knob)) != np.float32(value):
                     setattr(watched.layer, knob, value)
-
-    def on_epoch_end(self, epoch, logs=None):
-        if logs is not None:
-            for knob, targets in self._targets.items():
-                for watched in targets:
-                    logs[f"{knob}/{watched.name}"] = getattr(watched.layer, knob)
 
     def _value(self, knob, step):
         value = self.schedules[knob](step)

@@ -1,18 +1,18 @@
 """SparsityTracker: watching the sparsity of activations while a model trains."""
 
 import contextlib
-import warnings
 
 import keras
 import numpy as np
 
-from keras_sparseout import arming, finite, plots, validation, watching
-from keras_sparseout.board import Board
+from keras_sparseout import arming, finite, order, plots, validation, watching
 from keras_sparseout.data import ProbeData, check_count
-from keras_sparseout.frames import columns, dataframe
-from keras_sparseout.measuring import Probe, add, check_metrics, read
+from keras_sparseout.frames import dataframe
+from keras_sparseout.measuring import Probe, add, check_metrics
 from keras_sparseout.metrics import ActivationHistogram
-from keras_sparseout.order import warn_if_late
+from keras_sparseout.progress import Progress, StepCount
+from keras_sparseout.reading_log import ReadingLog
+from keras_sparseout.readout import Readout
 from keras_sparseout.stepping import StepSums
 
 _MOST_LAYERS_IN_LOGS = 8
@@ -146,21 +146,44 @@ class SparsityTracker(keras.callbacks.Callback):
         self.per_layer = per_layer
         self.log_dir = log_dir
         self.verbose = verbose
-        self.units, self.histograms, self.evaluated = {}, {}, {}
+        self.evaluated = {}
         if log_dir is not None:
             self.metrics.setdefault("histogram", ActivationHistogram())
-        self._board = Board(log_dir) if log_dir is not None else None
-        self._rows, self._logs, self._validated = [], {}, []
-        self._watched, self._warned = [], set()
-        self._epoch = self._batches = self._read_at = self._step = 0
-        self._totals, self._new, self._read_after = {}, {}, []
+        self._progress = Progress()
+        self._log = ReadingLog(self._progress)
+        self._readout = Readout(self.metrics, log_dir)
+        self._names = []
+        self._forget()
+
+    def _forget(self):
+        """Sets what belongs to the model and the run of training."""
+        self._selected, self._watched, self._beside = [], [], []
+        self._totals, self._new = {}, {}
         self._training = self._testing = self._tested = self._probe = None
+        self._count, self._counted = None, 0
+        self._settled = self._described = self._reached = self._fitting = False
         self._arms_last, self._loss = False, 0.0
+
+    def __deepcopy__(self, memo):
+        shared = ("data", "layers", "metrics", "log_dir")
+        copied = order.copy_of(self, memo, shared)
+        copied._readout = Readout(self.metrics, self.log_dir)
+        return copied
+
+    @property
+    def units(self):
+        """The last figures of each unit: a dict of arrays by key, see the class."""
+        return self._readout.units
+
+    @property
+    def histograms(self):
+        """The last histograms, by key, see the class."""
+        return self._readout.histograms
 
     @property
     def history(self):
         """The readings so far: a dict of lists by key, see the class."""
-        return columns(self._rows)
+        return self._log.history
 
     def to_dataframe(self):
         """Returns `history` as a pandas.DataFrame, one row a reading."""
@@ -180,44 +203,81 @@ class SparsityTracker(keras.callbacks.Callback):
             A `matplotlib.figure.Figure`.
         """
         metric = next(iter(self.metrics)) if metric is None else metric
-        if len(self._watched) > _MOST_LAYERS_IN_LOGS:
+        if len(self._names) > _MOST_LAYERS_IN_LOGS:
             return plots.heat_map(self.history, metric, path=path)
         history = self.history
         for key in (accuracy, f"val_{accuracy}"):
-            if any(key in logs for logs in self._logs.values()):
+            if any(key in logs for logs in self._log.logs.values()):
                 history[key] = [
-                    self._logs.get(row, {}).get(key, np.nan)
-                    for row in range(len(self._rows))
+                    self._log.logs.get(row, {}).get(key, np.nan)
+                    for row in range(len(self._log.rows))
                 ]
         return plots.sparsity(history, metric, accuracy=accuracy, path=path)
 
-    def on_train_begin(self, logs=None):
-        warn_if_late(self)
-        self.units, self.histograms, self.evaluated = {}, {}, {}
-        self._rows, self._logs, self._validated = [], {}, []
-        self._warned = set()
-        self._totals, self._new, self._read_after = {}, {}, []
-        self._testing = None
-        self._set_up()
+    def log_keys(self):
+        """Returns the keys that it may put into `logs`, a set.
+
+        Without `x` not those of validation that another callback has for probe data.
+        """
+        keys = self._keys("val_")
         if self.data is None:
-            missing = "leave out" if self.layers is None else "raise"
-            self._training = self._step_sums("train", self._training, missing)
+            keys |= self._keys("")
+            for other in self._beside:
+                if hasattr(other, "probe_keys"):
+                    keys -= other.probe_keys()
+        return keys
+
+    def probe_keys(self):
+        """Returns those of them that are of probe data."""
+        return set() if self.data is None else self._keys("val_")
+
+    def _keys(self, prefix):
+        names = self._names if self._logs_layers() else ()
+        return {
+            prefix + metric + name
+            for metric, measure in self.metrics.items()
+            if not isinstance(measure, ActivationHistogram)
+            for name in ("", *(f"/{name}" for name in names))
+        }
+
+    def on_train_begin(self, logs=None):
+        self._beside = order.callbacks_beside(self)
+        order.warn_if_late(self, self._beside)
+        self.evaluated = {}
+        self._readout.begin_run()
+        self._progress.begin_run()
+        self._log = ReadingLog(self._progress)
+        self._totals, self._new, self._count = {}, {}, None
+        self._settled = self._described = self._reached = False
+        self._testing, self._fitting = None, True
+        self._set_up()
+        order.check_apart(self, self._beside)
+        order.keep_columns(self, self._beside)
+        if self.data is None:
+            self._training = self._step_sums("train", self._training)
             self._training.disarm()
             self._training.reset()
-        elif self.verbose:
+        else:
             self._describe(self._probe)
         self._arms_last = arming.after_all(self, self._arm)
 
+    def on_train_end(self, logs=None):
+        self._fitting = False
+        self._readout.close()
+
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
-        # Not the optimizer's count alone: a model may have several, or its own. Nor
-        # earlier: it may be restored as training begins.
-        optimizer = getattr(self.model, "optimizer", None)
-        iterations = getattr(optimizer, "iterations", 0)
-        iterations = keras.ops.convert_to_numpy(iterations)
-        self._step = max(self._step, int(iterations))
+        progress = self._progress
+        progress.begin_epoch(epoch, self)
+        if self._count is None:
+            # Not before, since it may be restored as training begins.
+            before = progress.trained_before(epoch)
+            self._count = StepCount(self.model, before)
+            before = self._count.after(0) * self._count.accumulated or before
+            progress.before = max(progress.before, before)
+        self._counted = self._count.after(progress.of_run) or 0
+        self._log.begin_epoch()
         self._totals, self._new, self._loss = {}, {}, 0.0
-        self._batches = self._read_at = 0
+        self._reached = False
         if self._training is not None:
             self._training.reset()
 
@@ -229,42 +289,33 @@ class SparsityTracker(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._loss = (logs or {}).get("loss", 0.0)
+        self._progress.end_batch(batch)
         if self._training is not None:
             self._training.disarm()
-            if self._batches == 0:
-                self._training.check_reached()
-                if self.verbose and not self._rows:
-                    self._describe(self._training)
-        self._step += batch + 1 - self._batches
-        self._batches = batch + 1
-        if self.every != "epoch" and self._batches - self._read_at >= self.every:
+        if not self._settled:
+            self._settle(logs)
+        if self._training is not None and self._log.unread and not self._reached:
+            self._check_reached()
+        if self.every != "epoch" and self._log.unread >= self.every:
             self._take_reading()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._epoch = epoch
-        if self._batches > self._read_at or self._batches == 0:
+        self._progress.epoch = epoch
+        self._correct_progress()
+        probed = self.data is not None and self._progress.batches == 0
+        if self._log.unread or probed:
             self._take_reading()
-        # Only now is it known how many batches a data set without a length has.
-        for row, batches in self._read_after:
-            row["epoch"] = epoch + (batches / self._batches if self._batches else 1.0)
-        self._read_after = []
-        if self._training is None:
-            figures = dict(self._rows[-1])
-            del figures["epoch"]
+        self._log.end_epoch(self._new, logs)
+        if self.data is not None:
+            figures = {k: f for k, f in self._log.rows[-1].items() if k != "epoch"}
         else:
-            causes = finite.broken(self.model, self._watched, self._loss)
-            figures = read(self._totals, self._watched, self.metrics, causes).figures
-            # A column that a log once had it keeps, as CSVLogger needs it.
-            self._rows[-1].update(self._new)
-            figures.update(dict.fromkeys(self._validated, np.nan))
-            figures.update(self._new)
-            self._validated = list(self._new) or self._validated
-        self._logs[len(self._rows) - 1] = dict(logs or {})
+            figures = dict(self._new)
+            if self._totals:
+                causes = finite.broken(self.model, self._watched, self._loss)
+                figures |= self._readout.figures(self._totals, self._watched, causes)
         if logs is not None:
-            per_layer = self.per_layer
-            if per_layer is None:
-                per_layer = len(self._watched) <= _MOST_LAYERS_IN_LOGS
-            logs.update((k, f) for k, f in figures.items() if per_layer or "/" not in k)
+            keys = self.log_keys()
+            logs.update((key, f) for key, f in figures.items() if key in keys)
 
     def on_test_begin(self, logs=None):
         if self.data is not None:
@@ -272,15 +323,14 @@ class SparsityTracker(keras.callbacks.Callback):
         trained = self._trained()
         if trained is None:
             self._set_up()
-            missing = "leave out" if self.layers is None else "raise"
+            self._settled = False
         else:
-            self._watched = trained.watched
-            # A part of the model may serve training alone.
-            missing = "keep"
-        self._testing = self._step_sums("test", self._tested, missing)
-        self._tested = self._testing
+            self._watch(trained.watched)
+        self._testing = self._tested = self._step_sums("test", self._tested)
         self._testing.disarm()
         self._testing.reset()
+        if self._fitting:
+            self._tell_of_others()
         if self._can_test(self._testing.check):
             self._arms_last = arming.after_all(self, self._arm)
 
@@ -289,17 +339,26 @@ class SparsityTracker(keras.callbacks.Callback):
             self._arm("test")
 
     def on_test_batch_end(self, batch, logs=None):
-        if self._testing is not None:
-            self._testing.disarm()
+        if self._testing is None:
+            return
+        self._testing.disarm()
+        if self._trained() is None and not self._settled:
+            self._settled = True
+            self._check_built()
 
     def on_test_end(self, logs=None):
         if self._testing is not None and self._can_test(self._testing.check_reached):
             self._loss = (logs or {}).get("loss", 0.0)
-            self._watched = self._testing.watched
-            if self.verbose and self._testing.left_out:
+            self._watch(self._testing.watched)
+            if self._testing.left_out:
                 self._describe(self._testing)
-            self.evaluated = self._figures("val_", self._testing.totals())
+            if self._fitting:
+                order.check_free(self, logs)
+                self._correct_progress()
+            self.evaluated = self._read("val_", self._testing.totals())
             self._new = self.evaluated
+            if not self._fitting:
+                self._readout.close()
         self._testing = None
 
     def watching(self):
@@ -349,7 +408,7 @@ class SparsityTracker(keras.callbacks.Callback):
                 raise
             self._testing = None
             text = f"SparsityTracker: validation has no figures. {error}"
-            self._warn_once(text, about="val_")
+            self._readout.warn_once(text, about="val_")
         return self._testing is not None
 
     def _set_up(self):
@@ -357,64 +416,107 @@ class SparsityTracker(keras.callbacks.Callback):
         if self.data is not None:
             first = self.data.first_for(self.model)
             watching.build(self.model, first)
-        self._watched = watching.select(self.model, self.layers, self.where)
+        try:
+            self._selected = self._select()
+        except ValueError:
+            if self.model.built:
+                raise
+            self._selected = []  # Its first batch will make the layers.
+        self._watch(self._selected)
         if first is not None:
-            wanted = self.model, self._watched, self.metrics, self.layers is not None
-            if self._probe is None or self._probe.settings != wanted:
-                self._probe = Probe(*wanted[:3], named=wanted[3])
+            self._make_probe()
             # Now, so that layers that can't be read fail before an epoch is spent.
             self._probe.measure([first])
-            self._watched = self._probe.watched
+            self._watch(self._probe.watched)
+
+    def _select(self):
+        return watching.select(self.model, self.layers, self.where)
+
+    def _watch(self, watched):
+        self._watched = watched
+        self._names = [w.name for w in watched]
+
+    def _make_probe(self):
+        wanted = self.model, self._selected, self.metrics, self.layers is not None
+        if self._probe is None or self._probe.settings != wanted:
+            self._probe = Probe(*wanted[:3], named=wanted[3])
+
+    def _settle(self, logs):
+        """Takes in the layers that the model made in its first batch."""
+        self._settled = True
+        selected = self._select()
+        if selected != self._selected:
+            self._selected = selected
+            self._watch(selected)
+            self._log.skip()
+            if self.data is None:
+                self._training = self._step_sums("train", None)
+            else:
+                self._make_probe()
+                self._describe(self._probe)
+            order.check_apart(self, self._beside, begun=True)
+        order.check_free(self, logs)
+
+    def _check_built(self):
+        if self._select() != self._selected:
+            raise ValueError(
+                "`model` must be built before `evaluate` is tracked, since it makes "
+                f"layers in its first batch. Received: model {self.model.name!r}. Call "
+                "it once on a batch before, for example model(x[:1])."
+            )
+
+    def _check_reached(self):
+        self._reached = True
+        self._training.check_reached()
+        self._watch(self._training.watched)
+        if not self._described:
+            self._describe(self._training)
 
     def _take_reading(self):
+        self._correct_progress()
         if self._training is None:
-            figures = self._figures("val_", self._probe.measure(self.data))
+            totals, prefix = self._probe.measure(self.data), "val_"
+            self._watch(self._probe.watched)
         else:
-            self._watched = self._training.watched
-            totals = self._training.totals()
+            totals, prefix = self._training.totals(), ""
+            self._watch(self._training.watched)
             self._training.reset()
             for name, sums in totals.items():
                 add(self._totals, name, sums)
-            figures = self._figures("", totals)
-        steps = (self.params or {}).get("steps") or np.nan
-        row = {"epoch": self._epoch + self._batches / steps, **figures}
-        self._rows.append(row)
-        self._read_after.append((row, self._batches))
-        self._read_at = self._batches
+        self._log.add(self._read(prefix, totals))
 
-    def _figures(self, prefix, totals):
-        """Returns the figures of `totals` by log key, and tells of them elsewhere."""
-        causes = finite.broken(self.model, self._watched, self._loss)
-        reading = read(totals, self._watched, self.metrics, causes)
-        for name in reading.nan_layers:
-            self._warn_once(
-                f"The activations of layer {name!r} hold NaN, first seen in epoch "
-                f"{self._epoch + 1}. Its figures are NaN where they do.",
-                about=name,
-            )
-            causes.pop(name, None)
-        for cause in dict.fromkeys(causes.values()):
-            names = [name for name in causes if causes[name] == cause]
-            self._warn_once(
-                f"SparsityTracker: {cause}, first seen in epoch {self._epoch + 1}. The "
-                "figures of "
-                f"{validation.some_of(names)} are NaN while it is so.",
-                about=cause,
-            )
-        figures = {prefix + key: figure for key, figure in reading.figures.items()}
-        self.units.update((prefix + key, a) for key, a in reading.units.items())
-        histograms = {
-            f"{prefix}activations/{k}": h for k, h in reading.histograms.items()
-        }
-        self.histograms.update(histograms)
-        if self._board is not None:
-            self._board.write(self._step, figures, histograms)
-        return figures
+    def _read(self, prefix, totals):
+        return self._readout.take(
+            prefix, totals, self._watched, self._progress, self.model, self._loss
+        )
 
-    def _warn_once(self, text, about):
-        if about not in self._warned:
-            self._warned.add(about)
-            warnings.warn(text, stacklevel=3)
+    def _correct_progress(self):
+        progress = self._progress
+        if not progress.may_be_off:
+            return
+        if self._training is not None:
+            progress.correct(self._log.read_at + self._training.steps())
+        else:
+            steps = (self._count.after(progress.of_run) or 0) - self._counted
+            if steps:
+                progress.correct(steps * self._count.accumulated)
+
+    def _logs_layers(self):
+        if self.per_layer is None:
+            return len(self._names) <= _MOST_LAYERS_IN_LOGS
+        return self.per_layer
+
+    def _tell_of_others(self):
+        """Warns if figures of validation are not in `logs`, but those of probe data."""
+        hidden = sorted(self._keys("val_") - self.log_keys())
+        if hidden:
+            self._readout.warn_once(
+                f"{validation.some_of(hidden)} in the logs are figures of probe data, "
+                "by another callback; those of validation are in `history` alone. Give "
+                "the metrics other names for both, for example metrics="
+                f'{{"probe_{next(iter(self.metrics))}": ...}}.',
+                about="probe data",
+            )
 
     def _trained(self):
         """Returns the sums of the model's training steps, None if it has none."""
@@ -422,7 +524,7 @@ class SparsityTracker(keras.callbacks.Callback):
             return None
         return self._training
 
-    def _step_sums(self, kind, before, missing):
+    def _step_sums(self, kind, before):
         """Returns sums for the model's steps: `before`, already traced, if they fit."""
         if keras.backend.backend() != "tensorflow":
             raise ValueError(
@@ -430,8 +532,12 @@ class SparsityTracker(keras.callbacks.Callback):
                 f"training step can't be measured. Received: x=None with "
                 f"{keras.backend.backend()}. Give probe data."
             )
-        wanted = (self.model, kind, self._watched, self.metrics, self.sample_size)
-        wanted += (missing,)
+        missing = "leave out" if self.layers is None else "raise"
+        watched = self._selected
+        if kind == "test" and self._trained() is not None:
+            # A part of the model may serve training alone.
+            missing, watched = "keep", self._watched
+        wanted = (self.model, kind, watched, self.metrics, self.sample_size, missing)
         return before if before and before.settings == wanted else StepSums(*wanted)
 
     def _describe(self, measured):
@@ -440,6 +546,9 @@ class SparsityTracker(keras.callbacks.Callback):
         Args:
             measured: The `Probe` or `StepSums`.
         """
+        self._described = True
+        if not self.verbose:
+            return
         sides = " and ".join(
             f"the {side}{'s' if len(names) > 1 else ''} of {', '.join(names)}"
             for side in ("input", "output")
