@@ -257,7 +257,7 @@ class SparsityController(keras.callbacks.Callback):
         else:
             self._make_probe()
             self._probe.measure([first])
-            self._watch(self._probe.watched)
+            self._leave_out(self._probe.left_out)
         self._make_sums()
         self._arms_last = arming.after_all(self, self._arm)
         order.check_apart(self, self._beside)
@@ -303,7 +303,8 @@ class SparsityController(keras.callbacks.Callback):
         if self._log.unread and not self._reached:
             self._reached = True
             self._sums.check_reached()
-            self._leave_out(self._sums.left_out)
+            if self._leave_out(self._sums.left_out):
+                self._groups = self._make_groups()
         loss = self._loss = (logs or {}).get("loss", 0.0)
         if not self._stopped and not np.all(np.isfinite(loss)):
             self._stopped = True
@@ -372,14 +373,14 @@ class SparsityController(keras.callbacks.Callback):
             self._sums.arm()
 
     def _leave_out(self, reasons):
-        """Goes on without the layers that turned out not to be called."""
+        """Goes on without layers that can't be read; returns whether there were any."""
         names = [w.name for w in self._watched if w.name in reasons]
         if names:
             left_out = [f"{name} ({reasons[name]})" for name in names]
             if self.verbose:
                 print("SparsityController: left out: " + validation.some_of(left_out))
             self._watch([w for w in self._watched if w.name not in reasons])
-            self._groups = self._make_groups()
+        return bool(names)
 
     def _watch(self, watched):
         self._watched = watched
