@@ -32,7 +32,7 @@ def net():
     model = keras.Sequential(
         [
             keras.Input((4,)),
-            keras.layers.Dense(8, "relu", name="dense"),
+            keras.layers.Dense(8, "relu", name="first"),
             Sparseout(0.3, q=1.5, adjustable=True, name="hidden"),
             keras.layers.Dense(1),
         ]
@@ -146,7 +146,7 @@ def test_readings_make_no_histograms_anew(tmp_path, monkeypatch):
         build(self, **kwargs)
 
     tracker = SparsityTracker(
-        metrics="rms", log_dir=tmp_path, every=1, layers=["dense", "hidden"], verbose=0
+        metrics="rms", log_dir=tmp_path, every=1, layers=["first", "hidden"], verbose=0
     )
     monkeypatch.setattr(ActivationHistogram, "__init__", counting)
     fit(tracker, epochs=4, validation_data=(X, Y))
@@ -154,4 +154,4 @@ def test_readings_make_no_histograms_anew(tmp_path, monkeypatch):
     assert len(made) == 4
     fit(tracker, epochs=4, validation_data=(X, Y))
     assert len(made) == 4
-    assert tracker.histograms["activations/dense"].histogram()[1].sum() == 4 * 8
+    assert tracker.histograms["activations/first"].histogram()[1].sum() == 4 * 8
