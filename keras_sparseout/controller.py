@@ -15,7 +15,7 @@ from keras_sparseout.control import (
     check_metric,
     check_target,
 )
-from keras_sparseout.data import ProbeData, check_count, check_fits
+from keras_sparseout.data import ProbeData, check_count
 from keras_sparseout.frames import dataframe
 from keras_sparseout.group import ENOUGH_FOR_DEAD, Group
 from keras_sparseout.layers import Sparseout
@@ -238,8 +238,7 @@ class SparsityController(keras.callbacks.Callback):
         order.warn_if_late(self, self._beside)
         first = None
         if self.data is not None:
-            first = self.data.first()
-            check_fits(self.model, first)
+            first = self.data.first_for(self.model)
             watching.build(self.model, first)
         self._progress.begin_run()
         self._log = ReadingLog(self._progress)
@@ -258,7 +257,7 @@ class SparsityController(keras.callbacks.Callback):
         else:
             self._make_probe()
             self._probe.measure([first])
-            self._watch(self._probe.watched)
+            self._leave_out(self._probe.left_out)
         self._make_sums()
         self._arms_last = arming.after_all(self, self._arm)
         order.check_apart(self, self._beside)
@@ -304,7 +303,8 @@ class SparsityController(keras.callbacks.Callback):
         if self._log.unread and not self._reached:
             self._reached = True
             self._sums.check_reached()
-            self._leave_out(self._sums.left_out)
+            if self._leave_out(self._sums.left_out):
+                self._groups = self._make_groups()
         loss = self._loss = (logs or {}).get("loss", 0.0)
         if not self._stopped and not np.all(np.isfinite(loss)):
             self._stopped = True
@@ -373,14 +373,14 @@ class SparsityController(keras.callbacks.Callback):
             self._sums.arm()
 
     def _leave_out(self, reasons):
-        """Goes on without the layers that turned out not to be called."""
+        """Goes on without layers that can't be read; returns whether there were any."""
         names = [w.name for w in self._watched if w.name in reasons]
         if names:
             left_out = [f"{name} ({reasons[name]})" for name in names]
             if self.verbose:
                 print("SparsityController: left out: " + validation.some_of(left_out))
             self._watch([w for w in self._watched if w.name not in reasons])
-            self._groups = self._make_groups()
+        return bool(names)
 
     def _watch(self, watched):
         self._watched = watched

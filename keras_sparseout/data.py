@@ -6,6 +6,8 @@ import numbers
 import keras
 import tensorflow as tf
 
+from keras_sparseout.metrics.inputs import remedy_for_kind
+
 
 class ProbeData:
     """Batches of model inputs, from whatever `fit` takes.
@@ -13,7 +15,8 @@ class ProbeData:
     Args:
         x: A numpy array or tensor, a tuple or dict of them, a `tf.data.Dataset` or a
             `keras.utils.PyDataset`.
-        batch_size: How many samples of arrays make a batch.
+        batch_size: How many samples of arrays make a batch, unless the model's inputs
+            have a fixed batch size.
         steps: How many batches of a data set to take; None for all.
 
     Raises:
@@ -24,15 +27,24 @@ class ProbeData:
         self.batch_size = check_count("batch_size", batch_size)
         self.steps = None if steps is None else check_count("steps", steps)
         self.x = self._check(x)
+        self._fixed = None
 
     def __iter__(self):
         return itertools.islice(self._batches(), self.steps)
 
-    def first(self):
-        """Returns the first batch; raises if there is none."""
+    def first_for(self, model):
+        """Returns the first batch; raises if there is none, or `model` can't take it.
+
+        From then on the batches are those for this model.
+        """
+        sizes = {tensor.shape[0] for tensor in getattr(model, "inputs", None) or []}
+        self._fixed = next(iter(sizes - {None}), None)
+        if self._fixed and not self._is_dataset():
+            self._check_cut()
         first = next(iter(self), None)
         if first is None or _samples(first) == 0:
             raise _empty("a data set without samples")
+        _check_fits(model, first)
         return first
 
     def describe(self):
@@ -50,13 +62,37 @@ class ProbeData:
         elif isinstance(self.x, tf.data.Dataset):
             batches = self.x
         else:
-            for start in range(0, _samples(self.x), self.batch_size):
-                part = slice(start, start + self.batch_size)
+            size = self._fixed or self.batch_size
+            for start in range(0, _samples(self.x), size):
+                part = slice(start, start + size)
                 yield keras.tree.map_structure(lambda a: a[part], self.x)  # noqa: B023
             return
         for batch in batches:
             inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
-            yield keras.tree.map_structure(tf.convert_to_tensor, inputs)
+            for part in keras.tree.flatten(inputs):
+                _check_kind(part, "x that yields parts")
+            inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
+            if self._fixed and _samples(inputs) != self._fixed:
+                raise ValueError(
+                    f"`x` must yield batches of {self._fixed} samples, since the "
+                    "model's inputs have that fixed batch size. Received: x with a "
+                    f"batch of {_samples(inputs)}. Give unbatched data with "
+                    f".batch({self._fixed}, drop_remainder=True)."
+                )
+            yield inputs
+
+    def _check_cut(self):
+        """Raises unless the samples can be cut into batches of the fixed size."""
+        samples, size = _samples(self.x), self._fixed
+        whole = samples // size * size
+        if whole == samples:
+            return
+        remedy = f"Give the first {whole}, as x[:{whole}]" if whole else "Give more"
+        raise ValueError(
+            f"`x` must hold a multiple of {size} samples, since the model's inputs "
+            f"have that fixed batch size. Received: x with {samples} samples. "
+            f"{remedy}, or make the model with inputs of any batch size."
+        )
 
     def _check(self, x):
         endless = False
@@ -74,31 +110,71 @@ class ProbeData:
         return x
 
 
-def check_fits(model, batch):
-    """Raises unless `batch` has the shapes of the inputs that `model` was made with."""
+def _check_fits(model, batch):
+    """Raises unless `batch` is what the inputs take that `model` was made with."""
     expected = getattr(model, "inputs", None)
+    if not expected:
+        return  # A subclassed model: it will tell.
     given = keras.tree.flatten(batch)
-    if not expected or len(expected) != len(given):
-        return  # A subclassed model, or one that picks inputs by name: it will tell.
     if isinstance(batch, dict):
-        by_name = {tensor.name.split(":")[0]: tensor for tensor in expected}
-        if set(by_name) != set(batch):
-            return
-        given = [batch[name] for name in by_name]
-        expected = list(by_name.values())
-    for want, have in zip(expected, given, strict=True):
-        fits = len(want.shape) == len(have.shape) and all(
-            None in (a, b) or a == b
-            for a, b in zip(want.shape, have.shape, strict=True)
-        )
-        # Keras lets a last dimension of 1 be left out.
-        if not fits and tuple(want.shape[1:]) != (*have.shape[1:], 1):
+        named = getattr(model, "input", None)
+        if not isinstance(named, dict):
+            named = {tensor.name: tensor for tensor in expected}
+        missing = [key for key in named if key not in batch]
+        if missing:
             raise ValueError(
-                "`x` must have the shape of the model's inputs. Received: x with "
-                f"samples of shape {tuple(have.shape[1:])}, for inputs of shape "
-                f"{tuple(want.shape[1:])}. Give samples as those that `fit` gets, "
-                "without labels."
+                f"`x` must have the names of the model's inputs: {', '.join(named)}. "
+                f"Received: x with the keys {', '.join(map(str, batch))}. Give what is "
+                f"missing: {', '.join(missing)}."
             )
+        expected = keras.tree.flatten(list(named.values()))
+        given = keras.tree.flatten([batch[key] for key in named])
+    if len(expected) != len(given):
+        names = ", ".join(tensor.name for tensor in expected)
+        raise ValueError(
+            f"`x` must have one array for each of the model's inputs: {names}. "
+            f"Received: x with {len(given)} of them. Give "
+            + ("a tuple or dict of them" if len(expected) > 1 else "one array")
+            + ", without labels or sample weights."
+        )
+    for want, have in zip(expected, given, strict=True):
+        name = f"input {want.name!r}" if len(expected) > 1 else "inputs"
+        _check_shape(tuple(want.shape), tuple(have.shape), name)
+        _check_dtype(want.dtype, tf.convert_to_tensor(have).dtype.name, name)
+
+
+def _check_shape(want, have, name):
+    fits = len(want) == len(have) and all(
+        None in (a, b) or a == b for a, b in zip(want[1:], have[1:], strict=True)
+    )
+    # Keras lets a last dimension of 1 be left out, or be there.
+    if fits or want[1:] == (*have[1:], 1) or (*want[1:], 1) == have[1:]:
+        return
+    remedy = "Give samples as those that `fit` gets, without labels."
+    if want[1:] == have:
+        remedy = "Give x[None] for a single sample."
+    elif None not in want[1:] and sorted(want[1:]) == sorted(have[1:]):
+        remedy = "They differ in the order of their axes: see numpy.moveaxis."
+    raise ValueError(
+        f"`x` must have the shape of the model's inputs. Received: x with samples of "
+        f"shape {have[1:]}, for {name} of shape {want[1:]}. {remedy}"
+    )
+
+
+def _check_dtype(want, have, name):
+    if (want == "string") == (have == "string") and (
+        "complex" in want or "complex" not in have
+    ):
+        return
+    remedy = "numbers, as keras.layers.TextVectorization makes them of strings"
+    if want == "string":
+        remedy = "strings"
+    elif "complex" in have:
+        remedy = "real numbers, for example numpy.abs(x)"
+    raise ValueError(
+        f"`x` must be of a type that the model's inputs take. Received: x of {have}, "
+        f"for {name} of {want}. Give {remedy}."
+    )
 
 
 def check_count(name, value):
@@ -120,8 +196,34 @@ def _samples(x):
     return keras.tree.flatten(x)[0].shape[0]
 
 
+def _check_kind(array, received="x"):
+    """Raises if `array` can't be made a dense tensor."""
+    remedy = remedy_for_kind(array)
+    if remedy is None:
+        try:
+            # Of many samples one is enough to tell.
+            few = array[:1] if len(getattr(array, "shape", ())) else array
+            tf.convert_to_tensor(few)
+            return
+        except (TypeError, ValueError):
+            # Of objects that are neither numbers nor strings, of dates and the like.
+            kind = f"dtype {getattr(array, 'dtype', 'object')}"
+            remedy = (
+                'Convert it, for example with numpy.asarray(x.tolist(), "float32").'
+            )
+    else:
+        kind = f"type {type(array).__name__}"
+    raise ValueError(
+        "`x` must be made of arrays or tensors of numbers or strings, neither sparse "
+        f"nor ragged. Received: {received} of {kind}. {remedy}"
+    )
+
+
 def _check_arrays(x):
     arrays = keras.tree.flatten(x)
+    for array in arrays:
+        if hasattr(array, "shape"):
+            _check_kind(array)
     if not arrays or not all(
         len(getattr(a, "shape", ())) and hasattr(a, "__getitem__") for a in arrays
     ):

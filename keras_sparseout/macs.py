@@ -1,21 +1,24 @@
-"""Counting the multiply-accumulates that a zero input makes needless."""
+"""Counting the multiply-accumulates of layers that a zero input makes needless."""
+
+import functools
+import math
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers as kl
 
+from keras_sparseout.recurrent import SparseoutCellWrapper
+
 _CONVOLUTIONS = (kl.Conv1D, kl.Conv2D, kl.Conv3D)
 _TRANSPOSED = (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)
-_DEPTHWISE = (
-    kl.DepthwiseConv1D,
-    kl.DepthwiseConv2D,
-    kl.SeparableConv1D,
-    kl.SeparableConv2D,
-)
-CONSUMERS = (kl.Dense, *_CONVOLUTIONS, *_TRANSPOSED, *_DEPTHWISE)
+_SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
+_DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D, *_SEPARABLE)
+_CONV_LSTM = (kl.ConvLSTM1D, kl.ConvLSTM2D, kl.ConvLSTM3D)
+_CELLS = (kl.LSTMCell, kl.GRUCell, kl.SimpleRNNCell)
+_CONSUMERS = (kl.Dense, kl.EinsumDense, *_CONVOLUTIONS, *_TRANSPOSED, *_DEPTHWISE)
 # Behind these, activations are no longer those of the layers before them.
-BARRIERS = (*CONSUMERS, kl.EinsumDense, kl.RNN)
+BARRIERS = (*_CONSUMERS, kl.RNN)
 # Of these operations' inputs, none is passed on as activations: either only its shape
 # counts, or the place of its largest or smallest element, or it goes into a loop, where
 # layers can't be read.
@@ -25,32 +28,128 @@ _ENDS = (
 )
 
 
+def is_counted(layer):
+    """Whether `count` counts the products of a layer with its input."""
+    return isinstance(layer, _CONSUMERS) or is_recurrent(layer)
+
+
+def is_recurrent(layer):
+    """Whether a layer is an RNN in a loop, whose cell is one of Keras."""
+    if not isinstance(layer, kl.RNN) or layer.unroll:
+        return False  # Unrolled, its products stand in the graph.
+    if isinstance(layer, _CONV_LSTM):
+        return layer.data_format == "channels_last"
+    return type(_cell(layer)) in _CELLS
+
+
 def count(layer, x):
     """Returns the MACs of a batch whose input is zero, and all of them, in float64.
 
     `uses` of a convolution is the outer product of one vector for each axis, and the
     same for all channels.
     """
-    zeros = tf.cast(tf.equal(x, 0), "int64")
-    zeros = tf.cast(tf.reduce_sum(zeros, axis=(0, -1)), "float64") * _products(layer)
-    macs = tf.cast(tf.shape(x)[0] * tf.shape(x)[-1], "float64") * _products(layer)
-    for axis in reversed(range(1, len(x.shape) - 1)):
-        size = x.shape[axis] or tf.shape(x)[axis]
-        uses = tf.ones((size,), "float64")
-        if not isinstance(layer, kl.Dense):
-            uses = _uses(size, *_geometry(layer, axis - 1))
+    if isinstance(layer, _CONV_LSTM):
+        filters = 4 * layer.filters
+        return _sums(x, filters, {a + 2: _geometry(layer, a) for a in _axes(layer)})
+    if isinstance(layer, kl.RNN):
+        return _sums(x, _cell(layer).kernel.shape[-1])
+    if isinstance(layer, kl.Dense):
+        return _sums(x, layer.units)
+    if isinstance(layer, kl.EinsumDense):
+        return _sums(x, _einsum_products(layer))
+    geometry = {a + 1: _geometry(layer, a) for a in _axes(layer)}
+    if isinstance(layer, _DEPTHWISE):
+        return _sums(x, layer.depth_multiplier, geometry)
+    return _sums(x, layer.filters / (getattr(layer, "groups", None) or 1), geometry)
+
+
+def count_states(layer, x, mask, outputs):
+    """Returns the MACs of an RNN with its states, None if they can't be counted.
+
+    The states before each step are those that it gives after the step before, once it
+    runs anew over its whole input from states of zero.
+
+    Args:
+        layer: An RNN that `is_recurrent`.
+        x: Its input.
+        mask: The mask of the timesteps, or None.
+        outputs: What it returned.
+
+    Returns:
+        As `count`; and how many elements of `outputs` are others if it is run anew:
+        then it began with other states, and the sums do not hold.
+    """
+    cell = None if isinstance(layer, _CONV_LSTM) else _cell(layer)
+    masked = mask is not None and layer.zero_output_for_mask
+    reset_before = isinstance(cell, kl.GRUCell) and not cell.reset_after
+    if layer.stateful or masked or reset_before:
+        return None
+    old = layer.return_sequences, layer.return_state
+    try:
+        layer.return_sequences, layer.return_state = True, False
+        # Past the hooks of its call; in a scope, as Keras opens one.
+        with tf.name_scope("states"):
+            states = type(layer).call(layer, x, mask=mask, training=False)
+    finally:
+        layer.return_sequences, layer.return_state = old
+    again = states if layer.return_sequences else states[:, -1]
+    others = tf.reduce_sum(tf.cast(tf.not_equal(again, outputs), "float64"))
+    before = tf.concat([tf.zeros_like(states[:, :1]), states[:, :-1]], axis=1)
+    if cell is not None:
+        return _sums(before, cell.recurrent_kernel.shape[-1]), others
+    geometry = {}
+    for axis in _axes(layer):
+        span = layer.kernel_size[axis]
+        geometry[axis + 2] = (False, span, 1, 1, "same", None)
+    return _sums(before, 4 * layer.filters, geometry), others
+
+
+def count_pointwise(layer, x, outputs):
+    """Returns the MACs of the second stage of a separable convolution, else None."""
+    if not isinstance(layer, _SEPARABLE):
+        return None
+    # Between its input and output there is one convolution that is not depthwise.
+    ops = [ref.deref().op for ref in behind(outputs, {x.ref()}) - {x.ref()}]
+    (middle,) = {op.inputs[0].ref() for op in ops if op.type == "Conv2D"}
+    return _sums(middle.deref(), layer.filters)
+
+
+def _sums(x, products, geometry=None):
+    """Returns the MACs with the zeros of `x`, and all of them.
+
+    Args:
+        x: What the products are formed with.
+        products: How many each time that an element is read.
+        geometry: Dict by axis of the arguments of `_uses`, where a kernel moves along
+            it. Along the others each element is read once.
+    """
+    geometry = geometry or {}
+    still = [axis for axis in range(len(x.shape)) if axis not in geometry]
+    zeros = tf.reduce_sum(tf.cast(tf.equal(x, tf.zeros((), x.dtype)), "int64"), still)
+    zeros = tf.cast(zeros, "float64") * products
+    sizes = tf.cast(tf.gather(tf.shape(x), still), "float64")
+    macs = tf.reduce_prod(sizes) * products
+    for axis in reversed(geometry):
+        uses = _uses(x.shape[axis], tf.shape(x)[axis], *geometry[axis])
         zeros = tf.reduce_sum(zeros * uses, axis=-1)
         macs *= tf.reduce_sum(uses)
     return [zeros, macs]
 
 
-def _products(layer):
-    """How many products a layer forms with an element each time that it reads it."""
-    if isinstance(layer, kl.Dense):
-        return layer.units
-    if isinstance(layer, _DEPTHWISE):
-        return layer.depth_multiplier
-    return layer.filters / (getattr(layer, "groups", None) or 1)
+def _cell(layer):
+    cell = layer.cell
+    return cell.cell if isinstance(cell, SparseoutCellWrapper) else cell
+
+
+def _einsum_products(layer):
+    """How many elements of the kernel each element of the input meets."""
+    inputs, kernel = layer.equation.split("->")[0].split(",")
+    sizes = zip(kernel.strip(), layer.kernel.shape, strict=True)
+    return math.prod(size for letter, size in sizes if letter not in inputs)
+
+
+def _axes(layer):
+    return range(len(layer.kernel_size))
 
 
 def _geometry(layer, axis):
@@ -66,29 +165,43 @@ def _geometry(layer, axis):
     )
 
 
-# A function, so that it is traced but once for all layers alike.
-@tf.function(autograph=False)
-def _uses(size, transposed, span, dilation, strides, padding, extra):
+def _uses(static, size, *geometry):
     """How often a convolution reads each element along one axis, a float64 vector.
 
-    It is the gradient of the sum over a convolution with ones.
+    Args:
+        static: The size of the axis, None if it is not known yet.
+        size: The same as a tensor.
+        geometry: What `_geometry` returns.
     """
-    # Holes in the kernel itself: dilated convolutions have no gradient on CPUs.
+    if static is None:
+        return _computed_uses(size, *geometry)
+    with tf.init_scope():
+        return _known_uses(static, *geometry)
+
+
+@functools.lru_cache(maxsize=1024)
+def _known_uses(size, *geometry):
+    uses = functools.partial(_computed_uses, size, *geometry)
+    function = tf.function(uses, autograph=False)
+    return function.get_concrete_function()().numpy()
+
+
+def _computed_uses(size, transposed, span, dilation, strides, padding, extra):
+    # It is the gradient of the sum over a convolution with ones. Holes are in the
+    # kernel itself: dilated convolutions have no gradient on CPUs.
     kernel = np.zeros((span, 1, 1), "float32")
     kernel[::dilation] = 1.0
     options = {"strides": strides, "data_format": "channels_last"}
     line = tf.ones((1, size, 1))
-    with tf.GradientTape() as tape:
-        tape.watch(line)
-        padded = line
-        if padding == "causal":
-            padded, padding = tf.pad(line, [(0, 0), (span - 1, 0), (0, 0)]), "valid"
-        if transposed:
-            options["output_padding"] = extra
-        convolve = keras.ops.conv_transpose if transposed else keras.ops.conv
-        read = convolve(padded, kernel, padding=padding, **options)
-        read = tf.reduce_sum(read)
-    return tf.cast(tape.gradient(read, line)[0, :, 0], "float64")
+    padded = line
+    if padding == "causal":
+        padded, padding = tf.pad(line, [(0, 0), (span - 1, 0), (0, 0)]), "valid"
+    if transposed:
+        options["output_padding"] = extra
+    convolve = keras.ops.conv_transpose if transposed else keras.ops.conv
+    read = tf.reduce_sum(convolve(padded, kernel, padding=padding, **options))
+    # Not by a tape, which records nothing in `init_scope`.
+    return tf.cast(tf.gradients(read, line)[0][0, :, 0], "float64")
 
 
 def behind(start, barriers):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_sparseout import arming, finite, order, plots, validation, watching
-from keras_sparseout.data import ProbeData, check_count, check_fits
+from keras_sparseout.data import ProbeData, check_count
 from keras_sparseout.frames import dataframe
 from keras_sparseout.measuring import Probe, add, check_metrics
 from keras_sparseout.metrics import ActivationHistogram
@@ -415,8 +415,7 @@ class SparsityTracker(keras.callbacks.Callback):
     def _set_up(self):
         first = None
         if self.data is not None:
-            first = self.data.first()
-            check_fits(self.model, first)
+            first = self.data.first_for(self.model)
             watching.build(self.model, first)
         try:
             self._selected = self._select()

@@ -80,8 +80,9 @@ def select(model, layers=None, where=None):
         model: A built Keras model.
         layers: List of layers of the model, paths ("encoder/dense"), regular
             expressions that match a whole path ("block.*", or compiled, to match a
-            part of it), or types (keras.layers.Conv2D). None: all Sparseout layers, or
-            if there is none, all with a nonlinear activation.
+            part of it), types (keras.layers.Conv2D), or, where no path matches, names
+            of activations ("relu") or of types ("conv2d"), in lower case or not. None:
+            all Sparseout layers, or if there is none, all with a nonlinear activation.
         where: The side to measure, "input" or "output"; None for that of `find`.
 
     Raises:
@@ -137,9 +138,10 @@ def unreached(missed, model, *, named=True):
         named: Whether the user named them; otherwise they are the defaults.
     """
     found = find(model)
-    rule, received = "be layers that the model calls, and not", f"layers={missed[:8]}"
+    rule = "be layers that the model calls, and not"
+    received = f"layers={missed[:8]}"
     if not named:
-        rule = "be given, since it has no others by default than layers not called, or"
+        rule = "be given, since the default ones are not called, or"
         received = f"layers=None, for {validation.some_of(missed)}"
     return ValueError(
         f"`layers` must {rule} inside an RNN cell, a loop or a tf.function of its own, "
@@ -205,6 +207,13 @@ def _activation(layer):
     return None if function is None else getattr(function, "__name__", "")
 
 
+def _kinds(layer):
+    """Returns the names of a layer's type and of its activation, in lower case."""
+    activation = getattr(layer, "activation", None)
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return {type(layer).__name__.lower(), name.lower()} - {"nonetype"}
+
+
 def _look_up(wanted, found):
     """Returns those of `found` that one entry of `layers` means, at least one."""
     if isinstance(wanted, type):
@@ -215,6 +224,9 @@ def _look_up(wanted, found):
         chosen = [w for w in found if w.name == wanted]
         with contextlib.suppress(re.error):  # A name may be no regular expression.
             chosen = chosen or [w for w in found if re.fullmatch(wanted, w.name)]
+        alike = [w for w in found if wanted.lower() in _kinds(w.layer)]
+        # Of a part, such as an RNN's cell, the whole has the activation too.
+        chosen = chosen or [w for w in alike if not w.is_part] or alike
     else:
         chosen = [w for w in found if w.layer is wanted]
     if chosen:

@@ -8,7 +8,8 @@ from counted import behind_a_relu, count, rectified
 from keras import layers as kl
 
 SAME = {"padding": "same"}
-# Of each: the class, its options, and how often it uses an element at a position.
+# Of each: the class, its options, and how often it uses an element at a position. The
+# second stage of separable ones is in test_macs_model.py.
 CONVOLUTIONS = {
     "valid": (kl.Conv2D, {"filters": 5}, 5),
     "same": (kl.Conv2D, {"filters": 5, **SAME}, 5),
@@ -37,9 +38,10 @@ def test_a_convolution_counts_each_product_within_its_input(case):
         x, 3, layer.strides[0], layer.dilation_rate[0], layer.padding
     )
     assert share == pytest.approx(needless / total, rel=1e-12)
-    assert table.macs == pytest.approx(total * each / 3, rel=1e-12)
-    effective = (total - needless) * each / 3
-    assert table.effective_macs == pytest.approx(effective, rel=1e-12)
+    if "separable" not in case:
+        assert table.macs == pytest.approx(total * each / 3, rel=1e-12)
+        effective = (total - needless) * each / 3
+        assert table.effective_macs == pytest.approx(effective, rel=1e-12)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

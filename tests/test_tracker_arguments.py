@@ -63,5 +63,7 @@ def test_probe_data_of_another_shape_say_so():
     x = keras.layers.Concatenate()(list(inputs.values()))
     model = keras.Model(inputs, keras.layers.Dense(1, "relu")(x))
     data = {"a": np.ones((70, 2)), "b": np.ones((70, 4))}
-    with pytest.raises(ValueError, match=r"shape \(4,\), for inputs of shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"shape \(4,\), for input 'b' of shape \(3,\)"
+    ):
         fit(model, SparsityTracker(data), x=data | {"b": np.ones((70, 3))})

@@ -16,7 +16,8 @@ def firing_rate(x, *, threshold=0.0):
         firing_rate(x)_j = (number of i with |x_ij| > threshold) / n
 
     for n samples and positions i. It falls with sparsity, from 1 to 0. Of Gaussian
-    activations it is 1, of half-rectified ones about 0.5, of zeros 0. A NaN gives NaN.
+    activations it is 1, of half-rectified ones about 0.5, of zeros 0. An infinite
+    activation fires, a NaN gives NaN for its unit.
 
     Args:
         x: Numpy array or backend tensor of real numbers, (samples, ..., units).
@@ -51,7 +52,8 @@ def dead_units(x, *, threshold=0.0):
 
     It goes from 0 to 1, and tells sparsity apart from what it can collapse into: where
     units fire rarely it stays 0. Of Gaussian activations it is 0, of half-rectified
-    ones too (0.5^n, for n samples and positions), of zeros 1. A NaN gives NaN.
+    ones too (0.5^n, for n samples and positions), of zeros 1. An infinite activation
+    fires, a NaN gives NaN.
 
     Args:
         x: Numpy array or backend tensor of real numbers, (samples, ..., units).
@@ -92,7 +94,8 @@ def lifetime_sparseness(x):
     0 for a unit that is always equally strong to 1 for one that fires once; the scale
     of x does not matter. Of Gaussian activations it is about 0.36 (1 - 2 / pi, for n to
     infinity), of half-rectified ones 0.68 (1 - 1 / pi). A dead unit, whose activations
-    are all 0, gives NaN, as any does if there is 1 sample and position.
+    are all 0, gives NaN, as any does if there is 1 sample and position. A NaN or an
+    infinity gives NaN for its unit.
 
     Args:
         x: Numpy array or backend tensor of real numbers, (samples, ..., units).
@@ -128,7 +131,8 @@ def rms(x):
     for n activations i. It is no measure of sparsity, since it follows the scale of x,
     from 0 up, but what to look at beside one: activations that shrink look sparse to
     any fixed threshold. Of standard Gaussian activations it is 1, of half-rectified
-    ones about 0.71 (1 / sqrt(2)), of zeros 0. A NaN gives NaN.
+    ones about 0.71 (1 / sqrt(2)), of zeros 0. A NaN gives NaN, an infinity without one
+    gives infinity.
 
     Args:
         x: Numpy array or backend tensor of real numbers, (samples, ..., units).
@@ -151,8 +155,9 @@ def rms(x):
     magnitude = ops.abs(x)
     # Scaled to a largest of 1: squares of large ones overflow, of small ones vanish.
     largest = ops.max(magnitude)
-    scaled = magnitude / ops.where(largest == 0, 1.0, largest)
-    return restore(largest * ops.sqrt(ops.mean(ops.square(scaled))))
+    usable = ops.logical_and(largest > 0, ops.isfinite(largest))
+    scale = ops.where(usable, largest, 1.0)
+    return restore(scale * ops.sqrt(ops.mean(ops.square(magnitude / scale))))
 
 
 def fires(x, threshold):

@@ -20,7 +20,8 @@ def hoyer(x, axis=-1):
     where one alone is not 0; the scale of x does not matter. Of a Gaussian vector it is
     about 0.20 (1 - sqrt(2 / pi), for n to infinity), of a half-rectified one 0.44
     (1 - 1 / sqrt(pi)). An all-zero vector, or one of a single element, is 0/0 and gives
-    NaN: average with `numpy.nanmean`, and count such silent vectors apart.
+    NaN: average with `numpy.nanmean`, and count such silent vectors apart. A NaN or an
+    infinity in a vector gives NaN.
 
     Args:
         x: Numpy array or backend tensor of real numbers.
@@ -63,7 +64,8 @@ def gini(x, axis=-1):
     sparsity: 0 where all |x_i| are equal, 1 - 1/n where one alone is not 0; neither the
     scale of x nor repeating all its elements matters. Of a Gaussian vector it is about
     0.41 (sqrt(2) - 1, for n to infinity), of a half-rectified one 0.71 (1 / sqrt(2)).
-    An all-zero vector is 0/0 and gives NaN, one of a single element 0.
+    An all-zero vector is 0/0 and gives NaN, one of a single element 0. A NaN or an
+    infinity gives NaN.
 
     Args:
         x: Numpy array or backend tensor of real numbers.
@@ -102,12 +104,13 @@ def zero_fraction(x, axis=-1, *, threshold=0.0, relative=False):
         zero_fraction(x) = (number of i with |x_i| <= threshold) / n
 
     It rises with sparsity, from 0 to 1. Of a Gaussian vector it is 0, of a
-    half-rectified one about 0.5, of an all-zero vector 1. A NaN gives NaN.
+    half-rectified one about 0.5, of an all-zero vector 1. A NaN gives NaN, an infinite
+    element counts as one that is not 0.
 
     With `relative=True` the threshold is `threshold * sqrt(sum x_i^2 / n)`, so that the
     scale of x does not matter: of a Gaussian vector a threshold of 0.1 takes in about
-    0.08 (erf(0.1 / sqrt(2)), for n to infinity), of a half-rectified one 0.53. An
-    infinite element, too, then gives NaN.
+    0.08 (erf(0.1 / sqrt(2)), for n to infinity), of a half-rectified one 0.53. Then an
+    infinite element gives NaN too.
 
     Args:
         x: Numpy array or backend tensor of real numbers.
@@ -162,7 +165,8 @@ def population_sparseness(x, axis=-1):
     with sparsity, unlike the a of the authors: 0 where all |x_i| are equal, 1 where one
     alone is not 0; the scale of x does not matter. Of a Gaussian vector it is about
     0.36 (1 - 2 / pi, for n to infinity), of a half-rectified one 0.68 (1 - 1 / pi). An
-    all-zero vector, or one of a single element, is 0/0 and gives NaN.
+    all-zero vector, or one of a single element, is 0/0 and gives NaN. A NaN or an
+    infinity gives NaN.
 
     Args:
         x: Numpy array or backend tensor of real numbers.
@@ -205,7 +209,7 @@ def pq_index(x, axis=-1, *, p=1.0, q=2.0):
     its elements matters. With p = 1 and q = 2 it is that of a Gaussian vector about
     0.20 (1 - sqrt(2 / pi), for n to infinity), of a half-rectified one 0.44
     (1 - 1 / sqrt(pi)), as `hoyer` is. An all-zero vector is 0/0 and gives NaN, one of a
-    single element 0.
+    single element 0. A NaN or an infinity gives NaN.
 
     Args:
         x: Numpy array or backend tensor of real numbers.
@@ -246,7 +250,8 @@ def kurtosis(x, axis=-1):
     value and half at another, to n^2 / (n - 1) - 6, where one differs from all others.
     Neither the scale of x nor adding a constant to it matters. Of a Gaussian vector it
     is 0 (for n to infinity), of a half-rectified one about 2.41. A constant vector, so
-    also an all-zero one or one of a single element, is 0/0 and gives NaN.
+    also an all-zero one or one of a single element, is 0/0 and gives NaN. A NaN or an
+    infinity gives NaN.
 
     It is about the mean, as in statistics. The kappa_4 of Hurley & Rickard (2009) is
     about 0 and not divided by n.

@@ -23,7 +23,8 @@ class ActivationHistogram(StreamingMetric):
     Its result is the Gini index of all activations as one vector, `gini`, to within
     (sqrt(r) - 1) / (sqrt(r) + 1) / 2 where no magnitude is off the range: 0.0014 for 64
     bins an octave. It is exact between the bins; within a bin it takes half of the most
-    that its mean allows. All-zero activations give NaN, and so does a NaN among them.
+    that its mean allows. All-zero activations give NaN, and so does a NaN or an
+    infinity among them.
 
     Args:
         smallest_exponent: Of 2, for the lowest edge; an int >= -126.

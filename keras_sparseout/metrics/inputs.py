@@ -7,23 +7,77 @@ import keras
 import numpy as np
 from keras import ops
 
+# By the name of the class, since TensorFlow may not be the back end.
+_REMEDIES = {
+    "RaggedTensor": "Give x.to_tensor(), with a mask for the padding where there is "
+    "one to give: tf.sequence_mask(x.row_lengths()).",
+    "SparseTensor": "Convert it with tf.sparse.to_dense.",
+    "IndexedSlices": "Give tf.convert_to_tensor(x).",
+    "MaskedArray": "Give x.filled(value) with what is to count in place of the masked "
+    "elements.",
+    "KerasTensor": "Give the activations themselves, as model.predict(...) returns "
+    "them.",
+}
+
 
 def real_tensor(x):
     """Returns `x` as a tensor of float32 or float64, and what restores its kind."""
+    remedy = remedy_for_kind(x)
+    if remedy is not None:
+        raise _not_real(f"x of type {type(x).__name__}", remedy)
     restore = _same if ops.is_tensor(x) else ops.convert_to_numpy
-    if not ops.is_tensor(x):
-        x = np.asarray(x)
+    if not hasattr(x, "dtype"):
+        x = _array(x)
     try:
         dtype = keras.backend.standardize_dtype(x.dtype)
         real = dtype != "bool" and any(kind in dtype for kind in ("float", "int"))
     except ValueError:  # Keras has no name for it, as for that of objects.
         dtype, real = x.dtype, False
     if not real:
-        raise ValueError(
-            f"`x` must hold real numbers. Received: x.dtype={dtype}. Convert it first."
-        )
+        raise _not_real(f"x.dtype={dtype}", _remedy_for(str(dtype)))
     wide = "float64" if dtype == "float64" else "float32"
     return ops.cast(ops.convert_to_tensor(x), wide), restore
+
+
+def remedy_for_kind(x):
+    """Returns what to give in place of `x`, if it is sparse, ragged or the like."""
+    if hasattr(x, "toarray"):  # A sparse matrix of SciPy.
+        return "Give x.toarray()."
+    return _REMEDIES.get(type(x).__name__)
+
+
+def _array(x):
+    """Returns numbers, and lists of them, as a numpy array."""
+    try:
+        array = np.asarray(x)
+    except ValueError:
+        raise _not_real(
+            f"a {type(x).__name__} of parts of different shapes",
+            "Pad them to one length, for example with keras.utils.pad_sequences.",
+        ) from None
+    if array.dtype == object:
+        raise _not_real(f"x of type {type(x).__name__}", "Give an array or tensor.")
+    return array
+
+
+def _not_real(received, remedy):
+    return ValueError(
+        "`x` must be an array or tensor of real numbers, neither sparse nor ragged. "
+        f"Received: {received}. {remedy}"
+    )
+
+
+def _remedy_for(dtype):
+    if dtype == "bool":
+        return 'Convert it with keras.ops.cast(x, "float32").'
+    if "complex" in dtype:
+        return "Give the magnitudes, numpy.abs(x) or keras.ops.abs(x)."
+    if dtype == "object":
+        return (
+            'Give numpy.asarray(x.tolist(), "float32") if it holds numbers, or pad '
+            "what differs in length."
+        )
+    return "Give the activations of a layer as numbers, for example as float32."
 
 
 def along_last(x, axis):

@@ -148,6 +148,8 @@ class LifetimeSparseness(_PerUnit):
 class RMS(StreamingMetric):
     """The root mean square of all activations, `rms`.
 
+    It sums squares in float64, that of activations beyond 1e154 are infinite.
+
     Args:
         name: Name of the metric.
 

@@ -24,7 +24,8 @@ class SampleMean(StreamingMetric):
 
     A position does not count if the measure is NaN because the vector there is constant
     (as an all-zero one is, and one of a single element); nor does a sample without any
-    position that counts. NaN among the activations gives NaN.
+    position that counts. Where a NaN or an infinity makes the measure of a position
+    NaN, the figure of the data is NaN.
 
     Args:
         function: f(x) or f(x, axis): one number for each vector along the last axis of

@@ -2,7 +2,7 @@
 
 Each function takes plain data and returns a `matplotlib.figure.Figure`, which with
 `path` it also writes as .png, .svg or .pdf. None of them uses pyplot, so there is
-nothing to close; in a notebook, `%matplotlib inline` shows what a cell returns.
+nothing to close; a notebook shows the figure that a cell ends with.
 Matplotlib comes with `pip install "keras_sparseout[plots]"`.
 """
 

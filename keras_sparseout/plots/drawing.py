@@ -46,7 +46,7 @@ def check_path(path):
 def new_figure(height):
     """Returns an empty figure, `height` inches high."""
     try:
-        from matplotlib.figure import Figure
+        from keras_sparseout.plots.figures import Figure
     except ImportError as error:
         raise ImportError(
             "keras_sparseout.plots needs matplotlib. Install it: "
