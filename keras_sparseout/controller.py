@@ -315,7 +315,7 @@ class SparsityController(keras.callbacks.Callback):
             )
         # The last batch too where an epoch is shorter, if its length is known.
         every = min(self.every, self._progress.steps or self.every)
-        if self._log.unread >= every:
+        if self._log.due(every):
             self._take_reading()
 
     def on_epoch_end(self, epoch, logs=None):

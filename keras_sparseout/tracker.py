@@ -160,12 +160,12 @@ class SparsityTracker(keras.callbacks.Callback):
         self._selected, self._watched, self._beside = [], [], []
         self._totals, self._new = {}, {}
         self._training = self._testing = self._tested = self._probe = None
-        self._count, self._counted = None, 0
+        self._count, self._given = None, 0
         self._settled = self._described = self._reached = self._fitting = False
         self._arms_last, self._loss = False, 0.0
 
     def __deepcopy__(self, memo):
-        shared = ("data", "layers", "metrics", "log_dir")
+        shared = ("data", "layers", "metrics", "_readout")
         copied = order.copy_of(self, memo, shared)
         copied._readout = Readout(self.metrics, self.log_dir)
         return copied
@@ -272,9 +272,10 @@ class SparsityTracker(keras.callbacks.Callback):
             # Not before, since it may be restored as training begins.
             before = progress.trained_before(epoch)
             self._count = StepCount(self.model, before)
-            before = self._count.after(0) * self._count.accumulated or before
-            progress.before = max(progress.before, before)
-        self._counted = self._count.after(progress.of_run) or 0
+            progress.before = max(
+                progress.before, self._count.batches_after(0) or before
+            )
+        self._given = self._count.batches_after(progress.of_run)
         self._log.begin_epoch()
         self._totals, self._new, self._loss = {}, {}, 0.0
         self._reached = False
@@ -296,7 +297,7 @@ class SparsityTracker(keras.callbacks.Callback):
             self._settle(logs)
         if self._training is not None and self._log.unread and not self._reached:
             self._check_reached()
-        if self.every != "epoch" and self._log.unread >= self.every:
+        if self.every != "epoch" and self._log.due(self.every):
             self._take_reading()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -497,9 +498,9 @@ class SparsityTracker(keras.callbacks.Callback):
         if self._training is not None:
             progress.correct(self._log.read_at + self._training.steps())
         else:
-            steps = (self._count.after(progress.of_run) or 0) - self._counted
-            if steps:
-                progress.correct(steps * self._count.accumulated)
+            given = self._count.batches_after(progress.of_run)
+            if given > self._given:
+                progress.correct(given - self._given)
 
     def _logs_layers(self):
         if self.per_layer is None:
