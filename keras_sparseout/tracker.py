@@ -349,14 +349,14 @@ class SparsityTracker(keras.callbacks.Callback):
 
     def on_test_end(self, logs=None):
         if self._testing is not None and self._can_test(self._testing.check_reached):
-            self._loss = (logs or {}).get("loss", 0.0)
             self._watch(self._testing.watched)
             if self._testing.left_out:
                 self._describe(self._testing)
             if self._fitting:
                 order.check_free(self, logs)
                 self._correct_progress()
-            self.evaluated = self._read("val_", self._testing.totals())
+            loss = (logs or {}).get("loss", 0.0)
+            self.evaluated = self._read("val_", self._testing.totals(), loss)
             self._new = self.evaluated
             if not self._fitting:
                 self._readout.close()
@@ -484,11 +484,11 @@ class SparsityTracker(keras.callbacks.Callback):
             self._training.reset()
             for name, sums in totals.items():
                 add(self._totals, name, sums)
-        self._log.add(self._read(prefix, totals))
+        self._log.add(self._read(prefix, totals, self._loss))
 
-    def _read(self, prefix, totals):
+    def _read(self, prefix, totals, loss):
         return self._readout.take(
-            prefix, totals, self._watched, self._progress, self.model, self._loss
+            prefix, totals, self._watched, self._progress, self.model, loss
         )
 
     def _correct_progress(self):
