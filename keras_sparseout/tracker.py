@@ -58,7 +58,9 @@ class SparsityTracker(keras.callbacks.Callback):
             is its path, "encoder/dense"), regular expressions that match a whole name
             ("block.*"), or types (`keras.layers.Conv2D`). None: the inputs of all
             Sparseout layers; in a model without any, the outputs of all layers with a
-            nonlinear activation.
+            nonlinear activation, but not a softmax or sigmoid that is the model's
+            output. Of these, layers that can't be read are left out, which the line
+            that it prints says; one that is named is an error.
         metrics: Names, functions f(x) as those of `keras_sparseout.metrics` (one value
             for each vector along the last axis), streaming metrics, or a dict of them
             by name. Names: "hoyer", "zero_fraction", "gini", "population_sparseness",
@@ -375,7 +377,8 @@ class SparsityTracker(keras.callbacks.Callback):
 
         Example:
 
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
+        >>> hidden = keras.layers.Dense(8, "relu", name="hidden")
+        >>> model = keras.Sequential([keras.Input((4,)), hidden])
         >>> tracker = SparsityTracker(verbose=0)
         >>> callbacks = keras.callbacks.CallbackList([tracker], model=model)
         >>> callbacks.on_train_begin()
@@ -386,7 +389,7 @@ class SparsityTracker(keras.callbacks.Callback):
         >>> callbacks.on_train_batch_end(0)
         >>> callbacks.on_epoch_end(0)
         >>> sorted(tracker.history)
-        ['epoch', 'hoyer', 'hoyer/dense', 'zero_fraction', 'zero_fraction/dense']
+        ['epoch', 'hoyer', 'hoyer/hidden', 'zero_fraction', 'zero_fraction/hidden']
         """
         sums = self._testing or self._training
         if sums is not None:
