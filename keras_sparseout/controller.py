@@ -50,7 +50,12 @@ class SparsityController(keras.callbacks.Callback):
     - `<actuator>/<layer>`: the setting, for example `q/<layer>`;
     - `error/<layer>`: target minus figure, of the probe data if there are any.
 
-    What a tracker before it in the list has put there under the same key stays.
+    A figure that a tracker in the list puts there under the same key is the tracker's.
+    An epoch without any batch has neither figure nor error, but for those of `x`.
+
+    With `steps_per_execution` it moves after whole executions. A model that is not
+    built makes layers in its first batch; they are measured and moved from the second
+    batch on.
 
     It stops pushing toward sparser, and says so, when more than `max_dead` of a layer's
     units are dead, and leaves everything as it is once the loss is not finite. Its

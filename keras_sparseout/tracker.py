@@ -12,7 +12,7 @@ from keras_sparseout.measuring import Probe, add, check_metrics
 from keras_sparseout.metrics import ActivationHistogram
 from keras_sparseout.progress import Progress, StepCount
 from keras_sparseout.reading_log import ReadingLog
-from keras_sparseout.readout import Readout
+from keras_sparseout.readout import Readout, describe
 from keras_sparseout.stepping import StepSums
 
 _MOST_LAYERS_IN_LOGS = 8
@@ -42,6 +42,15 @@ class SparsityTracker(keras.callbacks.Callback):
     `TimeDistributed` layer, from which Keras hides the mask. All-zero vectors, of which
     Hoyer's sparsity is undefined, count in `zero_fraction` alone; a layer with no
     others, or of one unit, has NaN, and is left out of the mean.
+
+    Figures of validation are there in the epochs in which Keras validates, those of
+    probe data in every epoch. A name that the model's own metrics have, or another
+    tracker, is refused: `metrics={"activation_gini": "gini"}` gives another. Where one
+    callback has probe data and another measures validation under one name, the key in
+    `logs` is that of the probe data, and a warning says so.
+
+    A model that is not built makes layers in its first batch. They are watched from the
+    second batch on.
 
     It changes nothing: neither weights nor seeds nor recurrent states. Only what
     TensorFlow fuses anew it rounds anew: without `x`, under `jit_compile=True`, and
@@ -84,22 +93,27 @@ class SparsityTracker(keras.callbacks.Callback):
         per_layer: Whether the figures of each layer go into `logs`: True, False, or
             None for up to 8 layers.
         log_dir: Folder for TensorBoard: the figures and histograms of the activations
-            go into its subfolder "sparsity". None for neither.
+            go into its subfolder "sparsity", into a file for each training. None for
+            neither.
         verbose: 1 to print once what is watched, 0 not to.
 
     Attributes:
         history: Dict of lists by key, one entry a reading; "epoch" tells when, in
-            epochs. Of what was not measured at a reading it holds NaN.
+            epochs. Of what was not measured at a reading it holds NaN. With
+            `steps_per_execution` readings come after whole executions, and the epoch
+            is told by the steps that these made.
         units: Dict of arrays by key: the last reading of metrics that have a figure for
             each unit, "firing_rate" and "lifetime_sparseness".
         histograms: Dict of `keras_sparseout.metrics.ActivationHistogram` of the last
-            reading, by "activations/<layer>" and "val_activations/<layer>".
+            reading, by "activations/<layer>" and "val_activations/<layer>". The next
+            reading fills the same objects.
         evaluated: Without `x`, dict of the figures of the last validation or
             `evaluate`, which may stand alone: `model.evaluate(callbacks=[tracker])`.
 
     Raises:
         ValueError: if `x` is empty or endless, a metric is unknown, or (as training
-            begins) no layer matches, one can't be read or `x` does not fit the model.
+            begins) no layer matches, one can't be read, `x` does not fit the model,
+            or its log keys are those of another callback or of the model.
 
     Example:
 
@@ -545,37 +559,12 @@ class SparsityTracker(keras.callbacks.Callback):
         return before if before and before.settings == wanted else StepSums(*wanted)
 
     def _describe(self, measured):
-        """Prints what is watched, and what is not.
-
-        Args:
-            measured: The `Probe` or `StepSums`.
-        """
         self._described = True
-        if not self.verbose:
-            return
-        sides = " and ".join(
-            f"the {side}{'s' if len(names) > 1 else ''} of {', '.join(names)}"
-            for side in ("input", "output")
-            if (names := [w.name for w in measured.watched if w.side == side])
-        )
-        where = f"{self.sample_size} samples of each batch"
-        if self.data is not None:
-            where = self.data.describe()
-        line = f"SparsityTracker: {', '.join(self.metrics)} of {sides} on {where}"
-        if measured.left_out:
-            left_out = [f"{k} ({reason})" for k, reason in measured.left_out.items()]
-            line += f"; left out: {validation.some_of(left_out)}"
-        print(line)
-        self._tell_of_calls(measured.calls())
-
-    def _tell_of_calls(self, calls):
-        names = {w.name for w in self._watched}
-        several = [f"{k} {n} times" for k, n in calls.items() if n > 1 and k in names]
-        if several:
-            print(
-                f"SparsityTracker: called in each step {', '.join(several)}, which are "
-                "measured together."
-            )
+        if self.verbose:
+            where = f"{self.sample_size} samples of each batch"
+            if self.data is not None:
+                where = self.data.describe()
+            describe(measured, self.metrics, where)
 
 
 def _check_every(every):

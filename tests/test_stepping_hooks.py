@@ -49,8 +49,8 @@ def test_a_tracked_run_is_the_untracked_run(how):
     every_layer = ".*"
     trackers = [tracker(metrics=["hoyer", "rms", "gini"])]
     everywhere = [
-        tracker(layers=every_layer, where="output"),
-        tracker(layers=every_layer, where="input"),
+        tracker(layers=every_layer, where="output", metrics={"out": "hoyer"}),
+        tracker(layers=every_layer, where="input", metrics={"in": "hoyer"}),
     ]
     for callbacks in (trackers, everywhere) if how == "graph" else (everywhere,):
         tracked = weights_after(callbacks, compiled)
