@@ -56,6 +56,13 @@ class SparsityTracker(keras.callbacks.Callback):
     TensorFlow fuses anew it rounds anew: without `x`, under `jit_compile=True`, and
     where the output of a layer is watched whose activation is a layer of its own.
 
+    Without `x` it follows the model's own `train_step` and `make_train_function`; with
+    a function that was assigned, `model.train_function = ...`, it needs `x`. In a
+    training loop of your own, put `watching` around the forward pass.
+
+    NaN in a kernel may come out of a ReLU as 0. Where weights of a layer or of one
+    before it, or the loss, are not finite, its figures are NaN, which a warning says.
+
     Args:
         x: Probe data: a numpy array or tensor, a tuple or dict of them for a model of
             several inputs (so without labels), a `tf.data.Dataset` or a
@@ -112,8 +119,9 @@ class SparsityTracker(keras.callbacks.Callback):
 
     Raises:
         ValueError: if `x` is empty or endless, a metric is unknown, or (as training
-            begins) no layer matches, one can't be read, `x` does not fit the model,
-            or its log keys are those of another callback or of the model.
+            begins) no layer matches, one that is named can't be read, `x` does not fit
+            the model, without `x` its step can't be measured, or its log keys are those
+            of another callback or of the model.
 
     Example:
 
