@@ -1,8 +1,8 @@
 """Arming a model's step when all other callbacks have begun the batch."""
 
-import inspect
-
 import keras
+
+from keras_sparseout import order
 
 
 def after_all(callback, arm):
@@ -18,18 +18,10 @@ def after_all(callback, arm):
     Returns:
         Whether there is a list of callbacks; without one `callback` has to arm itself.
     """
-    # A callback is not told of the list it is in; the list is what calls it.
-    frame, outermost = inspect.currentframe(), None
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, keras.Model):
-            break  # Its fit; a list further out is that of another fit.
-        if isinstance(caller, keras.callbacks.CallbackList):
-            outermost = caller
-        frame = frame.f_back
-    if outermost is None:
+    around = order.list_around()
+    if around is None:
         return False
-    others = outermost.callbacks
+    others = around.callbacks
     if not any(isinstance(c, _Last) and c.owner is callback for c in others):
         others.append(_Last(callback, arm))
     return True

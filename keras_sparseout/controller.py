@@ -50,7 +50,12 @@ class SparsityController(keras.callbacks.Callback):
     - `<actuator>/<layer>`: the setting, for example `q/<layer>`;
     - `error/<layer>`: target minus figure, of the probe data if there are any.
 
-    What a tracker before it in the list has put there under the same key stays.
+    A figure that a tracker in the list puts there under the same key is the tracker's.
+    An epoch without any batch has neither figure nor error, but for those of `x`.
+
+    With `steps_per_execution` it moves after whole executions. A model that is not
+    built makes layers in its first batch; they are measured and moved from the second
+    batch on.
 
     It stops pushing toward sparser, and says so, when more than `max_dead` of a layer's
     units are dead, and leaves everything as it is once the loss is not finite. Its
@@ -66,7 +71,8 @@ class SparsityController(keras.callbacks.Callback):
             activations are exactly 0, as after ReLU.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
-            Sparseout or ActivationPenalty layers that have the actuator.
+            Sparseout or ActivationPenalty layers that have the actuator, and that the
+            model calls where they can be read.
         actuator: "q" or "rate" of Sparseout layers, "weight" of `ActivationPenalty`
             layers.
         bounds: Least and largest setting; None for (1, 4) of q, (0.05, 0.9) of rate,
@@ -257,7 +263,7 @@ class SparsityController(keras.callbacks.Callback):
         else:
             self._make_probe()
             self._probe.measure([first])
-            self._watch(self._probe.watched)
+            self._leave_out(self._probe.left_out)
         self._make_sums()
         self._arms_last = arming.after_all(self, self._arm)
         order.check_apart(self, self._beside)
@@ -303,7 +309,8 @@ class SparsityController(keras.callbacks.Callback):
         if self._log.unread and not self._reached:
             self._reached = True
             self._sums.check_reached()
-            self._leave_out(self._sums.left_out)
+            if self._leave_out(self._sums.left_out):
+                self._groups = self._make_groups()
         loss = self._loss = (logs or {}).get("loss", 0.0)
         if not self._stopped and not np.all(np.isfinite(loss)):
             self._stopped = True
@@ -314,7 +321,7 @@ class SparsityController(keras.callbacks.Callback):
             )
         # The last batch too where an epoch is shorter, if its length is known.
         every = min(self.every, self._progress.steps or self.every)
-        if self._log.unread >= every:
+        if self._log.due(every):
             self._take_reading()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -372,14 +379,14 @@ class SparsityController(keras.callbacks.Callback):
             self._sums.arm()
 
     def _leave_out(self, reasons):
-        """Goes on without the layers that turned out not to be called."""
+        """Goes on without layers that can't be read; returns whether there were any."""
         names = [w.name for w in self._watched if w.name in reasons]
         if names:
             left_out = [f"{name} ({reasons[name]})" for name in names]
             if self.verbose:
                 print("SparsityController: left out: " + validation.some_of(left_out))
             self._watch([w for w in self._watched if w.name not in reasons])
-            self._groups = self._make_groups()
+        return bool(names)
 
     def _watch(self, watched):
         self._watched = watched

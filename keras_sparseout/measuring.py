@@ -3,6 +3,7 @@
 Both ways add up, for each layer, the sums of its streaming metrics.
 """
 
+import contextlib
 from typing import NamedTuple
 
 import keras
@@ -30,6 +31,11 @@ METRICS = {
 # Log keys of Keras and its callbacks.
 _TAKEN = ("loss", "epoch", "learning_rate", "lr")
 _OVER_DATA = ("dead_units", "firing_rate", "histogram", "lifetime_sparseness", "rms")
+
+
+# Functions that were compiled, by what they are for.
+_COMPILED = {}
+_MOST_COMPILED = 32
 
 
 class Probe:
@@ -129,14 +135,6 @@ def packed_sums(seen, metrics):
         metrics: Dict of streaming metrics by name.
     """
 
-    def compute(activations):
-        return [
-            tf.concat(
-                [tf.reshape(s, [-1]) for s in layer_sums(w, metrics, x, mask)], axis=0
-            )
-            for (w, _, _), (x, mask) in zip(seen, activations, strict=True)
-        ]
-
     activations = [(x, mask) for _, x, mask in seen]
     # By themselves they are some 20 operations a metric and layer, that take longer to
     # start than to run. Not in eager mode, where it would be compiled at each call.
@@ -145,8 +143,37 @@ def packed_sums(seen, metrics):
         and all(metric.compiles for metric in metrics.values())
         and all(hooks.rank_of(x) and compiled.pays(x.shape) for x, _ in activations)
     ):
-        compute = tf.function(compute, jit_compile=True, autograph=False)
-    return compute(activations)
+        with contextlib.suppress(ValueError):  # What follows tells of which layer.
+            return _compiled(metrics, activations)(activations)
+    return [_pack(layer_sums(w, metrics, x, mask)) for w, x, mask in seen]
+
+
+def _compiled(metrics, activations):
+    """Returns a compiled function of `activations`, one for all that are alike.
+
+    What XLA compiled stays in memory, so that new callbacks share it with old ones.
+    """
+    key = [(type(m), repr(m.get_config())) for m in metrics.values()]
+    for tensor in keras.tree.flatten(activations):
+        key.append(None if tensor is None else (tensor.dtype, repr(tensor.shape)))
+    key = tuple(key)
+    if key not in _COMPILED:
+
+        @tf.function(jit_compile=True, autograph=False)
+        def call(activations):
+            return [
+                _pack(part for m in metrics.values() for part in m.sums(x, mask=mask))
+                for x, mask in activations
+            ]
+
+        _COMPILED[key] = call
+        if len(_COMPILED) > _MOST_COMPILED:
+            del _COMPILED[next(iter(_COMPILED))]
+    return _COMPILED[key]
+
+
+def _pack(sums):
+    return tf.concat([tf.reshape(s, [-1]) for s in sums], axis=0)
 
 
 def shapes(metrics, units):

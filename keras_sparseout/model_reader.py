@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers as kl
 
-from keras_sparseout import hooks, macs, measuring, watching
+from keras_sparseout import finite, hooks, macs, measuring, validation, watching
 from keras_sparseout.model_macs import ModelMacs, original, tensors
 from keras_sparseout.table import COLUMNS, SparsityTable
 
@@ -158,6 +158,7 @@ class ModelReader:
         keys = [key for name in self.rows for key in self.shapes if key[1] == name]
         keys = [key for key in keys if key in totals and self._is_listed(key)]
         keys = [key for key in keys if key[1] not in self.varying]
+        causes = self._erase_broken()
         rows = [self._row(key, totals) for key in keys]
         by_kind = self._by_kind()
         if self.uncounted:
@@ -167,6 +168,10 @@ class ModelReader:
             for key in keys
             if self.calls[key] > 1
         ]
+        for cause in dict.fromkeys(causes.values()):
+            names = [name for name in causes if causes[name] == cause]
+            notes.append(f"NaN, since {cause}: {validation.some_of(names)}.")
+        keys = [key for key in keys if key[1] not in causes]
         nan = [key[1] for key in keys if any(np.isnan(s).any() for s in totals[key])]
         if nan:
             notes.append(f"NaN or infinity among the activations of: {', '.join(nan)}.")
@@ -186,6 +191,18 @@ class ModelReader:
                 f"tf.function of its own: {', '.join(unread)}."
             )
         return SparsityTable(rows, by_kind, notes)
+
+    def _erase_broken(self):
+        """Makes NaN of figures that mean nothing; returns why, by names of rows."""
+        causes = finite.broken(self.model, list(self.rows.values()))
+        inputs = [dataclasses.replace(w, side="input") for w in self.found.values()]
+        fed = finite.broken(self.model, inputs) if causes else {}
+        for (kind, name, *_), sums in self.totals.items():
+            if kind == "row" and name in causes:
+                sums[:] = [np.full_like(s, np.nan) for s in sums]
+            elif kind == "macs" and causes and (name in fed or name not in self.found):
+                sums[0] = np.full_like(sums[0], np.nan)
+        return causes
 
     def _by_kind(self):
         """Returns dict of (effective, all) MACs a sample by kind, the largest first."""

@@ -16,6 +16,12 @@ def callbacks_beside(callback):
     To be called from a method of the callback, as `fit` calls it. Empty if no list
     called it.
     """
+    around = list_around()
+    return [] if around is None else list(_flat(around))
+
+
+def list_around():
+    """Returns the list of callbacks that called, the outermost; None without one."""
     # A callback is not told of the list it is in; the list is what calls it.
     frame, outermost = inspect.currentframe(), None
     while frame is not None:
@@ -25,7 +31,7 @@ def callbacks_beside(callback):
         if isinstance(caller, keras.callbacks.CallbackList):
             outermost = caller
         frame = frame.f_back
-    return [] if outermost is None else list(_flat(outermost))
+    return outermost
 
 
 def warn_if_late(callback, beside):

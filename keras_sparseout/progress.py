@@ -18,13 +18,14 @@ class Progress:
     Attributes:
         epoch: Index of the epoch.
         batches: How many batches of it are over.
+        counted: How many there are by Keras' count, with those that an execution lacks.
         before: How many batches were over when it began.
         run: How many batches were over in this run of training when it began.
         steps: How many batches an epoch has, None if unknown.
     """
 
     def __init__(self):
-        self.epoch = self.batches = self.before = self.run = 0
+        self.epoch = self.batches = self.counted = self.before = self.run = 0
         self.steps, self._per_execution = None, 1
 
     @property
@@ -45,12 +46,13 @@ class Progress:
 
     def begin_run(self):
         """Notes that `fit` begins."""
-        self.before, self.batches, self.run = self.total, 0, 0
+        self.before, self.run = self.total, 0
+        self.batches = self.counted = 0
 
     def begin_epoch(self, epoch, callback):
         """Notes that an epoch begins, in the `fit` that runs `callback`."""
         self.before, self.run = self.total, self.of_run
-        self.epoch, self.batches = epoch, 0
+        self.epoch, self.batches, self.counted = epoch, 0, 0
         self.steps = (callback.params or {}).get("steps")
         self._per_execution = getattr(callback.model, "steps_per_execution", 1)
 
@@ -60,15 +62,16 @@ class Progress:
 
     def end_batch(self, batch):
         """Notes that an execution is over, whose last batch has the index `batch`."""
-        self.batches = batch + 1
+        self.batches = self.counted = batch + 1
         steps = self.steps
         if steps and batch + 1 - self._per_execution < steps:
             self.batches = min(batch + 1, steps)
 
     def correct(self, batches):
         """Takes the true number of `batches`, as far as the execution allows it."""
-        least = self.batches - self._per_execution + 1
-        self.batches = min(max(int(batches), least), self.batches)
+        least = self.counted - self._per_execution + 1
+        # More than `steps`, too: an execution goes on where the data do.
+        self.batches = min(max(batches, least), self.counted)
 
     @property
     def may_be_off(self):
@@ -108,18 +111,28 @@ class StepCount:
         optimizers = optimizers_of(self.model)
         if batches >= max(map(_patience, optimizers), default=1):
             return None
-        counts = {id(o): _count(o) for o in optimizers}
-        own = counts.get(id(getattr(self.model, "optimizer", None)), 0)
-        others = [count for count in counts.values() if count]
-        if own or not others:
-            return own
-        return min(others, key=lambda count: abs(count - self.expected))
+        return _count(self._likely(optimizers))
 
-    @property
-    def accumulated(self):
-        """How many batches make one step."""
-        optimizer = self._followed or getattr(self.model, "optimizer", None)
-        return getattr(optimizer, "gradient_accumulation_steps", None) or 1
+    def batches_after(self, batches):
+        """Returns how many batches the optimizer was given, 0 if none counts them.
+
+        Args:
+            batches: How many batches of this run are over.
+        """
+        if not self.after(batches):
+            return 0
+        optimizer = self._followed or self._likely(optimizers_of(self.model))
+        # Where gradients are accumulated, "iterations" is less than this variable.
+        raw = [v for v in optimizer.variables if v.name == "iteration"]
+        return int(value_of(raw[0])) if raw else _count(optimizer)
+
+    def _likely(self, optimizers):
+        """Returns the optimizer to follow as long as none has made a step here."""
+        own = getattr(self.model, "optimizer", None)
+        others = [optimizer for optimizer in optimizers if _count(optimizer)]
+        if _count(own) or not others:
+            return own
+        return min(others, key=lambda o: abs(_count(o) - self.expected))
 
     def _choose(self, batches):
         moved = {}
@@ -157,7 +170,7 @@ def optimizers_of(model):
 
 
 def _count(optimizer):
-    return int(value_of(optimizer.iterations))
+    return 0 if optimizer is None else int(value_of(optimizer.iterations))
 
 
 def _patience(optimizer):

@@ -26,6 +26,10 @@ class ReadingLog:
         """How many batches there were since the last reading."""
         return self.progress.batches - self.read_at
 
+    def due(self, every):
+        """Whether there were executions of `every` batches since the last reading."""
+        return self.progress.counted - self.read_at >= every
+
     @property
     def history(self):
         """The rows as a dict of lists by key."""

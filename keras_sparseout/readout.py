@@ -1,4 +1,4 @@
-"""What a tracker makes of sums: figures, units, histograms, TensorBoard, warnings."""
+"""What a tracker makes of sums: figures, units, histograms, and what it says."""
 
 import warnings
 
@@ -85,3 +85,31 @@ class Readout:
         if about not in self._warned:
             self._warned.add(about)
             warnings.warn(text, stacklevel=4)
+
+
+def describe(measured, metrics, where):
+    """Prints what a tracker watches, and what it does not.
+
+    Args:
+        measured: The `Probe` or `StepSums`.
+        metrics: The names of the metrics.
+        where: What they are measured on.
+    """
+    sides = " and ".join(
+        f"the {side}{'s' if len(names) > 1 else ''} of {', '.join(names)}"
+        for side in ("input", "output")
+        if (names := [w.name for w in measured.watched if w.side == side])
+    )
+    line = f"SparsityTracker: {', '.join(metrics)} of {sides} on {where}"
+    if measured.left_out:
+        left_out = [f"{name} ({why})" for name, why in measured.left_out.items()]
+        line += f"; left out: {validation.some_of(left_out)}"
+    print(line)
+    names = {w.name for w in measured.watched}
+    calls = measured.calls().items()
+    several = [f"{name} {n} times" for name, n in calls if n > 1 and name in names]
+    if several:
+        print(
+            f"SparsityTracker: called in each step {', '.join(several)}, which are "
+            "measured together."
+        )

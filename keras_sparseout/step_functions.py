@@ -47,22 +47,34 @@ def arm(model, kind, recorder):
     attributes = vars(model)
     plain = present(model, kind)
     armed = attributes[f"{kind}_function"]
-    if not isinstance(armed, _Armed):
+    if not _is_ours(armed):
         armed = attributes[f"{kind}_function"] = _Armed(model, kind, plain)
     if recorder not in armed.recorders:
+        recorder.called = False
         armed.recorders.append(recorder)
 
 
 def disarm(model, kind):
     """Gives the model its own function back, if `arm` is not used up."""
     armed = vars(model).get(f"{kind}_function")
-    if isinstance(armed, _Armed):
+    if _is_ours(armed):
         vars(model)[f"{kind}_function"] = armed.plain
 
 
-def unread(model, kind):
-    """The error for a batch without a measured step, though one was to be."""
-    if not model.compiled or isinstance(vars(model)[f"{kind}_function"], _Armed):
+def _is_ours(function):
+    """Whether a function was armed in this thread: others may train the same model."""
+    return isinstance(function, _Armed) and function.thread == threading.get_ident()
+
+
+def unread(model, kind, called):
+    """The error for a batch without a measured step, though one was to be.
+
+    Args:
+        model: The model.
+        kind: "train" or "test".
+        called: Whether the function in which it was to be was called.
+    """
+    if not called:
         name = {"train": "train_on_batch", "test": "test_on_batch"}[kind]
         return ValueError(
             "`watching` must be around the forward pass in a loop of your own: `with "
@@ -90,10 +102,11 @@ class _Armed:
         self.thread = threading.get_ident()
 
     def __call__(self, iterator):
-        # Another thread may train the same model.
-        if threading.get_ident() != self.thread:
+        if not _is_ours(self):
             return self.plain(iterator)
         disarm(self.model, self.kind)
+        for recorder in self.recorders:
+            recorder.called = True
         # Callbacks that measure different layers share one step.
         owner = self.recorders[0]
         if owner.built is None or owner.built[:2] != (self.plain, self.recorders):
@@ -165,7 +178,8 @@ def _make(model, kind):
         attributes[name] = None
     try:
         made = make(force=True) if force else make()
-        return made if attributes[name] in (None, before) else attributes[name]
+        now = attributes[name]
+        return made if now is None or now is before else now
     finally:
         attributes[name] = before
 

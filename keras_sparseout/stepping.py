@@ -43,8 +43,9 @@ class StepSums:
         self.sample_size = sample_size
         self.missing = missing
         self.left_out, self._calls = {}, {}
-        # The function that `step_functions` made last, and of what.
-        self.built = None
+        # Of `step_functions`: the function made last, and of what; whether the one that
+        # was armed last was called.
+        self.built, self.called = None, False
         # Replicas are traced in threads that take turns within a step.
         self._thread = threading.local()
         self._checked = None
@@ -76,7 +77,7 @@ class StepSums:
     def check_reached(self):
         """Raises if no step was measured since the last `reset`, or not each layer."""
         if not self.steps():
-            raise step_functions.unread(self.model, self.kind)
+            raise step_functions.unread(self.model, self.kind, self.called)
         self._check_missed()
 
     def steps(self):

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from keras_sparseout import hooks, watching
 
-# Why a layer that could be read is left out.
+# Why layers are left out.
+UNREAD = "not called, or in a loop or tf.function"
 OUTPUT = "the output of the model"
 # What a model may still do with the output of its last layer.
 _PASSING = ("Cast", "ExpandDims", "Identity", "Reshape", "Squeeze", "Transpose")
@@ -66,8 +67,7 @@ class Trace:
 
     def left_out(self):
         """Returns which layers don't count unless they are named: reasons, by name."""
-        reasons = dict.fromkeys(self.missed(), "not called")
-        reasons.update(dict.fromkeys(self._inner, "inside a loop or a tf.function"))
+        reasons = dict.fromkeys(self.missed(), UNREAD)
         kept = {w.name for w in self.watched} - set(reasons)
         features = {
             w.name

@@ -12,7 +12,7 @@ from keras_sparseout.measuring import Probe, add, check_metrics
 from keras_sparseout.metrics import ActivationHistogram
 from keras_sparseout.progress import Progress, StepCount
 from keras_sparseout.reading_log import ReadingLog
-from keras_sparseout.readout import Readout
+from keras_sparseout.readout import Readout, describe
 from keras_sparseout.stepping import StepSums
 
 _MOST_LAYERS_IN_LOGS = 8
@@ -43,9 +43,25 @@ class SparsityTracker(keras.callbacks.Callback):
     Hoyer's sparsity is undefined, count in `zero_fraction` alone; a layer with no
     others, or of one unit, has NaN, and is left out of the mean.
 
+    Figures of validation are there in the epochs in which Keras validates, those of
+    probe data in every epoch. A name that the model's own metrics have, or another
+    tracker, is refused: `metrics={"activation_gini": "gini"}` gives another. Where one
+    callback has probe data and another measures validation under one name, the key in
+    `logs` is that of the probe data, and a warning says so.
+
+    A model that is not built makes layers in its first batch. They are watched from the
+    second batch on.
+
     It changes nothing: neither weights nor seeds nor recurrent states. Only what
     TensorFlow fuses anew it rounds anew: without `x`, under `jit_compile=True`, and
     where the output of a layer is watched whose activation is a layer of its own.
+
+    Without `x` it follows the model's own `train_step` and `make_train_function`; with
+    a function that was assigned, `model.train_function = ...`, it needs `x`. In a
+    training loop of your own, put `watching` around the forward pass.
+
+    NaN in a kernel may come out of a ReLU as 0. Where weights of a layer or of one
+    before it, or the loss, are not finite, its figures are NaN, which a warning says.
 
     Args:
         x: Probe data: a numpy array or tensor, a tuple or dict of them for a model of
@@ -58,7 +74,9 @@ class SparsityTracker(keras.callbacks.Callback):
             is its path, "encoder/dense"), regular expressions that match a whole name
             ("block.*"), or types (`keras.layers.Conv2D`). None: the inputs of all
             Sparseout layers; in a model without any, the outputs of all layers with a
-            nonlinear activation.
+            nonlinear activation, but not a softmax or sigmoid that is the model's
+            output. Of these, layers that can't be read are left out, which the line
+            that it prints says; one that is named is an error.
         metrics: Names, functions f(x) as those of `keras_sparseout.metrics` (one value
             for each vector along the last axis), streaming metrics, or a dict of them
             by name. Names: "hoyer", "zero_fraction", "gini", "population_sparseness",
@@ -82,22 +100,28 @@ class SparsityTracker(keras.callbacks.Callback):
         per_layer: Whether the figures of each layer go into `logs`: True, False, or
             None for up to 8 layers.
         log_dir: Folder for TensorBoard: the figures and histograms of the activations
-            go into its subfolder "sparsity". None for neither.
+            go into its subfolder "sparsity", into a file for each training. None for
+            neither.
         verbose: 1 to print once what is watched, 0 not to.
 
     Attributes:
         history: Dict of lists by key, one entry a reading; "epoch" tells when, in
-            epochs. Of what was not measured at a reading it holds NaN.
+            epochs. Of what was not measured at a reading it holds NaN. With
+            `steps_per_execution` readings come after whole executions, and the epoch
+            is told by the steps that these made.
         units: Dict of arrays by key: the last reading of metrics that have a figure for
             each unit, "firing_rate" and "lifetime_sparseness".
         histograms: Dict of `keras_sparseout.metrics.ActivationHistogram` of the last
-            reading, by "activations/<layer>" and "val_activations/<layer>".
+            reading, by "activations/<layer>" and "val_activations/<layer>". The next
+            reading fills the same objects.
         evaluated: Without `x`, dict of the figures of the last validation or
             `evaluate`, which may stand alone: `model.evaluate(callbacks=[tracker])`.
 
     Raises:
         ValueError: if `x` is empty or endless, a metric is unknown, or (as training
-            begins) no layer matches, one can't be read or `x` does not fit the model.
+            begins) no layer matches, one that is named can't be read, `x` does not fit
+            the model, without `x` its step can't be measured, or its log keys are those
+            of another callback or of the model.
 
     Example:
 
@@ -160,12 +184,12 @@ class SparsityTracker(keras.callbacks.Callback):
         self._selected, self._watched, self._beside = [], [], []
         self._totals, self._new = {}, {}
         self._training = self._testing = self._tested = self._probe = None
-        self._count, self._counted = None, 0
+        self._count, self._given = None, 0
         self._settled = self._described = self._reached = self._fitting = False
         self._arms_last, self._loss = False, 0.0
 
     def __deepcopy__(self, memo):
-        shared = ("data", "layers", "metrics", "log_dir")
+        shared = ("data", "layers", "metrics", "_readout")
         copied = order.copy_of(self, memo, shared)
         copied._readout = Readout(self.metrics, self.log_dir)
         return copied
@@ -272,9 +296,10 @@ class SparsityTracker(keras.callbacks.Callback):
             # Not before, since it may be restored as training begins.
             before = progress.trained_before(epoch)
             self._count = StepCount(self.model, before)
-            before = self._count.after(0) * self._count.accumulated or before
-            progress.before = max(progress.before, before)
-        self._counted = self._count.after(progress.of_run) or 0
+            progress.before = max(
+                progress.before, self._count.batches_after(0) or before
+            )
+        self._given = self._count.batches_after(progress.of_run)
         self._log.begin_epoch()
         self._totals, self._new, self._loss = {}, {}, 0.0
         self._reached = False
@@ -296,7 +321,7 @@ class SparsityTracker(keras.callbacks.Callback):
             self._settle(logs)
         if self._training is not None and self._log.unread and not self._reached:
             self._check_reached()
-        if self.every != "epoch" and self._log.unread >= self.every:
+        if self.every != "epoch" and self._log.due(self.every):
             self._take_reading()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -348,14 +373,14 @@ class SparsityTracker(keras.callbacks.Callback):
 
     def on_test_end(self, logs=None):
         if self._testing is not None and self._can_test(self._testing.check_reached):
-            self._loss = (logs or {}).get("loss", 0.0)
             self._watch(self._testing.watched)
             if self._testing.left_out:
                 self._describe(self._testing)
             if self._fitting:
                 order.check_free(self, logs)
                 self._correct_progress()
-            self.evaluated = self._read("val_", self._testing.totals())
+            loss = (logs or {}).get("loss", 0.0)
+            self.evaluated = self._read("val_", self._testing.totals(), loss)
             self._new = self.evaluated
             if not self._fitting:
                 self._readout.close()
@@ -374,7 +399,8 @@ class SparsityTracker(keras.callbacks.Callback):
 
         Example:
 
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
+        >>> hidden = keras.layers.Dense(8, "relu", name="hidden")
+        >>> model = keras.Sequential([keras.Input((4,)), hidden])
         >>> tracker = SparsityTracker(verbose=0)
         >>> callbacks = keras.callbacks.CallbackList([tracker], model=model)
         >>> callbacks.on_train_begin()
@@ -385,7 +411,7 @@ class SparsityTracker(keras.callbacks.Callback):
         >>> callbacks.on_train_batch_end(0)
         >>> callbacks.on_epoch_end(0)
         >>> sorted(tracker.history)
-        ['epoch', 'hoyer', 'hoyer/dense', 'zero_fraction', 'zero_fraction/dense']
+        ['epoch', 'hoyer', 'hoyer/hidden', 'zero_fraction', 'zero_fraction/hidden']
         """
         sums = self._testing or self._training
         if sums is not None:
@@ -483,11 +509,11 @@ class SparsityTracker(keras.callbacks.Callback):
             self._training.reset()
             for name, sums in totals.items():
                 add(self._totals, name, sums)
-        self._log.add(self._read(prefix, totals))
+        self._log.add(self._read(prefix, totals, self._loss))
 
-    def _read(self, prefix, totals):
+    def _read(self, prefix, totals, loss):
         return self._readout.take(
-            prefix, totals, self._watched, self._progress, self.model, self._loss
+            prefix, totals, self._watched, self._progress, self.model, loss
         )
 
     def _correct_progress(self):
@@ -497,9 +523,9 @@ class SparsityTracker(keras.callbacks.Callback):
         if self._training is not None:
             progress.correct(self._log.read_at + self._training.steps())
         else:
-            steps = (self._count.after(progress.of_run) or 0) - self._counted
-            if steps:
-                progress.correct(steps * self._count.accumulated)
+            given = self._count.batches_after(progress.of_run)
+            if given > self._given:
+                progress.correct(given - self._given)
 
     def _logs_layers(self):
         if self.per_layer is None:
@@ -541,37 +567,12 @@ class SparsityTracker(keras.callbacks.Callback):
         return before if before and before.settings == wanted else StepSums(*wanted)
 
     def _describe(self, measured):
-        """Prints what is watched, and what is not.
-
-        Args:
-            measured: The `Probe` or `StepSums`.
-        """
         self._described = True
-        if not self.verbose:
-            return
-        sides = " and ".join(
-            f"the {side}{'s' if len(names) > 1 else ''} of {', '.join(names)}"
-            for side in ("input", "output")
-            if (names := [w.name for w in measured.watched if w.side == side])
-        )
-        where = f"{self.sample_size} samples of each batch"
-        if self.data is not None:
-            where = self.data.describe()
-        line = f"SparsityTracker: {', '.join(self.metrics)} of {sides} on {where}"
-        if measured.left_out:
-            left_out = [f"{k} ({reason})" for k, reason in measured.left_out.items()]
-            line += f"; left out: {validation.some_of(left_out)}"
-        print(line)
-        self._tell_of_calls(measured.calls())
-
-    def _tell_of_calls(self, calls):
-        names = {w.name for w in self._watched}
-        several = [f"{k} {n} times" for k, n in calls.items() if n > 1 and k in names]
-        if several:
-            print(
-                f"SparsityTracker: called in each step {', '.join(several)}, which are "
-                "measured together."
-            )
+        if self.verbose:
+            where = f"{self.sample_size} samples of each batch"
+            if self.data is not None:
+                where = self.data.describe()
+            describe(measured, self.metrics, where)
 
 
 def _check_every(every):

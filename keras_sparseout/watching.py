@@ -149,9 +149,10 @@ def unreached(missed, model, *, named=True):
         named: Whether the user named them; otherwise they are the defaults.
     """
     found = find(model)
-    rule, received = "be layers that the model calls, and not", f"layers={missed[:8]}"
+    rule = "be layers that the model calls, and not"
+    received = f"layers={missed[:8]}"
     if not named:
-        rule = "be given, since it has no others by default than layers not called, or"
+        rule = "be given, since the default ones are not called, or"
         received = f"layers=None, for {validation.some_of(missed)}"
     return ValueError(
         f"`layers` must {rule} inside an RNN cell, a loop or a tf.function of its own, "
@@ -202,13 +203,6 @@ def _is_nonlinear(layer):
     return isinstance(layer, tuple(getattr(keras.layers, kind) for kind in kinds))
 
 
-def _kinds(layer):
-    """Returns the names of a layer's type and of its activation, in lower case."""
-    activation = getattr(layer, "activation", None)
-    name = getattr(activation, "__name__", type(activation).__name__)
-    return {type(layer).__name__.lower(), name.lower()} - {"nonetype"}
-
-
 def is_head(layer):
     """Whether a layer's activation is one that a model ends with, not a hidden one."""
     if isinstance(layer, keras.layers.Softmax):
@@ -222,6 +216,13 @@ def _activation(layer):
         return _activation(layer.layer)
     function = getattr(layer, "activation", None)
     return None if function is None else getattr(function, "__name__", "")
+
+
+def _kinds(layer):
+    """Returns the names of a layer's type and of its activation, in lower case."""
+    activation = getattr(layer, "activation", None)
+    name = getattr(activation, "__name__", type(activation).__name__)
+    return {type(layer).__name__.lower(), name.lower()} - {"nonetype"}
 
 
 def _look_up(wanted, found):

@@ -287,7 +287,8 @@ def test_a_model_without_such_a_layer_raises():
     message = error_of_fit(model, rate=lambda step: 0.1)
     assert "`rate` is scheduled, so a layer of the model must have one." in message
     assert "dropout" in message
-    assert "only. Add Sparseout(0.5, adjustable=True)" in message
+    assert "Add Sparseout(0.5, adjustable=True)" in message
+    assert message.endswith("with the layers dropout, only.")
     message = error_of_fit(model, weight=lambda step: 0.1)
     assert "Add ActivationPenalty(1e-3, adjustable=True)" in message
 
@@ -299,7 +300,7 @@ def test_a_model_without_layers_yet_says_what_to_do():
     scheduler.set_model(model)
     # Its first batch might make them.
     scheduler.on_train_begin()
-    with pytest.raises(ValueError, match=r"'empty' .*\(none\)\. .*model\(x\[:1\]\)"):
+    with pytest.raises(ValueError, match=r"model\(x\[:1\]\).*'empty' .*\(none\)"):
         scheduler.on_train_batch_end(0)
 
 

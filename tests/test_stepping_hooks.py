@@ -49,8 +49,8 @@ def test_a_tracked_run_is_the_untracked_run(how):
     plain = weights_after([], compiled)
     every_layer = ".*"
     trackers = [
-        tracker(layers=every_layer, where="output"),
-        tracker(layers=every_layer, where="input"),
+        tracker(layers=every_layer, where="output", metrics={"out": "hoyer"}),
+        tracker(layers=every_layer, where="input", metrics={"in": "hoyer"}),
     ]
     if how == "graph":
         trackers += [tracker(metrics=["hoyer", "rms", "gini"])]
@@ -77,6 +77,10 @@ class Raising(keras.callbacks.Callback):
         if self.where == "end" and batch == 1:
             raise self.error
 
+    def on_test_batch_begin(self, batch, logs=None):
+        if self.where == "test begin":
+            raise self.error
+
     def on_test_batch_end(self, batch, logs=None):
         if self.where == "test":
             raise self.error
@@ -87,13 +91,16 @@ class Raising(keras.callbacks.Callback):
     [
         ("begin", KeyboardInterrupt()),
         ("end", RuntimeError("broken")),
+        ("test begin", RuntimeError("broken")),
         ("test", KeyboardInterrupt()),
     ],
 )
 def test_a_callback_may_break_off_the_fit(where, error):
     model = net()
+    # Behind one tracker and before another.
+    callbacks = [tracker(), Raising(where, error), tracker(layers="a", metrics="rms")]
     with pytest.raises(type(error)):
-        fit(model, tracker(), Raising(where, error), validation_data=(X, Y))
+        fit(model, *callbacks, validation_data=(X, Y))
     assert is_clean(model)
     plain = model.train_function
     assert not isinstance(plain, _Armed)

@@ -1,0 +1,157 @@
+"""Deep copies of callbacks, as a search over hyperparameters makes them, and files."""
+
+import copy
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_sparseout import (
+    Sparseout,
+    SparseoutScheduler,
+    SparsityController,
+    SparsityTracker,
+)
+from keras_sparseout.metrics import ActivationHistogram
+
+X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+Y = np.abs(X[:, :1])
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return X[8 * index : 8 * index + 8], Y[:8]
+
+
+def net():
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, "relu", name="first"),
+            Sparseout(0.3, q=1.5, adjustable=True, name="hidden"),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile("sgd", "mse")
+    return model
+
+
+def fit(*callbacks, **kwargs):
+    options = {"batch_size": 8, "verbose": 0, "shuffle": False, **kwargs}
+    return net().fit(X, Y, callbacks=list(callbacks), **options).history
+
+
+def largest(x):
+    return keras.ops.max(x, axis=-1)
+
+
+DATASET = tf.data.Dataset.from_tensor_slices(X).batch(8)
+CALLBACKS = {
+    "plain": lambda: SparsityTracker(metrics="hoyer", verbose=0),
+    "histogram": lambda: SparsityTracker(metrics=["rms", "histogram"], verbose=0),
+    "function": lambda: SparsityTracker(metrics=largest, verbose=0),
+    "lambda": lambda: SparsityTracker(metrics={"a": lambda x: largest(x)}, verbose=0),
+    "array": lambda: SparsityTracker(X, metrics="hoyer", verbose=0),
+    "tensor": lambda: SparsityTracker(tf.constant(X), metrics="hoyer", verbose=0),
+    "data set": lambda: SparsityTracker(DATASET, metrics="hoyer", verbose=0),
+    "sequence": lambda: SparsityTracker(Batches(), metrics="hoyer", verbose=0),
+    "controller": lambda: SparsityController(0.6, largest_share, every=1, verbose=0),
+    "controller x": lambda: SparsityController(0.6, x=DATASET, every=1, verbose=0),
+    "scheduler": lambda: SparseoutScheduler(
+        rate=keras.optimizers.schedules.PolynomialDecay(0.5, 4, 0.1),
+        q=lambda step: 1.5,
+        verbose=0,
+    ),
+}
+
+
+def largest_share(x, axis=-1):
+    x = keras.ops.abs(x)
+    return keras.ops.max(x, axis) / (1e-9 + keras.ops.sum(x, axis))
+
+
+@pytest.mark.parametrize("kind", CALLBACKS)
+def test_a_copy_does_what_the_original_does(kind):
+    original = CALLBACKS[kind]()
+    before = copy.deepcopy(original)
+    expected = fit(original, epochs=2)
+    after = copy.deepcopy(original)
+    assert after.model is None
+    if kind != "scheduler":
+        assert after.history == original.history
+        assert before.history == {}
+    # Each on its own: the original is trained on meanwhile.
+    assert fit(before, epochs=2) == fit(after, epochs=2) == expected
+    length = len(getattr(original, "history", {}).get("epoch", []))
+    fit(original, epochs=1)
+    assert len(getattr(after, "history", {}).get("epoch", [])) == length
+
+
+def test_what_is_the_users_is_not_copied():
+    layer = keras.layers.Dense(3)
+    tracker = SparsityTracker(X, layers=[layer], metrics=largest, verbose=0)
+    tracker.mine = {"a": []}
+    copied = copy.deepcopy(tracker)
+    assert copied.layers[0] is layer
+    assert copied.data.x is X
+    assert copied.mine == {"a": []}
+    assert copied.mine is not tracker.mine
+    histograms = SparsityTracker(metrics="histogram", verbose=0)
+    fit(histograms)
+    copied = copy.deepcopy(histograms)
+    seen = histograms.histograms["activations/hidden"].histogram()[1].sum()
+    fit(copied, epochs=3)
+    again = histograms.histograms["activations/hidden"].histogram()[1].sum()
+    assert seen == again == 8 * 8
+
+
+def written(folder):
+    return [
+        [
+            event.step
+            for record in tf.data.TFRecordDataset(str(path))
+            for event in [tf.compat.v1.Event.FromString(record.numpy())]
+            if any(value.tag == "rms" for value in event.summary.value)
+        ]
+        for path in sorted(folder.glob("sparsity/events*"))
+    ]
+
+
+def test_files_are_opened_when_training_begins(tmp_path):
+    tracker = SparsityTracker(metrics="rms", log_dir=tmp_path, verbose=0)
+    copied = copy.deepcopy(tracker)
+    assert not list(tmp_path.iterdir())
+    fit(tracker, epochs=2)
+    assert written(tmp_path) == [[2, 4]]
+    # A second fit goes on in a file of its own, and so does a copy.
+    fit(tracker)
+    assert written(tmp_path) == [[2, 4], [6]]
+    fit(copied)
+    assert written(tmp_path) == [[2, 4], [6], [2]]
+    net().evaluate(X, Y, verbose=0, callbacks=[tracker])
+    assert written(tmp_path) == [[2, 4], [6], [2], []]
+
+
+def test_readings_make_no_histograms_anew(tmp_path, monkeypatch):
+    made = []
+    build = ActivationHistogram.__init__
+
+    def counting(self, **kwargs):
+        made.append(self)
+        build(self, **kwargs)
+
+    tracker = SparsityTracker(
+        metrics="rms", log_dir=tmp_path, every=1, layers=["first", "hidden"], verbose=0
+    )
+    monkeypatch.setattr(ActivationHistogram, "__init__", counting)
+    fit(tracker, epochs=4, validation_data=(X, Y))
+    # For two layers, in training and in validation.
+    assert len(made) == 4
+    fit(tracker, epochs=4, validation_data=(X, Y))
+    assert len(made) == 4
+    assert tracker.histograms["activations/first"].histogram()[1].sum() == 4 * 8
