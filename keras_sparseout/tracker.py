@@ -389,7 +389,8 @@ class SparsityTracker(keras.callbacks.Callback):
 
         Example:
 
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
+        >>> dense = keras.layers.Dense(8, "relu", name="dense")
+        >>> model = keras.Sequential([keras.Input((4,)), dense])
         >>> tracker = SparsityTracker(verbose=0)
         >>> callbacks = keras.callbacks.CallbackList([tracker], model=model)
         >>> callbacks.on_train_begin()
