@@ -71,7 +71,8 @@ class SparsityController(keras.callbacks.Callback):
             activations are exactly 0, as after ReLU.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
-            Sparseout or ActivationPenalty layers that have the actuator.
+            Sparseout or ActivationPenalty layers that have the actuator, and that the
+            model calls where they can be read.
         actuator: "q" or "rate" of Sparseout layers, "weight" of `ActivationPenalty`
             layers.
         bounds: Least and largest setting; None for (1, 4) of q, (0.05, 0.9) of rate,

@@ -6,6 +6,7 @@ import numbers
 import keras
 import tensorflow as tf
 
+from keras_sparseout import watching
 from keras_sparseout.metrics.inputs import remedy_for_kind
 
 
@@ -15,8 +16,8 @@ class ProbeData:
     Args:
         x: A numpy array or tensor, a tuple or dict of them, a `tf.data.Dataset` or a
             `keras.utils.PyDataset`.
-        batch_size: How many samples of arrays make a batch, unless the model's inputs
-            have a fixed batch size.
+        batch_size: How many samples of arrays make a batch, unless the model can take
+            but one size, that of its inputs.
         steps: How many batches of a data set to take; None for all.
 
     Raises:
@@ -37,15 +38,15 @@ class ProbeData:
 
         From then on the batches are those for this model.
         """
-        sizes = {tensor.shape[0] for tensor in getattr(model, "inputs", None) or []}
-        self._fixed = next(iter(sizes - {None}), None)
-        if self._fixed and not self._is_dataset():
-            self._check_cut()
+        self._fixed = None
         first = next(iter(self), None)
         if first is None or _samples(first) == 0:
             raise _empty("a data set without samples")
         _check_fits(model, first)
-        return first
+        self._fixed = _fixed_size(model, first)
+        if self._fixed and not self._is_dataset():
+            self._check_cut()
+        return next(iter(self))
 
     def describe(self):
         """Returns a few words for the number of samples."""
@@ -75,7 +76,7 @@ class ProbeData:
             if self._fixed and _samples(inputs) != self._fixed:
                 raise ValueError(
                     f"`x` must yield batches of {self._fixed} samples, since the "
-                    "model's inputs have that fixed batch size. Received: x with a "
+                    "model takes no others, as its inputs say. Received: x with a "
                     f"batch of {_samples(inputs)}. Give unbatched data with "
                     f".batch({self._fixed}, drop_remainder=True)."
                 )
@@ -89,8 +90,9 @@ class ProbeData:
             return
         remedy = f"Give the first {whole}, as x[:{whole}]" if whole else "Give more"
         raise ValueError(
-            f"`x` must hold a multiple of {size} samples, since the model's inputs "
-            f"have that fixed batch size. Received: x with {samples} samples. "
+            f"`x` must hold a multiple of {size} samples, since the model takes "
+            "batches of that size alone, as its inputs say. Received: x with "
+            f"{samples} samples. "
             f"{remedy}, or make the model with inputs of any batch size."
         )
 
@@ -108,6 +110,21 @@ class ProbeData:
                 "Received: x of infinite cardinality. Give for example steps=10."
             )
         return x
+
+
+def _fixed_size(model, batch):
+    """Returns the one batch size that `model` can take, None if it takes others."""
+    sizes = {tensor.shape[0] for tensor in getattr(model, "inputs", None) or []}
+    size = next(iter(sizes - {None}), None)
+    if size is None:
+        return None
+    # It may be but that of the first call, in a model made without keras.Input.
+    try:
+        with keras.StatelessScope():
+            watching.trace(model, batch, size + 1)
+    except Exception:  # Whatever a layer raises that can't.
+        return size
+    return None
 
 
 def _check_fits(model, batch):

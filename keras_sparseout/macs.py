@@ -15,6 +15,7 @@ _TRANSPOSED = (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose)
 _SEPARABLE = (kl.SeparableConv1D, kl.SeparableConv2D)
 _DEPTHWISE = (kl.DepthwiseConv1D, kl.DepthwiseConv2D, *_SEPARABLE)
 _CONV_LSTM = (kl.ConvLSTM1D, kl.ConvLSTM2D, kl.ConvLSTM3D)
+_RECURRENT = (kl.RNN, kl.LSTM, kl.GRU, kl.SimpleRNN, *_CONV_LSTM)
 _CELLS = (kl.LSTMCell, kl.GRUCell, kl.SimpleRNNCell)
 _CONSUMERS = (kl.Dense, kl.EinsumDense, *_CONVOLUTIONS, *_TRANSPOSED, *_DEPTHWISE)
 # Behind these, activations are no longer those of the layers before them.
@@ -30,12 +31,12 @@ _ENDS = (
 
 def is_counted(layer):
     """Whether `count` counts the products of a layer with its input."""
-    return isinstance(layer, _CONSUMERS) or is_recurrent(layer)
+    return _calls_as(layer, _CONSUMERS) or is_recurrent(layer)
 
 
 def is_recurrent(layer):
     """Whether a layer is an RNN in a loop, whose cell is one of Keras."""
-    if not isinstance(layer, kl.RNN) or layer.unroll:
+    if not _calls_as(layer, _RECURRENT) or layer.unroll:
         return False  # Unrolled, its products stand in the graph.
     if isinstance(layer, _CONV_LSTM):
         return layer.data_format == "channels_last"
@@ -80,20 +81,19 @@ def count_states(layer, x, mask, outputs):
         then it began with other states, and the sums do not hold.
     """
     cell = None if isinstance(layer, _CONV_LSTM) else _cell(layer)
-    masked = mask is not None and layer.zero_output_for_mask
     reset_before = isinstance(cell, kl.GRUCell) and not cell.reset_after
-    if layer.stateful or masked or reset_before:
+    if layer.stateful or reset_before:
         return None
-    old = layer.return_sequences, layer.return_state
-    try:
-        layer.return_sequences, layer.return_state = True, False
-        # Past the hooks of its call; in a scope, as Keras opens one.
-        with tf.name_scope("states"):
-            states = type(layer).call(layer, x, mask=mask, training=False)
-    finally:
-        layer.return_sequences, layer.return_state = old
+    states = _states(layer, x, mask)
     again = states if layer.return_sequences else states[:, -1]
-    others = tf.reduce_sum(tf.cast(tf.not_equal(again, outputs), "float64"))
+    both_nan = tf.math.is_nan(again) & tf.math.is_nan(outputs)
+    others = tf.not_equal(again, outputs) & ~both_nan
+    if layer.return_sequences and mask is not None:
+        # There the outputs may be zero. They are in the order of the steps.
+        mask = tf.reverse(mask, [1]) if layer.go_backwards else mask
+        size = tf.concat([tf.shape(mask), [1] * (len(others.shape) - 2)], axis=0)
+        others &= tf.reshape(tf.cast(mask, "bool"), size)
+    others = tf.reduce_sum(tf.cast(others, "float64"))
     before = tf.concat([tf.zeros_like(states[:, :1]), states[:, :-1]], axis=1)
     if cell is not None:
         return _sums(before, cell.recurrent_kernel.shape[-1]), others
@@ -102,6 +102,26 @@ def count_states(layer, x, mask, outputs):
         span = layer.kernel_size[axis]
         geometry[axis + 2] = (False, span, 1, 1, "same", None)
     return _sums(before, 4 * layer.filters, geometry), others
+
+
+def _states(layer, x, mask):
+    """Returns the states of an RNN after each step, in the order of its steps."""
+    options = {
+        "return_sequences": True,
+        "return_state": False,
+        # Of a step that is masked, the state stays what it was.
+        "zero_output_for_mask": False,
+    }
+    old = {name: getattr(layer, name) for name in options}
+    try:
+        for name, value in options.items():
+            setattr(layer, name, value)
+        # Past the hooks of its call; in a scope, as Keras opens one.
+        with tf.name_scope("states"):
+            return type(layer).call(layer, x, mask=mask, training=False)
+    finally:
+        for name, value in old.items():
+            setattr(layer, name, value)
 
 
 def count_pointwise(layer, x, outputs):
@@ -134,6 +154,11 @@ def _sums(x, products, geometry=None):
         zeros = tf.reduce_sum(zeros * uses, axis=-1)
         macs *= tf.reduce_sum(uses)
     return [zeros, macs]
+
+
+def _calls_as(layer, classes):
+    """Whether a layer is of one of `classes`, and its `call` is not another."""
+    return any(isinstance(layer, c) and type(layer).call is c.call for c in classes)
 
 
 def _cell(layer):

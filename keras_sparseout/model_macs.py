@@ -68,6 +68,8 @@ class ModelMacs:
             inputs: List of the tensors that the model was called with.
             outputs: List of those that it returned.
         """
+        if not outputs:
+            return
         graph = outputs[0].graph
         active = products.depending(graph, inputs)
         library = functools.cache(

@@ -68,8 +68,8 @@ def activation_sparsity(
             the output of all others.
         axis: What the vectors of `hoyer` and `zeros` lie along: -1 for the units, in a
             convolution the channels at each position; None for a sample's whole map.
-        batch_size: How many samples of arrays run at once; of a model whose inputs have
-            a fixed batch size, that one.
+        batch_size: How many samples of arrays run at once; of a model that can take
+            only the batch size of its inputs, as with stateful RNNs, that one.
         steps: How many batches of a data set to take; None for all.
         verbose: 1 for a progress bar if there are more than 20 batches, 0 for none.
 
@@ -82,7 +82,8 @@ def activation_sparsity(
             (in number, names, shape or type of its inputs, or in their fixed batch
             size), an argument is none of the above, or a layer that `layers` names
             can't be read, or varies in its number of units from batch to batch.
-        RuntimeError: if TensorFlow is set to run functions eagerly.
+        RuntimeError: with another back end than TensorFlow, or if it is set to run
+            functions eagerly.
 
     Example:
 
@@ -101,6 +102,12 @@ def activation_sparsity(
         raise ValueError(
             f"`model` must be a Keras model. Received: model={model!r}. Wrap a layer: "
             "keras.Sequential([layer])."
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "activation_sparsity needs the TensorFlow back end, whose graph it reads. "
+            f"Received: keras.backend.backend()={keras.backend.backend()!r}. Start "
+            "Python with KERAS_BACKEND=tensorflow."
         )
     if tf.config.functions_run_eagerly():
         raise RuntimeError(

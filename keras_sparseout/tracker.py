@@ -56,6 +56,13 @@ class SparsityTracker(keras.callbacks.Callback):
     TensorFlow fuses anew it rounds anew: without `x`, under `jit_compile=True`, and
     where the output of a layer is watched whose activation is a layer of its own.
 
+    Without `x` it follows the model's own `train_step` and `make_train_function`; with
+    a function that was assigned, `model.train_function = ...`, it needs `x`. In a
+    training loop of your own, put `watching` around the forward pass.
+
+    NaN in a kernel may come out of a ReLU as 0. Where weights of a layer or of one
+    before it, or the loss, are not finite, its figures are NaN, which a warning says.
+
     Args:
         x: Probe data: a numpy array or tensor, a tuple or dict of them for a model of
             several inputs (so without labels), a `tf.data.Dataset` or a
@@ -67,7 +74,9 @@ class SparsityTracker(keras.callbacks.Callback):
             is its path, "encoder/dense"), regular expressions that match a whole name
             ("block.*"), or types (`keras.layers.Conv2D`). None: the inputs of all
             Sparseout layers; in a model without any, the outputs of all layers with a
-            nonlinear activation.
+            nonlinear activation, but not a softmax or sigmoid that is the model's
+            output. Of these, layers that can't be read are left out, which the line
+            that it prints says; one that is named is an error.
         metrics: Names, functions f(x) as those of `keras_sparseout.metrics` (one value
             for each vector along the last axis), streaming metrics, or a dict of them
             by name. Names: "hoyer", "zero_fraction", "gini", "population_sparseness",
@@ -110,8 +119,9 @@ class SparsityTracker(keras.callbacks.Callback):
 
     Raises:
         ValueError: if `x` is empty or endless, a metric is unknown, or (as training
-            begins) no layer matches, one can't be read, `x` does not fit the model,
-            or its log keys are those of another callback or of the model.
+            begins) no layer matches, one that is named can't be read, `x` does not fit
+            the model, without `x` its step can't be measured, or its log keys are those
+            of another callback or of the model.
 
     Example:
 
@@ -363,14 +373,14 @@ class SparsityTracker(keras.callbacks.Callback):
 
     def on_test_end(self, logs=None):
         if self._testing is not None and self._can_test(self._testing.check_reached):
-            self._loss = (logs or {}).get("loss", 0.0)
             self._watch(self._testing.watched)
             if self._testing.left_out:
                 self._describe(self._testing)
             if self._fitting:
                 order.check_free(self, logs)
                 self._correct_progress()
-            self.evaluated = self._read("val_", self._testing.totals())
+            loss = (logs or {}).get("loss", 0.0)
+            self.evaluated = self._read("val_", self._testing.totals(), loss)
             self._new = self.evaluated
             if not self._fitting:
                 self._readout.close()
@@ -389,8 +399,8 @@ class SparsityTracker(keras.callbacks.Callback):
 
         Example:
 
-        >>> dense = keras.layers.Dense(8, "relu", name="dense")
-        >>> model = keras.Sequential([keras.Input((4,)), dense])
+        >>> hidden = keras.layers.Dense(8, "relu", name="hidden")
+        >>> model = keras.Sequential([keras.Input((4,)), hidden])
         >>> tracker = SparsityTracker(verbose=0)
         >>> callbacks = keras.callbacks.CallbackList([tracker], model=model)
         >>> callbacks.on_train_begin()
@@ -401,7 +411,7 @@ class SparsityTracker(keras.callbacks.Callback):
         >>> callbacks.on_train_batch_end(0)
         >>> callbacks.on_epoch_end(0)
         >>> sorted(tracker.history)
-        ['epoch', 'hoyer', 'hoyer/dense', 'zero_fraction', 'zero_fraction/dense']
+        ['epoch', 'hoyer', 'hoyer/hidden', 'zero_fraction', 'zero_fraction/hidden']
         """
         sums = self._testing or self._training
         if sums is not None:
@@ -499,11 +509,11 @@ class SparsityTracker(keras.callbacks.Callback):
             self._training.reset()
             for name, sums in totals.items():
                 add(self._totals, name, sums)
-        self._log.add(self._read(prefix, totals))
+        self._log.add(self._read(prefix, totals, self._loss))
 
-    def _read(self, prefix, totals):
+    def _read(self, prefix, totals, loss):
         return self._readout.take(
-            prefix, totals, self._watched, self._progress, self.model, self._loss
+            prefix, totals, self._watched, self._progress, self.model, loss
         )
 
     def _correct_progress(self):

@@ -39,8 +39,19 @@ class Watched:
 def build(model, batch):
     """Makes a subclassed model create its layers and weights, without running it."""
     if not model.built:
-        call = tf.function(lambda x: model(x, training=False), autograph=False)
-        call.get_concrete_function(batch)
+        # Of any batch size, as `fit` does it: the inputs of the model keep it.
+        trace(model, batch, None)
+
+
+def trace(model, batch, size):
+    """Traces a call of `model` with the inputs in `batch`, but `size` samples."""
+
+    def spec(x):
+        x = tf.convert_to_tensor(x)
+        return tf.TensorSpec((size, *x.shape[1:]), x.dtype)
+
+    call = tf.function(lambda x: model(x, training=False), autograph=False)
+    call.get_concrete_function(keras.tree.map_structure(spec, batch))
 
 
 def find(model):

@@ -124,10 +124,13 @@ def test_other_ways_to_the_same_cell(layer):
     assert table.effective_macs * 3 == pytest.approx(needed)
 
 
-def test_both_directions_and_masked_steps():
+@pytest.mark.parametrize("sequences", [False, True])
+def test_both_directions_and_masked_steps(sequences):
     inputs = keras.Input((4, 5))
     masked = kl.Masking()(inputs)
-    layer = kl.Bidirectional(kl.SimpleRNN(6, activation="relu"))
+    layer = kl.Bidirectional(
+        kl.SimpleRNN(6, activation="relu", return_sequences=sequences)
+    )
     x = X.copy()
     x[1, 2:] = 0
     x[2, :1] = 0
@@ -145,6 +148,8 @@ def test_both_directions_and_masked_steps():
             state = np.where(there, new, state)
     assert table.macs * 3 == 2 * 3 * 4 * (5 + 6) * 6
     assert table.effective_macs * 3 == pytest.approx(needed * 6)
+    # As Bidirectional sets it.
+    assert layer.forward_layer.zero_output_for_mask is sequences
 
 
 @pytest.mark.parametrize("rank", [1, 2])
@@ -192,6 +197,19 @@ def test_states_that_can_not_be_told_are_named(kind):
         note.startswith("Products not counted: rnn (products with the states")
         for note in table.notes
     )
+
+
+@pytest.mark.onednn
+def test_states_that_are_not_a_number_are_no_zeros():
+    x = X.copy()
+    x[0, 0, 0] = np.nan
+    inputs = keras.Input((4, 5))
+    table = activation_sparsity(keras.Model(inputs, kl.SimpleRNN(6)(inputs)), x)
+    assert table.macs == 4 * (5 + 6) * 6
+    # Of the states those that each sample begins with.
+    needed = (np.sum(x != 0) + 3 * 3 * 6) * 6
+    assert table.effective_macs * 3 == pytest.approx(needed)
+    assert not any("not counted" in note for note in table.notes)
 
 
 def causal(q, k, v):
@@ -275,6 +293,32 @@ def test_products_outside_of_known_layers():
     # It is a factor three times: of the weight, and twice of itself.
     zeros = np.mean(positive == 0)
     assert rows(table)["relu"]["needless_macs"] == pytest.approx(zeros)
+
+
+class Twice(kl.Dense):
+    def call(self, x):
+        return super().call(x) + super().call(x + 1)
+
+
+class Shifted(kl.SimpleRNN):
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        return super().call(sequences + 1, initial_state, mask, training)
+
+
+@pytest.mark.parametrize(
+    ("kind", "macs", "noted"), [(Twice, 2 * 4 * 5 * 3, False), (Shifted, 0, True)]
+)
+def test_what_a_call_of_its_own_does_is_not_taken_for_that_of_its_class(
+    kind, macs, noted
+):
+    table = activation_sparsity(
+        keras.Sequential([keras.Input((4, 5)), kind(3, name="own")]), X
+    )
+    assert table.macs == macs
+    if kind is Twice:
+        needed = (np.sum(X != 0) + X.size) * 3
+        assert table.effective_macs * 3 == pytest.approx(needed)
+    assert ("Products not counted: own (Shifted)." in table.notes) is noted
 
 
 def test_a_dense_layer_at_each_timestep():

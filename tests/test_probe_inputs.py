@@ -17,7 +17,15 @@ def plain(**options):
 
 
 def fixed():
-    return plain(batch_size=4)
+    """A model with a state for each sample of a batch."""
+    return keras.Sequential(
+        [
+            keras.Input((2,), batch_size=4),
+            kl.ReLU(name="relu"),
+            kl.Reshape((1, 2)),
+            kl.GRU(2, stateful=True),
+        ]
+    )
 
 
 def image():
@@ -49,16 +57,7 @@ A, B = np.ones((5, 2)), np.ones((5, 3))
 def test_a_fixed_batch_size_is_kept_to(size, form):
     x = rectified(size, 2)
     data = x if form == "array" else dataset(x, 4)
-    # A stateful layer can't take batches of another size.
-    model = keras.Sequential(
-        [
-            keras.Input((2,), batch_size=4),
-            kl.ReLU(name="relu"),
-            kl.Reshape((1, 2)),
-            kl.GRU(3, stateful=True),
-        ]
-    )
-    table = activation_sparsity(model, data, batch_size=256)
+    table = activation_sparsity(fixed(), data, batch_size=256)
     assert rows(table)["relu"]["zeros"] == pytest.approx(np.mean(x == 0))
 
 
@@ -72,10 +71,34 @@ def test_a_fixed_batch_size_is_kept_to(size, form):
     ],
 )
 def test_what_does_not_fill_batches_of_the_fixed_size(x, received, remedy):
-    with pytest.raises(ValueError, match="have that fixed batch size") as error:
+    with pytest.raises(ValueError, match="as its inputs say") as error:
         activation_sparsity(fixed(), x)
     assert f"Received: x with {received}" in str(error.value)
     assert remedy in str(error.value)
+
+
+def unbuilt():
+    return keras.Sequential([kl.ReLU(name="relu"), kl.Dense(2)])
+
+
+@pytest.mark.parametrize("samples", [5, 12])
+@pytest.mark.parametrize("called_with", [1, 4, None])
+def test_the_size_of_the_first_batch_is_no_fixed_one(called_with, samples):
+    model, x = unbuilt(), rectified(samples, 2)
+    if called_with:
+        model(x[:called_with])
+        assert model.inputs[0].shape[0] == called_with
+    for data in (x, dataset(x, 5)):
+        table = rows(activation_sparsity(model, data, batch_size=5))
+        assert table["relu"]["zeros"] == pytest.approx(np.mean(x == 0))
+    # It is built as `fit` builds it.
+    assert model.inputs[0].shape == (called_with, 2)
+
+
+def test_inputs_of_a_size_that_the_model_does_not_need():
+    x = rectified(10, 2)
+    table = rows(activation_sparsity(plain(batch_size=4), x))
+    assert table["relu"]["zeros"] == pytest.approx(np.mean(x == 0))
 
 
 def test_one_tracker_keeps_to_the_size_of_each_model(capsys):

@@ -76,17 +76,23 @@ class Raising(keras.callbacks.Callback):
         if self.where == "end" and batch == 1:
             raise self.error
 
+    def on_test_batch_begin(self, batch, logs=None):
+        if self.where == "test begin":
+            raise self.error
+
     def on_test_batch_end(self, batch, logs=None):
         if self.where == "test":
             raise self.error
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
-@pytest.mark.parametrize("where", ["begin", "end", "test"])
+@pytest.mark.parametrize("where", ["begin", "end", "test begin", "test"])
 def test_a_callback_may_break_off_the_fit(where, error):
     model = net()
+    # Behind one tracker and before another.
+    callbacks = [tracker(), Raising(where, error), tracker(layers="a", metrics="rms")]
     with pytest.raises(type(error)):
-        fit(model, tracker(), Raising(where, error), validation_data=(X, Y))
+        fit(model, *callbacks, validation_data=(X, Y))
     assert is_clean(model)
     plain = model.train_function
     assert not isinstance(plain, _Armed)

@@ -180,3 +180,9 @@ def test_none_of_a_number_is_not_a_number():
     data = table().to_dataframe()
     assert isinstance(data, frame)
     assert math.isnan(data["needless_macs"][0])
+
+
+def test_another_back_end_is_named(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match=r"backend\(\)='jax'\. Start Python with"):
+        measured(rectified(6, 4))
