@@ -169,7 +169,7 @@ class ModelReader:
             if self.calls[key] > 1
         ]
         for cause in dict.fromkeys(causes.values()):
-            names = [name for name in causes if causes[name] == cause]
+            names = [key[1] for key in keys if causes.get(key[1]) == cause]
             notes.append(f"NaN, since {cause}: {validation.some_of(names)}.")
         keys = [key for key in keys if key[1] not in causes]
         nan = [key[1] for key in keys if any(np.isnan(s).any() for s in totals[key])]

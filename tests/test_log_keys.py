@@ -42,8 +42,10 @@ class Batches(keras.callbacks.Callback):
         self.count += 1
 
 
-@pytest.mark.parametrize("name", ["gini", "hoyer", "rms", "largest"])
-@pytest.mark.parametrize("probe", [False, True])
+@pytest.mark.parametrize(
+    ("name", "probe"),
+    [("gini", False), ("hoyer", True), ("rms", False), ("largest", True)],
+)
 def test_names_of_the_models_own_metrics_are_refused_in_the_first_batch(name, probe):
     def largest(x):
         return keras.ops.max(x, axis=-1)

@@ -217,7 +217,7 @@ class ActivationHistogram(StreamingMetric):
     def _read(self, totals):
         totals = self.variables if totals is None else totals
         # A Keras variable by itself would warn with numpy 2.
-        return [ops.convert_to_numpy(ops.convert_to_tensor(t)) for t in totals]
+        return [ops.convert_to_numpy(ops.copy(total)) for total in totals]
 
     def _figure(self, counts, sums):
         unknown = counts[-1]
