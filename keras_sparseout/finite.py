@@ -20,11 +20,10 @@ def broken(model, watched, loss=0.0):
     """
     if not np.all(np.isfinite(loss)):
         return {w.name: f"the loss is {np.asarray(loss).tolist()}" for w in watched}
-    found = watching.find(model)
     bad = {id(v) for v in model.variables if not _is_finite(v)}
     if not bad:
         return {}
-    causes = {}
+    found, causes = watching.find(model), {}
     for w in watched:
         culprit = _culprit(w, found, bad)
         if culprit is not None:
