@@ -3,10 +3,9 @@
 import dataclasses
 import warnings
 
-import keras
 import numpy as np
 
-from keras_sparseout import arming, finite, order, plots, validation, watching
+from keras_sparseout import finite, plots, validation, watching
 from keras_sparseout.adjustable import adjustable_ones
 from keras_sparseout.control import (
     RISING,
@@ -16,20 +15,17 @@ from keras_sparseout.control import (
     check_target,
 )
 from keras_sparseout.data import ProbeData, check_count
-from keras_sparseout.frames import dataframe
 from keras_sparseout.group import ENOUGH_FOR_DEAD, Group
 from keras_sparseout.layers import Sparseout
-from keras_sparseout.measuring import Probe, add, check_metrics, read
+from keras_sparseout.measuring import add, check_metrics, read
 from keras_sparseout.penalty import ActivationPenalty
-from keras_sparseout.progress import Progress
-from keras_sparseout.reading_log import ReadingLog
-from keras_sparseout.stepping import StepSums
 from keras_sparseout.tracker import SparsityTracker
+from keras_sparseout.watcher import Watcher
 
 _ON_ITS_INPUT = (ActivationPenalty, Sparseout)
 
 
-class SparsityController(keras.callbacks.Callback):
+class SparsityController(Watcher):
     """Moves q until the activations are as sparse as asked, and holds them there.
 
     A closed loop: every few batches it measures the activations, as
@@ -143,14 +139,13 @@ class SparsityController(keras.callbacks.Callback):
         steps=None,
         verbose=1,
     ):
-        super().__init__()
         self.actuator = check_actuator(actuator)
-        self.metrics = check_metrics([check_metric(metric)])
-        [self.metric] = self.metrics
+        metrics = check_metrics([check_metric(metric)])
+        [self.metric] = metrics
         self.target = check_target(target, bounded=self.metric in RISING)
-        self.layers = watching.check_layers(layers)
+        layers = watching.check_layers(layers)
         if layers is None and isinstance(target, dict):
-            self.layers = list(target)
+            layers = list(target)
         self.bounds = check_bounds(bounds, actuator)
         self.together = validation.check_bool("together", together)
         if together and isinstance(target, dict) and len(set(target.values())) > 1:
@@ -159,34 +154,24 @@ class SparsityController(keras.callbacks.Callback):
                 f"Received: target={target!r}. Give one number, or together=False."
             )
         self.every = check_count("every", every)
-        self.sample_size = check_count("sample_size", sample_size)
+        sample_size = check_count("sample_size", sample_size)
         self.gain = validation.check_positive("gain", gain)
         self.dead_band = validation.check_share("dead_band", dead_band)
         self.freeze_after = freeze_after
         if freeze_after is not None:
             check_count("freeze_after", freeze_after)
         self.max_dead = validation.check_share("max_dead", max_dead)
-        self.data = None
+        data = None
         if x is not None:
-            self.data = ProbeData(x, batch_size=batch_size, steps=steps)
+            data = ProbeData(x, batch_size=batch_size, steps=steps)
         self.verbose = verbose
-        self.metrics.update(check_metrics("dead_units"))
-        self._progress = Progress()
-        self._log = ReadingLog(self._progress)
-        self._names = []
-        self._forget()
+        metrics.update(check_metrics("dead_units"))
+        super().__init__(metrics, data, layers, sample_size, in_steps=True)
 
     def _forget(self):
-        """Sets what belongs to the model and the run of training."""
-        self._selected, self._watched, self._beside = [], [], []
-        self._groups = []
-        self._probe = self._sums = self._probed = None
-        self._stopped = self._settled = self._described = self._reached = False
-        self._totals, self._seen, self._nan_layers = {}, {}, set()
-        self._arms_last, self._loss, self._broken = False, 0.0, {}
-
-    def __deepcopy__(self, memo):
-        return order.copy_of(self, memo, shared=("data", "layers", "metrics"))
+        super()._forget()
+        self._groups, self._probed, self._stopped = [], None, False
+        self._seen, self._nan_layers, self._broken = {}, set(), {}
 
     @property
     def targets(self):
@@ -194,15 +179,6 @@ class SparsityController(keras.callbacks.Callback):
         if not isinstance(self.target, dict):
             return dict.fromkeys(self._names, self.target)
         return {name: self.target[name] for name in self._names}
-
-    @property
-    def history(self):
-        """The readings so far: a dict of lists by key, see the class."""
-        return self._log.history
-
-    def to_dataframe(self):
-        """Returns `history` as a pandas.DataFrame, one row a reading."""
-        return dataframe(self.history)
 
     def plot(self, *, path=None):
         """Draws the sparsity with its targets, and the settings, over the epochs.
@@ -240,34 +216,9 @@ class SparsityController(keras.callbacks.Callback):
         return {f"val_{self.metric}/{name}" for name in names}
 
     def on_train_begin(self, logs=None):
-        self._beside = order.callbacks_beside(self)
-        order.warn_if_late(self, self._beside)
-        first = None
-        if self.data is not None:
-            first = self.data.first_for(self.model)
-            watching.build(self.model, first)
-        self._progress.begin_run()
-        self._log = ReadingLog(self._progress)
-        self._groups, self._probed = [], None
-        self._stopped = self._settled = self._described = False
+        self._groups, self._probed, self._stopped = [], None, False
         self._seen, self._nan_layers, self._broken = {}, set(), {}
-        try:
-            self._selected = self._select()
-        except ValueError:
-            if self.model.built:
-                raise
-            self._selected = []  # Its first batch will make the layers.
-        self._watch(self._selected)
-        if first is None:
-            self._probe = None
-        else:
-            self._make_probe()
-            self._probe.measure([first])
-            self._leave_out(self._probe.left_out)
-        self._make_sums()
-        self._arms_last = arming.after_all(self, self._arm)
-        order.check_apart(self, self._beside)
-        order.keep_columns(self, self._beside)
+        self._begin()
         if self.model.built:
             self._describe()
 
@@ -275,8 +226,7 @@ class SparsityController(keras.callbacks.Callback):
         if not self._groups:
             # Not before, as BackupAndRestore loads weights when training begins.
             self._groups = self._make_groups()
-        self._progress.begin_epoch(epoch, self)
-        self._log.begin_epoch()
+        self._begin_epoch(epoch)
         frozen = self.freeze_after is not None and epoch >= self.freeze_after
         self._moving = not (frozen or self._stopped)
         if frozen and not self._stopped:
@@ -288,30 +238,23 @@ class SparsityController(keras.callbacks.Callback):
             for group in self._groups:
                 group.loop.correct(group.mean("val_", figures))
         self._probed = None
-        self._loss = 0.0
-        self._totals = {}
         # Short epochs add up until they tell which units are dead.
         self._seen = {n: s for n, s in self._seen.items() if s[-1] < ENOUGH_FOR_DEAD}
-        self._reached = False
-        if self._sums is not None:
-            self._sums.reset()
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self._sums.check()
-        if not self._arms_last:
-            self._arm("train")
 
     def on_train_batch_end(self, batch, logs=None):
-        self._sums.disarm()
-        self._progress.end_batch(batch)
+        self._end_batch(batch, logs)
         if not self._settled:
-            self._settle(logs)
+            if self._settle(logs):
+                self._groups = self._make_groups()
+                self._described = False
+            if not self._described:
+                self._describe()
         if self._log.unread and not self._reached:
             self._reached = True
-            self._sums.check_reached()
-            if self._leave_out(self._sums.left_out):
+            self._training.check_reached()
+            if self._leave_out(self._training):
                 self._groups = self._make_groups()
-        loss = self._loss = (logs or {}).get("loss", 0.0)
+        loss = self._loss
         if not self._stopped and not np.all(np.isfinite(loss)):
             self._stopped = True
             self._moving = False
@@ -361,25 +304,9 @@ class SparsityController(keras.callbacks.Callback):
         for group in self._groups:
             print(f"SparsityController: {group.conclusion()}")
 
-    def watching(self):
-        """Measures the layers that are called in this context.
-
-        For a training loop of your own, which calls neither `fit` nor `train_on_batch`:
-        it goes around the forward pass, as `SparsityTracker.watching` does.
-
-        Raises:
-            ValueError: if training has not begun.
-        """
-        if self._sums is None:
-            raise arming.not_begun(self)
-        return self._sums.reading()
-
-    def _arm(self, kind):
-        if kind == "train":
-            self._sums.arm()
-
-    def _leave_out(self, reasons):
+    def _leave_out(self, measured):
         """Goes on without layers that can't be read; returns whether there were any."""
+        reasons = measured.left_out
         names = [w.name for w in self._watched if w.name in reasons]
         if names:
             left_out = [f"{name} ({reasons[name]})" for name in names]
@@ -387,40 +314,6 @@ class SparsityController(keras.callbacks.Callback):
                 print("SparsityController: left out: " + validation.some_of(left_out))
             self._watch([w for w in self._watched if w.name not in reasons])
         return bool(names)
-
-    def _watch(self, watched):
-        self._watched = watched
-        self._names = [w.name for w in watched]
-
-    def _make_sums(self):
-        wanted = self.model, "train", self._watched, self.metrics, self.sample_size
-        wanted += ("leave out" if self.layers is None else "raise",)
-        if self._sums is None or self._sums.settings != wanted:
-            self._sums = StepSums(*wanted)
-        self._sums.disarm()
-
-    def _make_probe(self):
-        wanted = self.model, self._selected, self.metrics, self.layers is not None
-        if self._probe is None or self._probe.settings != wanted:
-            self._probe = Probe(*wanted[:3], named=wanted[3])
-
-    def _settle(self, logs):
-        """Takes in the layers that the model made in its first batch."""
-        self._settled = True
-        selected = self._select()
-        if selected != self._selected:
-            self._selected = selected
-            self._watch(selected)
-            if self._probe is not None:
-                self._make_probe()
-            self._make_sums()
-            self._groups = self._make_groups()
-            self._described = False
-            self._log.skip()
-            order.check_apart(self, self._beside, begun=True)
-        order.check_free(self, logs)
-        if not self._described:
-            self._describe()
 
     def _describe(self):
         self._described = True
@@ -431,10 +324,6 @@ class SparsityController(keras.callbacks.Callback):
                 f"SparsityController: {self.metric} of {wanted}, by {self.actuator} in "
                 f"[{low:g}, {high:g}]"
             )
-
-    def _correct_progress(self):
-        if self._progress.may_be_off and self._sums is not None:
-            self._progress.correct(self._log.read_at + self._sums.steps())
 
     def _select(self):
         found = watching.find(self.model)
@@ -480,8 +369,8 @@ class SparsityController(keras.callbacks.Callback):
 
     def _add_totals(self):
         """Adds the sums of the last batches to those before; returns them."""
-        totals = self._sums.totals()
-        self._sums.reset()
+        totals = self._training.totals()
+        self._training.reset()
         for name, sums in totals.items():
             add(self._totals, name, sums)
             add(self._seen, name, sums)

@@ -42,6 +42,7 @@ class ProbeData:
         first = next(iter(self), None)
         if first is None or _samples(first) == 0:
             raise _empty("a data set without samples")
+        self._check_ragged(model, first)
         _check_fits(model, first)
         self._fixed = _fixed_size(model, first)
         if self._fixed and not self._is_dataset():
@@ -71,8 +72,9 @@ class ProbeData:
         for batch in batches:
             inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
             for part in keras.tree.flatten(inputs):
-                _check_kind(part, "x that yields parts")
-            inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
+                if not _is_ragged(part):
+                    _check_kind(part, "x that yields parts")
+            inputs = keras.tree.map_structure(as_tensor, inputs)
             if self._fixed and _samples(inputs) != self._fixed:
                 raise ValueError(
                     f"`x` must yield batches of {self._fixed} samples, since the "
@@ -81,6 +83,14 @@ class ProbeData:
                     f".batch({self._fixed}, drop_remainder=True)."
                 )
             yield inputs
+
+    def _check_ragged(self, model, batch):
+        inputs = getattr(model, "inputs", None)
+        if inputs is None or any(tensor.ragged for tensor in inputs):
+            return  # A subclassed model will tell.
+        received = "x that yields parts" if self._is_dataset() else "x"
+        for part in filter(_is_ragged, keras.tree.flatten(batch)):
+            _check_kind(part, received)
 
     def _check_cut(self):
         """Raises unless the samples can be cut into batches of the fixed size."""
@@ -157,7 +167,7 @@ def _check_fits(model, batch):
     for want, have in zip(expected, given, strict=True):
         name = f"input {want.name!r}" if len(expected) > 1 else "inputs"
         _check_shape(tuple(want.shape), tuple(have.shape), name)
-        _check_dtype(want.dtype, tf.convert_to_tensor(have).dtype.name, name)
+        _check_dtype(want.dtype, as_tensor(have).dtype.name, name)
 
 
 def _check_shape(want, have, name):
@@ -213,6 +223,15 @@ def _samples(x):
     return keras.tree.flatten(x)[0].shape[0]
 
 
+def _is_ragged(x):
+    return isinstance(x, tf.RaggedTensor)
+
+
+def as_tensor(x):
+    """Returns an array as a tensor, a ragged one as it is."""
+    return x if _is_ragged(x) else tf.convert_to_tensor(x)
+
+
 def _check_kind(array, received="x"):
     """Raises if `array` can't be made a dense tensor."""
     remedy = remedy_for_kind(array)
@@ -239,7 +258,7 @@ def _check_kind(array, received="x"):
 def _check_arrays(x):
     arrays = keras.tree.flatten(x)
     for array in arrays:
-        if hasattr(array, "shape"):
+        if hasattr(array, "shape") and not _is_ragged(array):
             _check_kind(array)
     if not arrays or not all(
         len(getattr(a, "shape", ())) and hasattr(a, "__getitem__") for a in arrays

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_sparseout import measuring, validation, watching
-from keras_sparseout.data import ProbeData
+from keras_sparseout.data import ProbeData, as_tensor
 from keras_sparseout.model_reader import ModelReader
 
 _METRICS = ("hoyer", "zero_fraction", "dead_units", "rms")
@@ -121,7 +121,8 @@ def activation_sparsity(
     first = _tensors(data.first_for(model))
     watching.build(model, first)
     reader = ModelReader(model, layers, where, metrics)
-    if all(t.shape[0] is None for t in getattr(model, "inputs", None) or []):
+    inputs = getattr(model, "inputs", None) or []
+    if all(t.shape[0] is None and not t.ragged for t in inputs):
         # So that a last batch of another size needs no other trace.
         reader.step.get_concrete_function(keras.tree.map_structure(_spec, first))
     bar = None
@@ -136,7 +137,7 @@ def activation_sparsity(
 
 
 def _tensors(batch):
-    return keras.tree.map_structure(tf.convert_to_tensor, batch)
+    return keras.tree.map_structure(as_tensor, batch)
 
 
 def _spec(tensor):

@@ -1,24 +1,19 @@
 """SparsityTracker: watching the sparsity of activations while a model trains."""
 
-import contextlib
-
-import keras
 import numpy as np
 
 from keras_sparseout import arming, finite, order, plots, validation, watching
 from keras_sparseout.data import ProbeData, check_count
-from keras_sparseout.frames import dataframe
-from keras_sparseout.measuring import Probe, add, check_metrics
+from keras_sparseout.measuring import add, check_metrics
 from keras_sparseout.metrics import ActivationHistogram
-from keras_sparseout.progress import Progress, StepCount
-from keras_sparseout.reading_log import ReadingLog
+from keras_sparseout.progress import StepCount
 from keras_sparseout.readout import Readout, describe
-from keras_sparseout.stepping import StepSums
+from keras_sparseout.watcher import Watcher
 
 _MOST_LAYERS_IN_LOGS = 8
 
 
-class SparsityTracker(keras.callbacks.Callback):
+class SparsityTracker(Watcher):
     """Measures how sparse layers' activations are, while a model trains.
 
     Without `x` it needs no data and no extra pass: the sums add up inside the training
@@ -156,15 +151,14 @@ class SparsityTracker(keras.callbacks.Callback):
         log_dir=None,
         verbose=1,
     ):
-        super().__init__()
-        self.data = None
+        data = None
         if x is not None:
-            self.data = ProbeData(x, batch_size=batch_size, steps=steps)
-        self.layers = watching.check_layers(layers)
+            data = ProbeData(x, batch_size=batch_size, steps=steps)
+        layers = watching.check_layers(layers)
         self.where = validation.check_where(where)
-        self.metrics = check_metrics(metrics, validation.check_axis(axis))
+        metrics = check_metrics(metrics, validation.check_axis(axis))
         self.every = every if every == "epoch" else _check_every(every)
-        self.sample_size = check_count("sample_size", sample_size)
+        sample_size = check_count("sample_size", sample_size)
         if per_layer is not None:
             validation.check_bool("per_layer", per_layer)
         self.per_layer = per_layer
@@ -172,21 +166,14 @@ class SparsityTracker(keras.callbacks.Callback):
         self.verbose = verbose
         self.evaluated = {}
         if log_dir is not None:
-            self.metrics.setdefault("histogram", ActivationHistogram())
-        self._progress = Progress()
-        self._log = ReadingLog(self._progress)
-        self._readout = Readout(self.metrics, log_dir)
-        self._names = []
-        self._forget()
+            metrics.setdefault("histogram", ActivationHistogram())
+        self._readout = Readout(metrics, log_dir)
+        super().__init__(metrics, data, layers, sample_size, in_steps=data is None)
 
     def _forget(self):
-        """Sets what belongs to the model and the run of training."""
-        self._selected, self._watched, self._beside = [], [], []
-        self._totals, self._new = {}, {}
-        self._training = self._testing = self._tested = self._probe = None
-        self._count, self._given = None, 0
-        self._settled = self._described = self._reached = self._fitting = False
-        self._arms_last, self._loss = False, 0.0
+        super()._forget()
+        self._new, self._tested = {}, None
+        self._count, self._given, self._fitting = None, 0, False
 
     def __deepcopy__(self, memo):
         shared = ("data", "layers", "metrics", "_readout")
@@ -203,15 +190,6 @@ class SparsityTracker(keras.callbacks.Callback):
     def histograms(self):
         """The last histograms, by key, see the class."""
         return self._readout.histograms
-
-    @property
-    def history(self):
-        """The readings so far: a dict of lists by key, see the class."""
-        return self._log.history
-
-    def to_dataframe(self):
-        """Returns `history` as a pandas.DataFrame, one row a reading."""
-        return dataframe(self.history)
 
     def plot(self, metric=None, *, accuracy="accuracy", path=None):
         """Draws a metric of the layers over the epochs, below the accuracy.
@@ -265,33 +243,20 @@ class SparsityTracker(keras.callbacks.Callback):
         }
 
     def on_train_begin(self, logs=None):
-        self._beside = order.callbacks_beside(self)
-        order.warn_if_late(self, self._beside)
         self.evaluated = {}
         self._readout.begin_run()
-        self._progress.begin_run()
-        self._log = ReadingLog(self._progress)
-        self._totals, self._new, self._count = {}, {}, None
-        self._settled = self._described = self._reached = False
-        self._testing, self._fitting = None, True
-        self._set_up()
-        order.check_apart(self, self._beside)
-        order.keep_columns(self, self._beside)
-        if self.data is None:
-            self._training = self._step_sums("train", self._training)
-            self._training.disarm()
-            self._training.reset()
-        else:
+        self._new, self._count, self._fitting = {}, None, True
+        self._begin()
+        if self._probe is not None:
             self._describe(self._probe)
-        self._arms_last = arming.after_all(self, self._arm)
 
     def on_train_end(self, logs=None):
         self._fitting = False
         self._readout.close()
 
     def on_epoch_begin(self, epoch, logs=None):
-        progress = self._progress
-        progress.begin_epoch(epoch, self)
+        self._begin_epoch(epoch)
+        self._new, progress = {}, self._progress
         if self._count is None:
             # Not before, since it may be restored as training begins.
             before = progress.trained_before(epoch)
@@ -300,25 +265,11 @@ class SparsityTracker(keras.callbacks.Callback):
                 progress.before, self._count.batches_after(0) or before
             )
         self._given = self._count.batches_after(progress.of_run)
-        self._log.begin_epoch()
-        self._totals, self._new, self._loss = {}, {}, 0.0
-        self._reached = False
-        if self._training is not None:
-            self._training.reset()
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if self._training is not None:
-            self._training.check()
-            if not self._arms_last:
-                self._arm("train")
 
     def on_train_batch_end(self, batch, logs=None):
-        self._loss = (logs or {}).get("loss", 0.0)
-        self._progress.end_batch(batch)
-        if self._training is not None:
-            self._training.disarm()
-        if not self._settled:
-            self._settle(logs)
+        self._end_batch(batch, logs)
+        if not self._settled and self._settle(logs) and self._probe is not None:
+            self._describe(self._probe)
         if self._training is not None and self._log.unread and not self._reached:
             self._check_reached()
         if self.every != "epoch" and self._log.due(self.every):
@@ -349,9 +300,14 @@ class SparsityTracker(keras.callbacks.Callback):
         if trained is None:
             self._set_up()
             self._settled = False
+            self._testing = self._step_sums("test", self._tested)
         else:
             self._watch(trained.watched)
-        self._testing = self._tested = self._step_sums("test", self._tested)
+            # A part of the model may serve training alone.
+            self._testing = self._step_sums(
+                "test", self._tested, self._watched, missing="keep"
+            )
+        self._tested = self._testing
         self._testing.disarm()
         self._testing.reset()
         if self._fitting:
@@ -386,45 +342,6 @@ class SparsityTracker(keras.callbacks.Callback):
                 self._readout.close()
         self._testing = None
 
-    def watching(self):
-        """Measures the layers that are called in this context.
-
-        For a training loop of your own, which calls neither `fit` nor `train_on_batch`:
-        it goes around the forward pass, in the function that TensorFlow compiles if
-        there is one, and the loop calls the callback's methods. With probe data `x` it
-        does nothing.
-
-        Raises:
-            ValueError: if training has not begun.
-
-        Example:
-
-        >>> hidden = keras.layers.Dense(8, "relu", name="hidden")
-        >>> model = keras.Sequential([keras.Input((4,)), hidden])
-        >>> tracker = SparsityTracker(verbose=0)
-        >>> callbacks = keras.callbacks.CallbackList([tracker], model=model)
-        >>> callbacks.on_train_begin()
-        >>> callbacks.on_epoch_begin(0)
-        >>> callbacks.on_train_batch_begin(0)
-        >>> with tracker.watching():
-        ...     y = model(np.ones((2, 4)), training=True)
-        >>> callbacks.on_train_batch_end(0)
-        >>> callbacks.on_epoch_end(0)
-        >>> sorted(tracker.history)
-        ['epoch', 'hoyer', 'hoyer/hidden', 'zero_fraction', 'zero_fraction/hidden']
-        """
-        sums = self._testing or self._training
-        if sums is not None:
-            return sums.reading()
-        if self.data is not None:
-            return contextlib.nullcontext()
-        raise arming.not_begun(self)
-
-    def _arm(self, kind):
-        sums = self._training if kind == "train" else self._testing
-        if sums is not None:
-            sums.arm()
-
     def _can_test(self, check):
         """Whether the test step can be measured; if not, that ends no training."""
         try:
@@ -437,51 +354,8 @@ class SparsityTracker(keras.callbacks.Callback):
             self._readout.warn_once(text, about="val_")
         return self._testing is not None
 
-    def _set_up(self):
-        first = None
-        if self.data is not None:
-            first = self.data.first_for(self.model)
-            watching.build(self.model, first)
-        try:
-            self._selected = self._select()
-        except ValueError:
-            if self.model.built:
-                raise
-            self._selected = []  # Its first batch will make the layers.
-        self._watch(self._selected)
-        if first is not None:
-            self._make_probe()
-            # Now, so that layers that can't be read fail before an epoch is spent.
-            self._probe.measure([first])
-            self._watch(self._probe.watched)
-
     def _select(self):
         return watching.select(self.model, self.layers, self.where)
-
-    def _watch(self, watched):
-        self._watched = watched
-        self._names = [w.name for w in watched]
-
-    def _make_probe(self):
-        wanted = self.model, self._selected, self.metrics, self.layers is not None
-        if self._probe is None or self._probe.settings != wanted:
-            self._probe = Probe(*wanted[:3], named=wanted[3])
-
-    def _settle(self, logs):
-        """Takes in the layers that the model made in its first batch."""
-        self._settled = True
-        selected = self._select()
-        if selected != self._selected:
-            self._selected = selected
-            self._watch(selected)
-            self._log.skip()
-            if self.data is None:
-                self._training = self._step_sums("train", None)
-            else:
-                self._make_probe()
-                self._describe(self._probe)
-            order.check_apart(self, self._beside, begun=True)
-        order.check_free(self, logs)
 
     def _check_built(self):
         if self._select() != self._selected:
@@ -517,15 +391,11 @@ class SparsityTracker(keras.callbacks.Callback):
         )
 
     def _correct_progress(self):
-        progress = self._progress
-        if not progress.may_be_off:
-            return
-        if self._training is not None:
-            progress.correct(self._log.read_at + self._training.steps())
-        else:
-            given = self._count.batches_after(progress.of_run)
+        super()._correct_progress()
+        if self._progress.may_be_off and self._training is None:
+            given = self._count.batches_after(self._progress.of_run)
             if given > self._given:
-                progress.correct(given - self._given)
+                self._progress.correct(given - self._given)
 
     def _logs_layers(self):
         if self.per_layer is None:
@@ -549,22 +419,6 @@ class SparsityTracker(keras.callbacks.Callback):
         if self._training is None or self._training.model is not self.model:
             return None
         return self._training
-
-    def _step_sums(self, kind, before):
-        """Returns sums for the model's steps: `before`, already traced, if they fit."""
-        if keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                "`x` must be given with another backend than TensorFlow, where the "
-                f"training step can't be measured. Received: x=None with "
-                f"{keras.backend.backend()}. Give probe data."
-            )
-        missing = "leave out" if self.layers is None else "raise"
-        watched = self._selected
-        if kind == "test" and self._trained() is not None:
-            # A part of the model may serve training alone.
-            missing, watched = "keep", self._watched
-        wanted = (self.model, kind, watched, self.metrics, self.sample_size, missing)
-        return before if before and before.settings == wanted else StepSums(*wanted)
 
     def _describe(self, measured):
         self._described = True

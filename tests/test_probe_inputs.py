@@ -179,3 +179,21 @@ def test_types_that_the_model_converts_are_measured(dtype):
     x = np.array([[1, 0], [1, 1], [0, 0]], dtype)
     table = rows(activation_sparsity(plain(), x))
     assert table["relu"]["zeros"] == 0.5
+
+
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_a_model_with_ragged_inputs_takes_them(as_dataset):
+    class Dense(keras.layers.Layer):
+        def call(self, x):
+            return x.to_tensor(shape=(None, 3))
+
+        def compute_output_shape(self, shape):
+            return (shape[0], 3)
+
+    inputs = keras.Input((None,), ragged=True)
+    relu = keras.layers.ReLU(name="relu")(Dense()(inputs))
+    x = tf.ragged.constant([[1.0, -2.0], [3.0], [-1.0, 2.0, 3.0]])
+    if as_dataset:
+        x = tf.data.Dataset.from_tensor_slices(x).ragged_batch(2)
+    table = rows(activation_sparsity(keras.Model(inputs, relu), x))
+    assert table["relu"]["zeros"] == pytest.approx(5 / 9)
