@@ -345,9 +345,12 @@ class SparsityController(Watcher):
                     f"Received: layers={self.layers!r}. Call it once on a batch, for "
                     "example model(x[:1]), before fit."
                 )
+            received = f"layers={validation.some_of(others)}"
+            if not named:
+                received = f"layers=None, for {validation.some_of(others)}"
             raise ValueError(
                 f"`layers` must be layers with an adjustable {self.actuator}. "
-                f"Received: layers={validation.some_of(others)}. Put "
+                f"Received: {received}. Put "
                 f"{kind}, adjustable=True) after the activations that are meant."
             )
         names = {w.name for w in watched}

@@ -76,8 +76,8 @@ def sparseout(
 
     Raises:
         ValueError: if an argument is out of range, `noise_shape` or `mask` does not
-            broadcast to `x`, `x` is not real floating-point, or `mask` comes together
-            with `noise_shape` or `seed`.
+            broadcast to `x`, `x` is not real floating-point or not dense, or `mask`
+            comes together with `noise_shape` or `seed`.
         RuntimeError: if a mask is to be drawn on another backend than TensorFlow.
 
     Source: Khan & Stavness (2019), "Sparseout: Controlling Sparsity in Deep Networks",
@@ -92,6 +92,7 @@ def sparseout(
     >>> np.round(sparseout(x, 0.5, q=2.0, mask=mask), 3).tolist()
     [8.0, 0.0, 0.5, 0.0]
     """
+    validation.check_dense(x, "x")
     x = ops.convert_to_tensor(x)
     validation.check_floating(x.dtype)
     rate = _check_number("rate", rate, validation.check_rate)

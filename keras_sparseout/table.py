@@ -10,8 +10,8 @@ COLUMNS = (*_TEXTS, "hoyer", "zeros", "dead", "rms", "needless_macs")
 # The heading stays in sight where a long table scrolls.
 _STYLE = {
     "div": "max-height: 32em; overflow: auto",
-    "th": "position: sticky; top: 0; background: white; color: black",
-    "td": "",
+    "th": "padding: 0 0.5em; position: sticky; top: 0; background: white; color: black",
+    "td": "padding: 0 0.5em",
 }
 
 
@@ -94,7 +94,7 @@ def _html_row(tag, cells):
     parts = []
     for column, cell in zip(COLUMNS, cells, strict=True):
         side = "left" if column in _TEXTS else "right"
-        style = f"text-align: {side}; {_STYLE[tag]}".rstrip("; ")
+        style = f"text-align: {side}; {_STYLE[tag]}"
         parts.append(f'<{tag} style="{style}">{html.escape(cell)}</{tag}>')
     return f"<tr>{''.join(parts)}</tr>"
 

@@ -21,13 +21,8 @@ _INFINITE = (2 - 2**-24) * 2.0**127
 
 def check_rate(rate):
     """Returns `rate` as a float; raises unless it is a number in [0, 1]."""
-    if not is_real(rate) or not 0 <= rate <= 1:
-        raise ValueError(
-            "`rate` must be a number between 0 and 1, the fraction of units to drop. "
-            f"Received: rate={rate!r}. "
-            + for_number("rate", rate, "Give for example rate=0.5.")
-        )
-    return float(rate)
+    meaning = ", the fraction of units to drop"
+    return _check_drop_rate("rate", rate, meaning, "Give for example rate=0.5.")
 
 
 def check_q(q):
@@ -68,11 +63,15 @@ def check_weight(weight):
 
 def check_recurrent_rate(rate):
     """Returns `rate` as a float; raises unless it is a number in [0, 1]."""
+    otherwise = "Leave it out for the default."
+    return _check_drop_rate("recurrent_rate", rate, "", otherwise)
+
+
+def _check_drop_rate(name, rate, meaning, otherwise):
     if not is_real(rate) or not 0 <= rate <= 1:
         raise ValueError(
-            "`recurrent_rate` must be a number between 0 and 1. Received: "
-            f"recurrent_rate={rate!r}. "
-            + for_number("recurrent_rate", rate, "Leave it out for the default.")
+            f"`{name}` must be a number between 0 and 1{meaning}. Received: "
+            f"{name}={rate!r}. {for_number(name, rate, otherwise)}"
         )
     return float(rate)
 
@@ -175,18 +174,18 @@ def check_floating(x_dtype, name="x"):
     return dtype
 
 
-def check_dense(inputs):
-    """Raises if the tensor `inputs` is ragged or sparse."""
-    if isinstance(inputs, tf.RaggedTensor) or getattr(inputs, "ragged", False):
-        kind, remedy = "ragged", "inputs.to_tensor(), and keras.layers.Masking after it"
-    elif isinstance(inputs, tf.SparseTensor) or getattr(inputs, "sparse", False):
-        kind, remedy = "sparse", "tf.sparse.to_dense(inputs)"
+def check_dense(x, name="inputs"):
+    """Raises if `x` is a ragged or sparse tensor."""
+    if isinstance(x, tf.RaggedTensor) or getattr(x, "ragged", False):
+        remedy = f"{name}.to_tensor(), and keras.layers.Masking after it"
+        kind = "ragged"
+    elif isinstance(x, tf.SparseTensor) or getattr(x, "sparse", False):
+        kind, remedy = "sparse", f"tf.sparse.to_dense({name})"
     else:
         return
     raise ValueError(
-        "`inputs` must be a dense tensor. Received: inputs that are a "
-        f"{kind} tensor, of shape {tuple(inputs.shape)}. Make it dense before, with "
-        f"{remedy}."
+        f"`{name}` must be a dense tensor. Received: {name} of kind {kind}, of shape "
+        f"{tuple(x.shape)}. Make it dense before, with {remedy}."
     )
 
 

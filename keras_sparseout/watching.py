@@ -245,10 +245,12 @@ def _look_up(wanted, found):
     shown = wanted.__name__ if isinstance(wanted, type) else wanted
     shown = getattr(wanted, "name", getattr(wanted, "pattern", shown))
     names = [w.name for w in found]
+    kinds = sorted(set().union(*(_kinds(w.layer) for w in found)))
     raise ValueError(
         "`layers` must be layers of the model, their names, regular expressions that "
-        f"match names, or types. Received: layers={shown!r}, which is not among them. "
-        + validation.did_you_mean(shown, names, "Name others.")
+        "match names, types, or names of types or activations. "
+        f"Received: layers={shown!r}, which is not among them. "
+        + validation.did_you_mean(shown, [*names, *kinds], "Name others.")
         + f" The model has: {validation.some_of(names, shown)}."
     )
 
@@ -266,7 +268,8 @@ def check_layers(layers):
         or not all(isinstance(item, one) for item in layers)
     ):
         raise ValueError(
-            "`layers` must be a list of at least one layer, name, regular expression "
-            f"or type. Received: layers={layers!r}. Leave it out for the default."
+            "`layers` must be a list of at least one layer, name, regular expression, "
+            f"type or activation's name. Received: layers={layers!r}. Leave it out for "
+            "the default."
         )
     return list(layers)

@@ -86,6 +86,9 @@ def test_noise_on_weights_is_not_what_is_moved():
     assert model.get_layer("out").q == 2
     with pytest.raises(ValueError, match=r"adjustable q. Received: layers=out\. Put"):
         fit(model, SparsityController(0.7, layers="out"))
+    # None was named.
+    with pytest.raises(ValueError, match=r"Received: layers=None, for \w+, hidden, "):
+        fit(model, SparsityController(0.7, actuator="weight"))
 
 
 def test_one_rate_cannot_move_layers_both_ways():

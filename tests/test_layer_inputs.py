@@ -116,12 +116,30 @@ def test_ragged_and_sparse_inputs_are_named(name, training):
             call = {"training": training} if name != "ActivationPenalty" else {}
             with pytest.raises(ValueError, match="`inputs` must be a dense") as error:
                 layer(x, **call)
-            assert f"a {kind} tensor, of shape {tuple(x.shape)}" in str(error.value)
+            assert f"kind {kind}, of shape {tuple(x.shape)}" in str(error.value)
             assert remedy in str(error.value)
             assert not layer.losses
     # What the remedy gives is taken.
     MAKERS[name]()(given["ragged"][0].to_tensor())
     MAKERS[name]()(tf.sparse.to_dense(given["sparse"][0]))
+
+
+@pytest.mark.parametrize("mask", [None, np.ones((2, 3), "bool")])
+def test_so_they_are_by_the_function(mask):
+    x = tf.ones((2, 3))
+    for kind, given, remedy in (
+        ("ragged", tf.RaggedTensor.from_tensor(x), "x.to_tensor(), and"),
+        ("ragged", tf.ragged.constant([[1.0, 2.0], [3.0]]), "x.to_tensor(), and"),
+        ("sparse", tf.sparse.from_dense(x), "tf.sparse.to_dense(x)"),
+        ("sparse", keras.Input((3,), sparse=True), "tf.sparse.to_dense(x)"),
+    ):
+        with pytest.raises(ValueError, match="`x` must be a dense tensor") as error:
+            ks.ops.sparseout(given, 0.5, mask=mask)
+        assert f"Received: x of kind {kind}" in str(error.value)
+        assert str(error.value).endswith(
+            f"with {remedy}"
+            + (" keras.layers.Masking after it." if kind == "ragged" else ".")
+        )
 
 
 @every_layer

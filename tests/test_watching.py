@@ -142,6 +142,9 @@ def test_layers_may_be_chosen_by_expression_or_type(layers, names):
         ([re.compile("third")], r"layers='third'.*Name others\. .*first, .*second"),
         ([keras.layers.Conv2D], r"layers='Conv2D', which is not among"),
         ([Sparseout(0.5, name="alien")], r"layers='alien', which is not among"),
+        (["relu6"], r"types or activations\. .*Did you mean 'relu'\?"),
+        (["sparseot"], r"Did you mean 'sparseout'\?"),
+        (["Dens"], r"Did you mean 'dense'\?"),
     ],
 )
 def test_near_misses_say_what_is_there(layers, says):
