@@ -76,6 +76,7 @@ def test_what_calls_a_program_is_freed():
     assert graphs() == before
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("q", [1.0, 1.3, 2.0, 4.0, 8.0])
 def test_rates_0_and_1_in_a_variable_are_exact(q):
     layer = Sparseout(0.5, q, seed=1, adjustable=True, jit_compile=True)
@@ -89,6 +90,7 @@ def test_rates_0_and_1_in_a_variable_are_exact(q):
         np.testing.assert_array_equal(tape.gradient(y, x), np.full_like(x, 1 - rate))
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("q", [0.7, 1.3, 5.0])
 def test_exponents_are_as_exact_as_constants(q, dtype):

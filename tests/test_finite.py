@@ -116,6 +116,7 @@ def test_a_tracker_has_nan_and_says_why(path, compiled):
     assert np.isnan(inside.histograms["activations/block/drop"].gini())
 
 
+@pytest.mark.onednn
 @pytest.mark.parametrize("probe", [None, X])
 def test_a_controller_stays_where_it_is(probe):
     model = net()
@@ -128,6 +129,7 @@ def test_a_controller_stays_where_it_is(probe):
     assert model.get_layer("block").drop.q == 2
 
 
+@pytest.mark.onednn
 def test_a_table_has_nan_and_says_why():
     model = net()
     break_weight(model, "block/unused")

@@ -45,6 +45,7 @@ def test_infinite_activations_show():
         assert np.isnan(metric.result())
 
 
+@pytest.mark.onednn
 @every_metric
 def test_whole_weights_are_repeated_samples(name):
     metric, x = METRICS[name][0](), activations()
@@ -54,6 +55,7 @@ def test_whole_weights_are_repeated_samples(name):
     assert_figure(name, metric.result(), np.repeat(x, weights, axis=0))
 
 
+@pytest.mark.onednn
 @every_metric
 def test_masked_samples_do_not_count(name):
     metric, x = METRICS[name][0](), activations()
@@ -63,6 +65,7 @@ def test_masked_samples_do_not_count(name):
     assert_figure(name, metric.result(), x[mask])
 
 
+@pytest.mark.onednn
 @every_metric_of_positions
 @pytest.mark.parametrize("where", ["argument", "tensor"])
 def test_masked_positions_do_not_count(name, where):
