@@ -17,8 +17,9 @@ from keras_sparseout.control import (
 from keras_sparseout.data import ProbeData, check_count
 from keras_sparseout.group import ENOUGH_FOR_DEAD, Group
 from keras_sparseout.layers import Sparseout
-from keras_sparseout.measuring import add, check_metrics, read
+from keras_sparseout.measuring import add, check_metrics
 from keras_sparseout.penalty import ActivationPenalty
+from keras_sparseout.reading import read
 from keras_sparseout.tracker import SparsityTracker
 from keras_sparseout.watcher import Watcher
 

@@ -4,10 +4,8 @@ Both ways add up, for each layer, the sums of its streaming metrics.
 """
 
 import contextlib
-from typing import NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_sparseout import compiled, hooks, validation, watching
@@ -31,8 +29,6 @@ METRICS = {
 # Log keys of Keras and its callbacks.
 _TAKEN = ("loss", "epoch", "learning_rate", "lr")
 _OVER_DATA = ("dead_units", "firing_rate", "histogram", "lifetime_sparseness", "rms")
-
-
 # Functions that were compiled, by what they are for.
 _COMPILED = {}
 _MOST_COMPILED = 32
@@ -134,7 +130,6 @@ def packed_sums(seen, metrics):
         seen: List of (watched, x, mask), one for each call of a layer.
         metrics: Dict of streaming metrics by name.
     """
-
     activations = [(x, mask) for _, x, mask in seen]
     # By themselves they are some 20 operations a metric and layer, that take longer to
     # start than to run. Not in eager mode, where it would be compiled at each call.
@@ -207,88 +202,6 @@ def split(sums, metrics):
         stop = start + len(metric.shapes(None))
         yield name, metric, sums[start:stop]
         start = stop
-
-
-class Reading(NamedTuple):
-    """What the sums over some data come to.
-
-    Attributes:
-        figures: Dict of numbers by key, "<metric>/<layer>" of a layer and "<metric>" of
-            the mean over the layers.
-        units: Dict of arrays by key, of the metrics that have a figure for each unit.
-        nan_layers: Names of the layers with NaN among their activations.
-    """
-
-    figures: dict
-    units: dict
-    nan_layers: list
-
-
-def read(totals, watched, metrics, broken=(), histograms=None):
-    """Returns the `Reading` of `totals`, as they come from a `Probe` or `StepSums`.
-
-    Args:
-        totals: Dict of sums by layer.
-        watched: The layers.
-        metrics: Dict of streaming metrics by name.
-        broken: Names of layers whose figures are NaN whatever their sums are, as from
-            `finite.broken`.
-        histograms: Dict of `ActivationHistogram` by layer, to be filled; those that it
-            lacks are made. None for no histograms.
-
-    A layer of which a metric is undefined has NaN and does not count in the mean over
-    the layers; NaN activations show in both. What a metric has for each unit goes by
-    the mean over the units of which it is defined.
-    """
-    figures, means, units, nan_layers = {}, {}, {}, []
-    for w in watched:
-        own = list(split(totals[w.name], metrics))
-        has_nan = any(_has_nan(metric, sums) for _, metric, sums in own)
-        if has_nan:
-            nan_layers.append(w.name)
-        elif w.name in broken:
-            own = [(name, m, _all_nan(m, sums)) for name, m, sums in own]
-        for name, metric, sums in own:
-            if isinstance(metric, sparsity.ActivationHistogram):
-                if histograms is not None:
-                    _fill(histograms, w.name, metric, sums)
-                continue
-            figure = np.asarray(metric.figure(*sums))
-            if figure.ndim:
-                units[f"{name}/{w.name}"] = figure
-                defined = figure[~np.isnan(figure)]
-                figure = defined.mean() if defined.size else np.nan
-            figures[f"{name}/{w.name}"] = float(figure)
-            if has_nan or w.name in broken or not np.isnan(figure):
-                means.setdefault(name, []).append(float(figure))
-            means.setdefault(name, [])
-    figures.update(
-        (name, np.mean(f).item() if f else np.nan) for name, f in means.items()
-    )
-    return Reading(figures, units, nan_layers)
-
-
-def _fill(histograms, name, metric, sums):
-    # Those of the last reading are used anew: Keras keeps the memory of variables.
-    if name not in histograms:
-        histograms[name] = metric.from_config(metric.get_config())
-    for variable, total in zip(histograms[name].variables, sums, strict=True):
-        variable.assign(total)
-
-
-def _has_nan(metric, sums):
-    if isinstance(metric, sparsity.ActivationHistogram):
-        return sums[0][-1] > 0  # It counts NaN, last of all.
-    return any(np.isnan(s).any() for s in sums)
-
-
-def _all_nan(metric, sums):
-    """Returns sums like `sums`, of activations that are all NaN."""
-    if not isinstance(metric, sparsity.ActivationHistogram):
-        return [np.full_like(s, np.nan) for s in sums]
-    counts = np.zeros_like(sums[0])
-    counts[-1] = np.sum(sums[0])
-    return [counts, *sums[1:]]
 
 
 def check_metrics(metrics, axis=-1):

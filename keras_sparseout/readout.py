@@ -4,7 +4,7 @@ import warnings
 
 from keras_sparseout import finite, validation
 from keras_sparseout.board import Board
-from keras_sparseout.measuring import read
+from keras_sparseout.reading import read
 
 
 class Readout:

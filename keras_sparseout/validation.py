@@ -61,6 +61,17 @@ def check_weight(weight):
     return float(weight)
 
 
+def check_c(c):
+    """Returns `c` of Shakeout as a float; raises unless it is a finite number >= 0."""
+    if not is_real(c) or not math.isfinite(c) or c < 0:
+        raise ValueError(
+            "`c` must be a finite number >= 0, what a dropped weight is left with. "
+            f"Received: c={c!r}. "
+            + for_number("c", c, "Give c=0 for Dropout of the layer's inputs.")
+        )
+    return float(c)
+
+
 def check_recurrent_rate(rate):
     """Returns `rate` as a float; raises unless it is a number in [0, 1]."""
     otherwise = "Leave it out for the default."

@@ -262,7 +262,7 @@ class Shakeout(WeightNoise):
         **kwargs,
     ):
         rate = validation.check_rate(rate)
-        c = _check_c(c)
+        c = validation.check_c(c)
         # Before the weights of a built layer are checked against it.
         self._axis = layer_weights.check_axis(axis)
         validation.check_bool("adjustable", adjustable)
@@ -272,7 +272,7 @@ class Shakeout(WeightNoise):
     axis = property(lambda self: self._axis)
 
     rate = knob("rate", validation.check_rate, "Drop rate")
-    c = knob("c", lambda value: _check_c(value), "What a dropped weight is left with")
+    c = knob("c", validation.check_c, "What a dropped weight is left with")
 
     def check_weight(self, weight):
         super().check_weight(weight)
@@ -338,15 +338,3 @@ def _shake(weight, keep, keep_prob, c):
 
 def _sizes(shape, axes):
     return tuple(size if axis in axes else 1 for axis, size in enumerate(shape))
-
-
-def _check_c(c):
-    if not validation.is_real(c) or not math.isfinite(c) or c < 0:
-        raise ValueError(
-            "`c` must be a finite number >= 0, what a dropped weight is left with. "
-            f"Received: c={c!r}. "
-            + validation.for_number(
-                "c", c, "Give c=0 for Dropout of the layer's inputs."
-            )
-        )
-    return float(c)
