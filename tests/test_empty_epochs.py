@@ -2,13 +2,12 @@
 
 import math
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from adjusted import net
 
 from keras_sparseout import (
-    Sparseout,
     SparseoutScheduler,
     SparsityController,
     SparsityTracker,
@@ -19,20 +18,6 @@ Y = np.abs(X[:, :1])
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Your input ran out of data", "ignore:.*no reading|.*not available"
 )
-
-
-def net():
-    keras.utils.set_random_seed(1)
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            keras.layers.Dense(8, "relu"),
-            Sparseout(0.3, q=1.5, adjustable=True, name="hidden"),
-            keras.layers.Dense(1),
-        ]
-    )
-    model.compile("sgd", "mse")
-    return model
 
 
 def batches(count):

@@ -2,29 +2,20 @@
 
 import csv
 
+import adjusted
 import keras
 import numpy as np
 import pytest
 
-from keras_sparseout import Sparseout, SparsityController, SparsityTracker
+from keras_sparseout import SparsityController, SparsityTracker
 
 X = np.random.default_rng(0).normal(size=(24, 6)).astype("float32")
 Y = np.abs(X[:, :1])
 
 
 def net():
-    keras.utils.set_random_seed(1)
-    model = keras.Sequential(
-        [
-            keras.Input((6,)),
-            keras.layers.Dense(8, "relu"),
-            Sparseout(0.3, q=1.5, adjustable=True, name="hidden"),
-            keras.layers.Dense(1),
-        ]
-    )
     # With a rate of 0 no figure of validation moves, so each uses up patience.
-    model.compile(keras.optimizers.SGD(0.0), "mse", metrics=["mae"])
-    return model
+    return adjusted.net(6, optimizer=keras.optimizers.SGD(0.0), metrics=["mae"])
 
 
 def fit(*callbacks, model=None, validated=2, epochs=8, **kwargs):

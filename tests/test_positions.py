@@ -1,12 +1,12 @@
 """Where readings are said to be, with several steps an execution."""
 
+import adjusted
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_sparseout import (
-    Sparseout,
     SparseoutScheduler,
     SparsityController,
     SparsityTracker,
@@ -17,18 +17,7 @@ Y = np.abs(X[:, :1])
 
 
 def net(**kwargs):
-    model = keras.Sequential(
-        [
-            keras.Input((4,)),
-            keras.layers.Dense(8, "relu"),
-            Sparseout(0.3, q=1.5, adjustable=True, name="hidden"),
-            keras.layers.Dense(1),
-        ]
-    )
-    model.compile(
-        **{"optimizer": "sgd", "loss": "mse", "steps_per_execution": 4, **kwargs}
-    )
-    return model
+    return adjusted.net(steps_per_execution=4, **kwargs)
 
 
 def written(folder, tag):
