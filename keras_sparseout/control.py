@@ -101,7 +101,7 @@ class Loop:
         value: The setting at the beginning.
         actuator: An `Actuator`.
         bounds: Least and largest setting.
-        sign: -1 if the figure falls as the actuator's gain says it rises, else 1.
+        sign: -1 if the metric moves against the sign of the gain, else 1.
         gain: Factor of the actuator's gain.
         dead_band: Errors of at most this size add nothing to the base.
     """

@@ -1,4 +1,4 @@
-"""Computing what is undefined by intent, or compiled, while numbers are checked."""
+"""Keeps `tf.debugging.enable_check_numerics()` away from NaN that is an answer."""
 
 import contextlib
 
@@ -9,13 +9,13 @@ import tensorflow as tf
 def unchecked():
     """Leaves operations out of `tf.debugging.enable_check_numerics()`.
 
-    The check stops a run at the first NaN or infinity, also where that is an answer, as
-    Hoyer's sparsity of zeros is, and XLA can't compile the operations that it adds.
-    Around the body of a function that is traced this costs nothing when the function
-    runs. What leaves such a body is checked again by whatever is computed with it.
+    The check stops a run at the first NaN or infinity. But NaN may be the answer, as
+    for Hoyer's sparsity of zeros, and XLA can't compile the operations that the check
+    adds. Around the body of a traced function this costs nothing when the function
+    runs. What leaves the body is checked again once something is computed with it.
 
-    For a `with` statement or as a decorator, of functions that are no generators. A
-    limit on the length of its messages that the check was given becomes the default.
+    Use it in a `with` statement, or as a decorator of a function that is no generator.
+    If the check was given limits for its messages, they go back to the defaults.
 
     Example:
 

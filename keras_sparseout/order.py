@@ -8,6 +8,8 @@ import warnings
 import keras
 import tensorflow as tf
 
+from keras_sparseout import validation
+
 
 def callbacks_beside(callback):
     """Returns the callbacks that `fit` was given with `callback`, that one among them.
@@ -72,10 +74,11 @@ def check_apart(callback, beside, *, begun=False):
         if shared:
             one, two = type(callback).__name__, type(other).__name__
             metric = shared[0].removeprefix("val_").split("/")[0]
+            both = validation.some_of(shared)
             raise ValueError(
                 "`callbacks` must have log keys of their own, or one replaces the "
                 f"figures of the other. Received: {two} and {one}, which both write "
-                f"{_some(shared)}. Give a tracker's metrics other names, for example "
+                f"{both}. Give a tracker's metrics other names, for example "
                 f'metrics={{"other_{metric}": "{metric}"}}, and controllers and '
                 "schedulers different layers."
             )
@@ -86,10 +89,10 @@ def check_free(callback, logs):
     own = {key.removeprefix("val_") for key in callback.log_keys()}
     taken = sorted(own & {key.removeprefix("val_") for key in logs or ()})
     if taken:
-        name = taken[0].split("/")[0]
+        name, both = taken[0].split("/")[0], validation.some_of(taken)
         raise ValueError(
             "`metrics` must have other names than the model's own metrics, whose "
-            f"figures they would replace in the logs. Received: {_some(taken)} in "
+            f"figures they would replace in the logs. Received: {both} in "
             f"{type(callback).__name__} and in the model. Give another name, for "
             f'example metrics={{"activation_{name}": "{name}"}} in the callback.'
         )
@@ -181,7 +184,3 @@ def _with_keys(callbacks):
 
 def _joined(first, others):
     return [*first, *(key for key in others if key not in first)]
-
-
-def _some(keys):
-    return ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")

@@ -32,31 +32,34 @@ class SparsityTracker(Watcher):
     (which needs a `mode` for these keys: `EarlyStopping("val_hoyer", mode="max")`).
     With more than 8 layers only the means go there; `history` holds all of them.
 
-    The figure of a sample is the mean over its positions, that of the data the mean
-    over the samples, all of equal weight. Masked timesteps do not count, but inside a
-    `TimeDistributed` layer, from which Keras hides the mask. All-zero vectors, of which
-    Hoyer's sparsity is undefined, count in `zero_fraction` alone; a layer with no
-    others, or of one unit, has NaN, and is left out of the mean.
+    A sample's figure is the mean over its positions. The figure of the data is the mean
+    over the samples, which all weigh the same. Masked timesteps do not count, except
+    inside a `TimeDistributed` layer, from which Keras hides the mask. Hoyer's sparsity
+    is undefined for all-zero vectors, so they count in `zero_fraction` alone. A layer
+    that has no other vectors, or only one unit, has NaN. The mean over the layers
+    leaves it out.
 
-    Figures of validation are there in the epochs in which Keras validates, those of
-    probe data in every epoch. A name that the model's own metrics have, or another
-    tracker, is refused: `metrics={"activation_gini": "gini"}` gives another. Where one
-    callback has probe data and another measures validation under one name, the key in
-    `logs` is that of the probe data, and a warning says so.
+    Validation figures appear in the epochs in which Keras validates, figures of probe
+    data in every epoch. Names that the model's own metrics or another tracker use are
+    refused: `metrics={"activation_gini": "gini"}` gives another name. If one callback
+    measures probe data and another measures validation under the same name, `logs` get
+    the figure of the probe data, and a warning says so.
 
-    A model that is not built makes layers in its first batch. They are watched from the
-    second batch on.
+    A model that is not built makes its layers in the first batch. They are watched from
+    the second batch on.
 
-    It changes nothing: neither weights nor seeds nor recurrent states. Only what
-    TensorFlow fuses anew it rounds anew: without `x`, under `jit_compile=True`, and
-    where the output of a layer is watched whose activation is a layer of its own.
+    It changes nothing: neither weights nor seeds nor recurrent states. Rounding may
+    differ where tracking changes how TensorFlow fuses operations: without `x`, under
+    `jit_compile=True`, and where the output of a layer is watched whose activation is a
+    layer of its own.
 
     Without `x` it follows the model's own `train_step` and `make_train_function`; with
     a function that was assigned, `model.train_function = ...`, it needs `x`. In a
     training loop of your own, put `watching` around the forward pass.
 
-    NaN in a kernel may come out of a ReLU as 0. Where weights of a layer or of one
-    before it, or the loss, are not finite, its figures are NaN, which a warning says.
+    NaN in a kernel may come out of a ReLU as 0. So a layer's figures are NaN if the
+    loss, its weights, or the weights of a layer before it are not finite. A warning
+    says which.
 
     Args:
         x: Probe data: a numpy array or tensor, a tuple or dict of them for a model of
@@ -67,11 +70,12 @@ class SparsityTracker(Watcher):
             validation themselves.
         layers: Which to watch: a list of layers of the model, names (a nested layer's
             is its path, "encoder/dense"), regular expressions that match a whole name
-            ("block.*"), or types (`keras.layers.Conv2D`). None: the inputs of all
+            ("block.*"), types (`keras.layers.Conv2D`), or, where no name matches, names
+            of activations ("relu") or types ("conv2d"). None: the inputs of all
             Sparseout layers; in a model without any, the outputs of all layers with a
-            nonlinear activation, but not a softmax or sigmoid that is the model's
-            output. Of these, layers that can't be read are left out, which the line
-            that it prints says; one that is named is an error.
+            nonlinear activation, except an activation that the model ends with, such as
+            a softmax. Layers that can't be read are left out then, and the printed line
+            names them. If you name such a layer, that is an error.
         metrics: Names, functions f(x) as those of `keras_sparseout.metrics` (one value
             for each vector along the last axis), streaming metrics, or a dict of them
             by name. Names: "hoyer", "zero_fraction", "gini", "population_sparseness",
