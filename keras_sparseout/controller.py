@@ -358,8 +358,8 @@ class SparsityController(Watcher):
         if isinstance(self.target, dict) and names != set(self.target):
             raise ValueError(
                 "`target` must have one number for each layer, by its name. Received: "
-                f"target={self.target!r}, for {', '.join(sorted(names))}. Name just "
-                "these."
+                f"target={self.target!r}, for {validation.some_of(sorted(names))}. "
+                "Name just these."
             )
         # A penalty passes its input on, so its input is what is meant too.
         return [dataclasses.replace(w, side="input") for w in watched]

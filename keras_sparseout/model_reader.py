@@ -63,8 +63,8 @@ class ModelReader:
         if self.named and self.varying:
             raise ValueError(
                 "`layers` must be layers with one number of units in all batches. "
-                f"Received: {', '.join(sorted(self.varying))}. Leave it out, or give "
-                "batches of one size."
+                f"Received: {validation.some_of(sorted(self.varying))}. Leave it out, "
+                "or give batches of one size."
             )
         for key, parts in sums.items():
             if key[0] != "row" or key[1] not in self.varying:
@@ -174,11 +174,12 @@ class ModelReader:
         keys = [key for key in keys if key[1] not in causes]
         nan = [key[1] for key in keys if any(np.isnan(s).any() for s in totals[key])]
         if nan:
-            notes.append(f"NaN or infinity among the activations of: {', '.join(nan)}.")
+            names = validation.some_of(nan)
+            notes.append(f"NaN or infinity among the activations of: {names}.")
         if self.varying:
             notes.append(
                 "Left out, since their number of units varies between batches: "
-                f"{', '.join(sorted(self.varying))}."
+                f"{validation.some_of(sorted(self.varying))}."
             )
         unread = [
             name
@@ -188,7 +189,7 @@ class ModelReader:
         if unread:
             notes.append(
                 "Not read, since not called, or in an RNN cell, a loop or a "
-                f"tf.function of its own: {', '.join(unread)}."
+                f"tf.function of its own: {validation.some_of(unread)}."
             )
         return SparsityTable(rows, by_kind, notes)
 

@@ -367,6 +367,30 @@ def test_nan_shows_in_the_row_and_a_note():
     assert table.notes == ["NaN or infinity among the activations of: relu."]
 
 
+class Idle(kl.Layer):
+    """It has layers that it does not call."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.idle = [kl.ReLU(name=f"{i}") for i in range(12)]
+
+    def call(self, x):
+        return x
+
+
+def test_lines_below_the_table_name_a_few_layers():
+    inputs = keras.Input((3,))
+    x = Idle(name="idle")(inputs)
+    model = keras.Model(inputs, [kl.Dense(2, name=f"used_{i}")(x) for i in range(12)])
+    table = activation_sparsity(model, np.full((4, 3), np.inf, "float32"))
+    used = ", ".join(f"used_{i}" for i in range(7))
+    idle = ", ".join(f"idle/{i}" for i in range(8))
+    assert [note.split(": ")[1] for note in table.notes] == [
+        f"idle, {used} and 5 more.",
+        f"{idle} and 4 more.",
+    ]
+
+
 def test_the_side_can_be_chosen():
     model = keras.Sequential([keras.Input((4,)), kl.ReLU(), kl.Dense(2, name="dense")])
     x = rectified(5, 4)
