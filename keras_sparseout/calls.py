@@ -1,4 +1,4 @@
-"""Layers as text: the call that makes one like it."""
+"""Layers as text: a call that makes an equal layer."""
 
 import inspect
 import math
@@ -24,7 +24,7 @@ def call_of(layer, **others):
 
 
 def _call(written, cls, config, texts=()):
-    """The call of the class `cls`, without the arguments that are as by default.
+    """Writes a call of the class `cls`, without arguments that have their defaults.
 
     Args:
         written: How the class is written.
@@ -46,7 +46,7 @@ def _call(written, cls, config, texts=()):
 
 
 def _defaults(cls):
-    """The defaults of arguments by name, those that it hands on to its bases too."""
+    """The defaults of its arguments by name, also of those that its bases take."""
     defaults = {}
     for base in reversed(cls.__mro__):
         for name, parameter in inspect.signature(base.__init__).parameters.items():
@@ -100,7 +100,7 @@ def _text(value):
 
 
 def _text_of_object(saved):
-    """What a layer, initializer and the like is made by, given what it is saved as."""
+    """The expression that makes a layer, initializer or the like that was saved."""
     name, config = saved["class_name"], saved.get("config")
     if name == "__tuple__":
         return _text(tuple(saved["items"]))
@@ -115,7 +115,7 @@ def _text_of_object(saved):
 
 
 def _public_class(saved):
-    """The class that `saved` is of, and how it is written; (None, None) if of neither.
+    """The class of a saved object, and how it is written; (None, None) if unknown.
 
     Args:
         saved: Dict, what an object of Keras, of this package or of a user is saved as.

@@ -1,4 +1,4 @@
-"""Which layers' activations mean nothing, since a number behind them is not finite."""
+"""Which layers' figures mean nothing, because a weight or the loss is not finite."""
 
 import keras
 import numpy as np
@@ -8,7 +8,7 @@ from keras_sparseout import watching
 
 
 def broken(model, watched, loss=0.0):
-    """Returns why the figures of layers would mean nothing: causes, by their names.
+    """Returns dict of causes by name, of the layers whose figures would mean nothing.
 
     NaN in a kernel need not show in the activations: oneDNN and XLA may turn it into
     0 together with a ReLU, so that the layer would seem sparse and its units dead.
@@ -32,7 +32,7 @@ def broken(model, watched, loss=0.0):
 
 
 def _culprit(w, found, bad):
-    """The name of the first layer with weights in `bad` that `w` depends on."""
+    """The name of the first layer that `w` depends on and that has weights in `bad`."""
     before = []
     for v in found:
         if v.layer is w.layer:

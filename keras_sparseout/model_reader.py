@@ -1,4 +1,4 @@
-"""Reading a whole model: its rows, and what is next to each."""
+"""Reads a whole model: the rows of its table, and the products that come next."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ _SAMPLES = ("samples", "", 0, 0)
 
 
 class ModelReader:
-    """Traces a model once, and knows what of it is a row and what is next to it.
+    """Traces a model, and finds the rows of its table and what multiplies them next.
 
     Args:
         model: A built Keras model.
@@ -194,7 +194,7 @@ class ModelReader:
         return SparsityTable(rows, by_kind, notes)
 
     def _erase_broken(self):
-        """Makes NaN of figures that mean nothing; returns why, by names of rows."""
+        """Sets figures that mean nothing to NaN; returns the causes by name of row."""
         causes = finite.broken(self.model, list(self.rows.values()))
         inputs = [dataclasses.replace(w, side="input") for w in self.found.values()]
         fed = finite.broken(self.model, inputs) if causes else {}

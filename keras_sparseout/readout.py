@@ -81,7 +81,7 @@ class Readout:
         return figures
 
     def warn_once(self, text, about):
-        """Warns, unless it was about this before."""
+        """Warns, unless it has warned about this before."""
         if about not in self._warned:
             self._warned.add(about)
             warnings.warn(text, stacklevel=4)

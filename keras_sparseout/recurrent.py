@@ -61,9 +61,10 @@ class SparseoutCellWrapper(NoisyCell):
         q: Exponent of the noise's variance, a finite number >= 0. The states of most
             cells have density at 0: for q <= 1 `epsilon` alone bounds their noise, and
             in the gradient the multipliers of all timesteps multiply, so clip it.
-        seed: Integer, or None for a random one. Its state is saved with the weights, so
-            that a resumed run draws on where it stopped, and so are those of dropout in
-            the cell. With one given both directions of a `Bidirectional` draw alike.
+        seed: Integer, or None for a random one. Its state is saved with the weights, as
+            are the states of dropout in the cell: a resumed run goes on drawing where
+            it stopped. With a given seed both directions of a `Bidirectional` draw the
+            same.
         epsilon: Added to |v|, >= 1e-30. None: `keras.config.epsilon()`.
         stop_gradient: True holds the multiplier constant in the gradient, False takes
             the derivative of the formula, see `keras_sparseout.ops.sparseout`.

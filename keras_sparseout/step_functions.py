@@ -1,4 +1,4 @@
-"""The functions by which a Keras model steps, and one of ours in place for a call."""
+"""The step functions of a Keras model, and how ours replaces one for a single call."""
 
 import contextlib
 import inspect
@@ -185,6 +185,6 @@ def _make(model, kind):
 
 
 def _origin(function):
-    """What functions that were made by the same lines have in common."""
+    """Something that functions share if the same lines of code made them."""
     function = getattr(function, "python_function", function)
     return getattr(function, "__code__", type(function))

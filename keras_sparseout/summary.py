@@ -45,13 +45,12 @@ def activation_sparsity(
     `needless_macs`. Of several next layers the MACs are added.
 
     Below the table stand the MACs of the whole model, and a sum for each class of
-    layer. Counted are Dense, EinsumDense, convolutions (separable ones with both
-    stages), RNNs of LSTM, GRU, SimpleRNN and ConvLSTM cells with their states, and the
-    products of matrices and of `einsum` that stand elsewhere in the model, as in
-    attention and in custom layers. Products of single elements do not count, as those
-    of normalization. What can't be counted is named in a line of its own: other RNN
-    cells, states that do not begin at zero, convolutions as operations, loops, and a
-    `tf.function` in a layer.
+    layer. It counts Dense, EinsumDense, convolutions (both stages of separable ones),
+    RNNs of LSTM, GRU, SimpleRNN and ConvLSTM cells with their states, and products of
+    matrices and of `einsum` elsewhere in the model, as in attention and custom layers.
+    It does not count products of single elements, such as those of normalization. A
+    line of its own names what can't be counted: other RNN cells, states that do not
+    begin at zero, convolutions as operations, loops, and a `tf.function` in a layer.
 
     Args:
         model: A Keras model. One that is not built is built by this.
@@ -59,17 +58,17 @@ def activation_sparsity(
             inputs (so without labels), a `tf.data.Dataset` or a
             `keras.utils.PyDataset` of batches as for `fit`.
         layers: Which layers to list, as in `SparsityTracker`: layers, paths, regular
-            expressions that match a whole path, types, or what a large table is to be
-            cut down to: names of activations ("relu") or of types ("conv2d"), where no
-            path matches. None: all that the model calls and whose activations are
-            floating-point numbers of samples and features; of models and layers that
-            contain others, those others.
+            expressions that match a whole path, types, or, where no path matches, names
+            of activations ("relu") or types ("conv2d"). None: all layers that the model
+            calls, if their activations are floating-point numbers of samples and
+            features. In place of models and layers that contain others, it lists those
+            others.
         where: "input" or "output" of the layers. None: the input of Sparseout layers,
             the output of all others.
         axis: What the vectors of `hoyer` and `zeros` lie along: -1 for the units, in a
             convolution the channels at each position; None for a sample's whole map.
-        batch_size: How many samples of arrays run at once; of a model that can take
-            only the batch size of its inputs, as with stateful RNNs, that one.
+        batch_size: How many samples of arrays run at once. A model that takes one batch
+            size only, as with stateful RNNs, gets batches of that size.
         steps: How many batches of a data set to take; None for all.
         verbose: 1 for a progress bar if there are more than 20 batches, 0 for none.
 

@@ -66,7 +66,7 @@ class Trace:
         return [w.name for w in self.watched if w.name not in calls]
 
     def left_out(self):
-        """Returns which layers don't count unless they are named: reasons, by name."""
+        """Returns dict of reasons by name, of layers that count only if named."""
         reasons = dict.fromkeys(self.missed(), UNREAD)
         kept = {w.name for w in self.watched} - set(reasons)
         features = {

@@ -33,18 +33,20 @@ class Bridgeout(WeightNoise):
     There is one draw a weight and batch. The authors' code draws one a weight and
     example, which takes the memory of the weights times the batch size.
 
-    The optimizer, regularizers, constraints, files and exports have to do with W alone.
-    Other calls of the wrapped layer are with W, and so is one of a ReversibleEmbedding
-    with `reverse=True`, whether through the wrapper or past it: the output layer that
-    its weights are tied to. A `.keras` file keeps a layer that is called both ways one;
-    `clone_model` and `to_json` of Keras don't, as of any layer in a wrapper.
+    The optimizer, regularizers, constraints, files and exports see W alone. Calls of
+    the wrapped layer itself use W too. So does a ReversibleEmbedding with
+    `reverse=True`, called through the wrapper or past it: it is then the output layer
+    that shares the weights. A `.keras` file keeps a layer that is called both ways as
+    one layer. `clone_model` and `to_json` of Keras make two, as of any layer in a
+    wrapper.
 
     Around an RNN cell it draws once a sequence, before the loop of `keras.layers.RNN`.
-    It goes around a `Bidirectional`, which takes no layer in a wrapper, or around the
-    cell of an RNN inside of one, and inside of a `SpectralNormalization`, which assigns
-    the weights of the layer that it is given.
+    Put it around a `Bidirectional`, which takes no layer in a wrapper, or around the
+    cell of an RNN inside of one. Put it inside a `SpectralNormalization`, which assigns
+    the weights of its layer.
 
-    Weights that `quantize` has made integers of get no noise, which is said once.
+    Weights that `quantize` has turned into integers get no noise. A warning says so
+    once.
 
     Args:
         layer: Keras layer to wrap, such as `keras.layers.Dense(64)`; an RNN cell too.
@@ -62,9 +64,9 @@ class Bridgeout(WeightNoise):
             one draw an element, 1 for one draw along that dimension. None: one draw an
             element, but for `embeddings`, which have one a row, `(None, 1)`: a word is
             dropped wherever it is in the batch.
-        seed: Integer, or None for a random one. Its state is saved with the weights, so
-            that a resumed run draws on where it stopped, and so are those of dropout in
-            `layer`.
+        seed: Integer, or None for a random one. Its state is saved with the weights, as
+            are the states of dropout in `layer`: a resumed run goes on drawing where it
+            stopped.
         epsilon: Added to |W|, >= 1e-30; it bounds the multiplier near W = 0. None:
             `keras.config.epsilon()`.
         stop_gradient: True holds the multiplier constant in the gradient: that of W is
@@ -213,9 +215,9 @@ class Shakeout(WeightNoise):
         c: What a dropped weight is left with, a finite number >= 0, to be compared with
             |W|, which is of the order of 0.05.
         weights: Names of the weights to perturb, as of `Bridgeout`.
-        seed: Integer, or None for a random one. Its state is saved with the weights, so
-            that a resumed run draws on where it stopped, and so are those of dropout in
-            `layer`.
+        seed: Integer, or None for a random one. Its state is saved with the weights, as
+            are the states of dropout in `layer`: a resumed run goes on drawing where it
+            stopped.
         axis: Axis of the weights, or tuple of axes, along which the input units are.
             None: what it is in the layers of Keras; it has to be given for layers of
             another kind.
