@@ -5,15 +5,17 @@ import keras
 from keras_sparseout import order
 
 
-def after_all(callback, arm):
-    """Has `arm(kind)` called at the beginning of each batch, after all callbacks.
+def after_all(callback, kind, arm):
+    """Has `arm` called at the beginning of each batch, after all callbacks.
 
     If one of them raised after it, the model would keep what was armed. To be called
     from a method of `callback`, as `fit` calls it.
 
     Args:
         callback: The callback that arms.
-        arm: Function of the kind of the step, "train" or "test".
+        kind: What begins, "train" or "test": the list of callbacks is as it was when
+            that ends.
+        arm: Function of the kind of the step.
 
     Returns:
         Whether there is a list of callbacks; without one `callback` has to arm itself.
@@ -21,9 +23,11 @@ def after_all(callback, arm):
     around = order.list_around()
     if around is None:
         return False
-    others = around.callbacks
-    if not any(isinstance(c, _Last) and c.owner is callback for c in others):
-        others.append(_Last(callback, arm))
+    others = [c for c in around.callbacks if not _is_last(c, callback)]
+    # The one of a fit serves its validation too.
+    if kind == "train" or len(others) == len(around.callbacks):
+        # A list of its own: Keras may be going through the present one.
+        around.callbacks = [*others, _Last(callback, kind, arm, around)]
     return True
 
 
@@ -37,16 +41,33 @@ def not_begun(callback):
     )
 
 
-class _Last(keras.callbacks.Callback):
-    """Stands at the end of the list of callbacks."""
+def _is_last(callback, owner):
+    return isinstance(callback, _Last) and callback.owner is owner
 
-    def __init__(self, owner, arm):
+
+class _Last(keras.callbacks.Callback):
+    """Stands at the end of the list of callbacks, until what begins with it ends."""
+
+    def __init__(self, owner, kind, arm, around):
         super().__init__()
         self.owner = owner
+        self.kind = kind
         self.arm = arm
+        self.around = around
 
     def on_train_batch_begin(self, batch, logs=None):
         self.arm("train")
 
     def on_test_batch_begin(self, batch, logs=None):
         self.arm("test")
+
+    def on_train_end(self, logs=None):
+        if self.kind == "train":
+            self._leave()
+
+    def on_test_end(self, logs=None):
+        if self.kind == "test":
+            self._leave()
+
+    def _leave(self):
+        self.around.callbacks = [c for c in self.around.callbacks if c is not self]

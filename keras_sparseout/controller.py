@@ -294,10 +294,7 @@ class SparsityController(Watcher):
                     f"[{least:g}, {largest:g}]: it reached {low:.3f} to {high:.3f}. "
                     "Widen `bounds`, or change the target"
                 )
-        if logs is not None:
-            # A tracker's figures stay what they are.
-            keys = self.log_keys()
-            logs.update((key, f) for key, f in figures.items() if key in keys)
+        self._tell(figures, logs)
 
     def on_train_end(self, logs=None):
         if not self.verbose:

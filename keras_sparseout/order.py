@@ -103,10 +103,11 @@ def keep_columns(callback, beside):
 
     Keras takes its columns from the first epoch, and adds those of validation only if
     that epoch has no key of validation at all: one of ours would be enough to lose
-    "val_loss".
+    "val_loss". To be called at the end of an epoch: a fit may be broken off before,
+    and a logger must not keep what is put into it.
     """
     for place, logger in enumerate(beside):
-        if isinstance(logger, keras.callbacks.CSVLogger):
+        if isinstance(logger, keras.callbacks.CSVLogger) and logger.keys is None:
             ours = _with_keys(beside[:place])
             if callback not in beside:
                 ours.append(callback)
@@ -139,7 +140,7 @@ class _FirstRow:
 
     def __init__(self, logger, ours):
         own = vars(logger).get("on_epoch_end")
-        # From a fit that ended before its first epoch did.
+        # Another callback of ours was here before.
         self.own = own.own if isinstance(own, _FirstRow) else own
         self.logger = logger
         self.ours = ours

@@ -116,7 +116,6 @@ class SparseoutScheduler(keras.callbacks.Callback):
                 raise
             self._targets = {}  # Its first batch will make the layers.
         order.check_apart(self, self._beside)
-        order.keep_columns(self, self._beside)
         if self.model.built:
             self._describe()
 
@@ -145,6 +144,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
+            order.keep_columns(self, self._beside)
             for knob, targets in self._targets.items():
                 for watched in targets:
                     logs[f"{knob}/{watched.name}"] = getattr(watched.layer, knob)

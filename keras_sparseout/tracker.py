@@ -293,9 +293,7 @@ class SparsityTracker(Watcher):
             if self._totals:
                 causes = finite.broken(self.model, self._watched, self._loss)
                 figures |= self._readout.figures(self._totals, self._watched, causes)
-        if logs is not None:
-            keys = self.log_keys()
-            logs.update((key, f) for key, f in figures.items() if key in keys)
+        self._tell(figures, logs)
 
     def on_test_begin(self, logs=None):
         if self.data is not None:
@@ -317,7 +315,7 @@ class SparsityTracker(Watcher):
         if self._fitting:
             self._tell_of_others()
         if self._can_test(self._testing.check):
-            self._arms_last = arming.after_all(self, self._arm)
+            self._arms_last = arming.after_all(self, "test", self._arm)
 
     def on_test_batch_begin(self, batch, logs=None):
         if self._testing is not None and not self._arms_last:

@@ -108,12 +108,11 @@ class Watcher(keras.callbacks.Callback):
         self._settled = self._described = self._reached = False
         self._set_up()
         order.check_apart(self, self._beside)
-        order.keep_columns(self, self._beside)
         if self._in_steps:
             self._training = self._step_sums("train", self._training)
             self._training.disarm()
             self._training.reset()
-        self._arms_last = arming.after_all(self, self._arm)
+        self._arms_last = arming.after_all(self, "train", self._arm)
 
     def _begin_epoch(self, epoch):
         self._progress.begin_epoch(epoch, self)
@@ -127,6 +126,13 @@ class Watcher(keras.callbacks.Callback):
         self._progress.end_batch(batch)
         if self._training is not None:
             self._training.disarm()
+
+    def _tell(self, figures, logs):
+        """Puts those of an epoch's figures into `logs` that are its own."""
+        if logs is not None:
+            order.keep_columns(self, self._beside)
+            keys = self.log_keys()
+            logs.update((key, f) for key, f in figures.items() if key in keys)
 
     def _set_up(self):
         first = None

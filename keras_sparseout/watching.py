@@ -184,14 +184,17 @@ def is_tf_function(function):
 def _children(parent):
     if isinstance(parent, keras.Model):
         return parent.layers
-    children = []
-    for value in list(vars(parent).values()):
-        if isinstance(value, (keras.layers.Layer, list, tuple, dict)):
-            children.extend(
-                item
-                for item in keras.tree.flatten(value)
-                if isinstance(item, keras.layers.Layer)
-            )
+    children, seen = [], set()
+
+    def visit(value):
+        if isinstance(value, keras.layers.Layer):
+            children.append(value)
+        elif isinstance(value, (list, tuple, dict)) and id(value) not in seen:
+            seen.add(id(value))
+            for item in list(value.values() if isinstance(value, dict) else value):
+                visit(item)
+
+    visit(vars(parent))
     return children
 
 

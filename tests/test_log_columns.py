@@ -138,6 +138,7 @@ def test_loggers_are_as_they_were_also_after_a_fit_that_failed(tmp_path):
     logger = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
     with pytest.raises(RuntimeError, match="failed"):
         fit(*kinds("probe"), Failing(), logger)
+    assert "on_epoch_end" not in vars(logger)
     history = fit(*kinds("probe"), logger, epochs=2)
     assert "on_epoch_end" not in vars(logger)
     with open(tmp_path / "log.csv") as opened:

@@ -106,6 +106,30 @@ def test_layers_inside_others_go_by_their_path(kind, names):
     assert {k.split("/", 1)[1] for k in tracker.history if "/" in k} == names
 
 
+def test_layers_in_odd_attributes_are_found_once():
+    class Odd(keras.layers.Layer):
+        def __init__(self, parent, **kwargs):
+            super().__init__(**kwargs)
+            # Keys that can't be sorted, and ways back to where one came from.
+            dense = keras.layers.Dense(4, "relu", name="dense")
+            self.parts = {1: dense, "a": [Sparseout(0.3, name="drop")], None: dense}
+            vars(self)["parent"] = parent
+            vars(self)["round"] = around = [dense]
+            around.append({"again": around})
+
+        def call(self, x):
+            return self.parts["a"][0](self.parts[1](x))
+
+    model = keras.Sequential(name="model")
+    model.add(odd := Odd(model, name="odd"))
+    vars(odd.parts[1])["parent"] = odd
+    assert [w.name for w in watching.find(model)] == ["odd", "odd/dense", "odd/drop"]
+    model.add(keras.layers.Flatten())
+    model.add(keras.layers.Dense(1))
+    fit(model, tracker := SparsityTracker(verbose=0), epochs=1)
+    assert "hoyer/odd/drop" in tracker.history
+
+
 def test_one_layer_needs_no_list():
     for kind in (str, keras.layers.Layer):
         model = small_model()
