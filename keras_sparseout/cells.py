@@ -137,7 +137,7 @@ def check_cell(cell, name, argument="cell"):
         remedy = f"Make one of them: {name}(keras.layers.StackedRNNCells(cells))."
     elif (
         not isinstance(cell, keras.layers.Layer)
-        or getattr(cell, "state_size", None) is None
+        or not is_cell(cell)
         or type(cell).call is keras.layers.Layer.call
     ):
         remedy = (
@@ -179,6 +179,8 @@ def out_of_bidirectional(name, layer):
 
 def is_cell(layer):
     """Whether a layer stands as an RNN cell. RNN layers have a `state_size` too."""
+    while isinstance(layer, NoisyCell):
+        layer = layer.wrapped()
     sized = getattr(layer, "state_size", None) is not None
     return sized and not isinstance(layer, keras.layers.RNN)
 

@@ -175,3 +175,21 @@ def test_a_config_is_that_of_the_moment():
     second = layer.get_config()
     assert second["layer"]["config"]["rate"] == 0.7
     assert layer.layer.get_config()["rate"] == 0.7
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: L.LSTM(3),
+        lambda: L.RNN(L.GRUCell(3)),
+        lambda: L.RNN(SparseoutCellWrapper(L.SimpleRNNCell(3), 0.0)),
+    ],
+    ids=["LSTM", "RNN", "RNN of a wrapped cell"],
+)
+def test_a_recurrent_layer_in_two_wrappers_is_no_cell(layer):
+    layer = layer()
+    noisy = Bridgeout(layer, 0.5, seed=1)(X, training=True)
+    nested = Bridgeout(Shakeout(layer, 0.0, 0.1), 0.5, seed=1)
+    np.testing.assert_array_equal(nested(X, training=True), noisy)
+    with pytest.raises(ValueError, match="`cell` must be an RNN cell"):
+        SparseoutCellWrapper(Shakeout(layer, 0.0, 0.1))
