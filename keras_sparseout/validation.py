@@ -52,24 +52,23 @@ def check_q(q):
 
 def check_weight(weight):
     """Returns `weight` as a float; raises unless it is a finite number >= 0."""
-    if not is_real(weight) or not math.isfinite(weight) or weight < 0:
-        raise ValueError(
-            "`weight` must be a finite number >= 0, what the penalty is multiplied by. "
-            f"Received: weight={weight!r}. "
-            + for_number("weight", weight, "Give for example weight=1e-3.")
-        )
-    return float(weight)
+    meaning = "what the penalty is multiplied by"
+    return _check_size("weight", weight, meaning, "Give for example weight=1e-3.")
 
 
 def check_c(c):
     """Returns `c` of Shakeout as a float; raises unless it is a finite number >= 0."""
-    if not is_real(c) or not math.isfinite(c) or c < 0:
+    otherwise = "Give c=0 for Dropout of the layer's inputs."
+    return _check_size("c", c, "what a dropped weight is left with", otherwise)
+
+
+def _check_size(name, value, meaning, otherwise):
+    if not is_real(value) or not math.isfinite(value) or value < 0:
         raise ValueError(
-            "`c` must be a finite number >= 0, what a dropped weight is left with. "
-            f"Received: c={c!r}. "
-            + for_number("c", c, "Give c=0 for Dropout of the layer's inputs.")
+            f"`{name}` must be a finite number >= 0, {meaning}. Received: "
+            f"{name}={value!r}. {for_number(name, value, otherwise)}"
         )
-    return float(c)
+    return float(value)
 
 
 def check_recurrent_rate(rate):
