@@ -65,6 +65,12 @@ def _traced(function):
     return tf.function(function, reduce_retracing=True, autograph=False)
 
 
+def _generator():
+    # XLA alone has Threefry on every device, and `tf.config.run_functions_eagerly`
+    # makes TensorFlow run these functions without it.
+    return "philox" if tf.executing_eagerly() else "threefry"
+
+
 # One program serves all rates, and all exponents but those that come down to roots:
 # a power takes longer. It is one for each shape: shared by layers of several ranks, its
 # traces would be generalised to an unknown rank.
@@ -79,7 +85,7 @@ def _multiplier(shape, constant, **settings):
     @_compile
     def draw(x, rate, q, seed):
         q = q if constant is None else constant
-        return ops.draw_multiplier(x, rate, q, seed, alg="threefry", **settings)
+        return ops.draw_multiplier(x, rate, q, seed, alg=_generator(), **settings)
 
     call = _traced(lambda *args: draw(*args))
     # Outside, so that no gradient of the program is ever made.
@@ -94,7 +100,7 @@ def _perturbed(shape, constant, *, noise_shape, **settings):
     def forward(x, rate, q, seed):
         q = q if constant is None else constant
         shape, x = masks.resolve(noise_shape, x)
-        keep, keep_prob = masks.bernoulli(shape, rate, seed, alg="threefry")
+        keep, keep_prob = masks.bernoulli(shape, rate, seed, alg=_generator())
         return ops.value(x, keep, keep_prob, q, **settings), keep
 
     @_compile

@@ -57,7 +57,8 @@ def _own(layer):
 def _is_finite(variable):
     if not keras.backend.is_float_dtype(variable.dtype):
         return True
-    tensor = tf.cast(keras.ops.convert_to_tensor(variable), "float32")
+    dtype = "float64" if variable.dtype == "float64" else "float32"
+    tensor = tf.cast(keras.ops.convert_to_tensor(variable), dtype)
     # One number that is not finite makes their sum so.
     if np.isfinite(tf.reduce_sum(tensor).numpy()):
         return True

@@ -186,10 +186,10 @@ class Watcher(keras.callbacks.Callback):
         """Returns sums for the model's steps: `before`, already traced, if they fit."""
         if keras.backend.backend() != "tensorflow":
             raise ValueError(
-                "`x` must be given to a SparsityTracker with another backend than "
-                "TensorFlow, where the training step can't be measured. Received: "
-                f"{type(self).__name__} with {keras.backend.backend()}. Give probe "
-                "data, or set the environment variable KERAS_BACKEND=tensorflow."
+                "A training step can be measured with TensorFlow alone. Received: "
+                f"{type(self).__name__} with the backend {keras.backend.backend()!r}. "
+                "Set the environment variable KERAS_BACKEND=tensorflow before Keras is "
+                "imported, or use SparsityTracker(x), which measures probe data."
             )
         watched = self._selected if watched is None else watched
         if missing is None:

@@ -89,6 +89,11 @@ def test_large_and_small_weights_are_finite():
     half = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, dtype="float16")])
     half.layers[0].kernel.assign(np.full((4, 4), np.finfo("float16").max))
     assert finite.broken(half, watching.find(half)) == {}
+    double = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4, dtype="float64")]
+    )
+    double.layers[0].kernel.assign(np.full((4, 4), 1e300))
+    assert finite.broken(double, watching.find(double)) == {}
 
 
 @pytest.mark.onednn

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from tracked import X, Y, fit, small_model
 
-from keras_sparseout import SparsityTracker
+from keras_sparseout import SparsityController, SparsityTracker
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,18 @@ def test_bad_arguments_say_what_to_do(kwargs, says):
     with pytest.raises(ValueError, match="Received") as error:
         SparsityTracker(**kwargs)
     for words in says:
+        assert words in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [SparsityTracker, SparsityController])
+def test_another_backend_is_refused_with_the_remedy(kind, monkeypatch):
+    model = small_model(adjustable=True)
+    callback = kind(**({"target": 0.5} if kind is SparsityController else {}))
+    callback.set_model(model)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="TensorFlow alone") as error:
+        callback.on_train_begin()
+    for words in (kind.__name__, "'jax'", "KERAS_BACKEND=tensorflow"):
         assert words in str(error.value)
 
 
