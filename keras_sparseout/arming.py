@@ -32,12 +32,12 @@ def after_all(callback, kind, arm):
 
 
 def not_begun(callback):
-    """The error for `watching` of a callback that is in no training."""
+    """The error for a callback that is in no training, but is to measure a batch."""
     return ValueError(
-        "`watching` must be entered while the model is trained, between the calls of "
-        f"on_train_begin and on_train_end. Received: {type(callback).__name__} that "
-        "is in no training. Call on_train_begin of "
-        "keras.callbacks.CallbackList([callback], model=model) before."
+        "`on_train_begin` must be called before the first batch, and before `watching` "
+        f"is entered. Received: {type(callback).__name__} that is in no training. Call "
+        "on_train_begin of keras.callbacks.CallbackList([callback], model=model) "
+        "before."
     )
 
 

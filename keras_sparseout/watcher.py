@@ -122,6 +122,8 @@ class Watcher(keras.callbacks.Callback):
             self._training.reset()
 
     def _end_batch(self, batch, logs):
+        if self._training is None and self._probe is None:
+            raise arming.not_begun(self)
         self._loss = (logs or {}).get("loss", 0.0)
         self._progress.end_batch(batch)
         if self._training is not None:

@@ -156,10 +156,15 @@ def test_a_loop_without_it_is_told_what_it_lacks(kind, compiled):
     with pytest.raises(ValueError, match=says):
         loop(model, [callback], lambda x, y: model(x, training=True))
     assert is_clean(model)
-    with pytest.raises(
-        ValueError, match=rf"Received: {kind.__name__} that is in no tra"
-    ):
+    says = rf"`on_train_begin` .*Received: {kind.__name__} that is in no training"
+    with pytest.raises(ValueError, match=says):
         kind(verbose=0, **options).watching()
+    for probe in ({}, {"x": X}):
+        callback = kind(verbose=0, **options, **probe)
+        callback.set_model(model)
+        callback.on_train_batch_begin(0)
+        with pytest.raises(ValueError, match=says):
+            callback.on_train_batch_end(0)
 
 
 def test_with_probe_data_it_does_nothing():
