@@ -46,8 +46,9 @@ class ActivationPenalty(Adjustable):
         kind: "l1", "hoyer_square", "ar" or "tar".
         epsilon: Length of a vector below which "hoyer_square" falls to 0, >= 1e-30. As
             the penalty does not see the scale, its gradient grows as 1 / |x|, up to the
-            order of n / epsilon: give a larger one, such as 1e-2, where nearly silent
-            vectors make the training jump. None: `keras.config.epsilon()`.
+            order of n / epsilon, which float16 may not hold: give a larger one, such as
+            1e-2, where nearly silent vectors make the training jump. None:
+            `keras.config.epsilon()`.
         adjustable: Whether `weight` is a variable, so that assigning to `layer.weight`
             takes effect at the next training step, without a retrace. Otherwise it is a
             constant of the compiled graph, and assigning raises.
