@@ -105,7 +105,8 @@ class Group:
                 stacklevel=3,
             )
         if self.loop.at_bound:
-            self._errors_at_bound.append(abs(self.loop.error))
+            errors = [*self._errors_at_bound, abs(self.loop.error)]
+            self._errors_at_bound = errors[-_PATIENCE:]
         else:
             self._errors_at_bound = []
         self._keep_state()
@@ -172,7 +173,7 @@ class Group:
 
     def unreachable(self):
         """Whether the target turned out to be out of reach; once."""
-        errors = self._errors_at_bound[-_PATIENCE:]
+        errors = self._errors_at_bound
         stuck = len(errors) == _PATIENCE and errors[-1] > max(0.01, errors[0] - 0.01)
         first = stuck and not self._warned_of_reach
         self._warned_of_reach = self._warned_of_reach or stuck

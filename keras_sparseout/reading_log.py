@@ -1,5 +1,7 @@
 """The readings of a training run: what they gave, and where they were taken."""
 
+import sys
+
 from keras_sparseout.frames import columns
 
 
@@ -45,7 +47,9 @@ class ReadingLog:
 
     def add(self, figures):
         """Adds the figures of a reading that was taken now."""
-        row = {"epoch": self.progress.position, **figures}
+        # A long run has many rows: they share one text for each key.
+        row = {"epoch": self.progress.position}
+        row.update((sys.intern(key), figure) for key, figure in figures.items())
         self.rows.append(row)
         self._open.append((row, self.progress.batches))
         self.skip()
