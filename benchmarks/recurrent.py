@@ -17,7 +17,7 @@ import tensorflow as tf
 from interleave import fastest, measure, print_machine
 
 from keras_sparseout import Sparseout
-from keras_sparseout.recurrent import SparseoutCellWrapper
+from keras_sparseout.layers.sparseout_cell_wrapper import SparseoutCellWrapper
 
 QS = (1.5, 2, 1.3)
 TIMES = 5  # One training step is too short to be timed.

@@ -1,19 +1,22 @@
 """Sparseout for Keras: see how sparse a network's activations are, and set it."""
 
-from keras_sparseout import metrics, ops, plots
-from keras_sparseout.controller import SparsityController
-from keras_sparseout.layers import Sparseout
-from keras_sparseout.penalty import ActivationPenalty
-from keras_sparseout.recurrent import SparseoutCellWrapper
-from keras_sparseout.scheduler import SparseoutScheduler
-from keras_sparseout.spatial import (
+from keras_sparseout import callbacks, layers, metrics, ops, plots
+from keras_sparseout.callbacks import (
+    SparseoutScheduler,
+    SparsityController,
+    SparsityTracker,
+)
+from keras_sparseout.layers import (
+    ActivationPenalty,
+    Bridgeout,
+    Shakeout,
+    Sparseout,
+    SparseoutCellWrapper,
     SpatialSparseout1D,
     SpatialSparseout2D,
     SpatialSparseout3D,
 )
 from keras_sparseout.summary import activation_sparsity
-from keras_sparseout.tracker import SparsityTracker
-from keras_sparseout.weights import Bridgeout, Shakeout
 
 __version__ = "0.1.0"
 
@@ -30,6 +33,8 @@ __all__ = [
     "SpatialSparseout2D",
     "SpatialSparseout3D",
     "activation_sparsity",
+    "callbacks",
+    "layers",
     "metrics",
     "ops",
     "plots",

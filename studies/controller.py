@@ -25,12 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import fashion_cnn
 
-from keras_sparseout import (
-    ActivationPenalty,
-    Sparseout,
-    SparsityController,
-    metrics,
-)
+from keras_sparseout import ActivationPenalty, Sparseout, SparsityController, metrics
 
 METRICS = ("hoyer", "zero_fraction")
 TARGETS = {"hoyer": (0.55, 0.65, 0.75), "zero_fraction": (0.65, 0.75, 0.85)}

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
+from keras_sparseout.backend.tensorflow.numerics import unchecked
 from keras_sparseout.metrics import inputs
-from keras_sparseout.numerics import unchecked
 
 
 class StreamingMetric(keras.metrics.Metric):

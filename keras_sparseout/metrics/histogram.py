@@ -4,10 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sparseout import validation
+from keras_sparseout.backend.tensorflow.numerics import unchecked
 from keras_sparseout.metrics import inputs
 from keras_sparseout.metrics.base import StreamingMetric
-from keras_sparseout.numerics import unchecked
+from keras_sparseout.utils import validation
 
 
 @keras.saving.register_keras_serializable("keras_sparseout")

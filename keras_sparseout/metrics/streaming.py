@@ -6,10 +6,10 @@ import inspect
 import keras
 from keras import ops
 
-from keras_sparseout import validation
+from keras_sparseout.backend.tensorflow.numerics import unchecked
 from keras_sparseout.metrics import functions, inputs
 from keras_sparseout.metrics.base import StreamingMetric
-from keras_sparseout.numerics import unchecked
+from keras_sparseout.utils import validation
 
 _registered = keras.saving.register_keras_serializable("keras_sparseout")
 

@@ -6,9 +6,9 @@ nothing to close; a notebook shows the figure that a cell ends with.
 Matplotlib comes with `pip install "keras_sparseout[plots]"`.
 """
 
-from keras_sparseout.plots.controlling import control
-from keras_sparseout.plots.spread import histograms
-from keras_sparseout.plots.trade_off import frontier
-from keras_sparseout.plots.training import heat_map, sparsity
+from keras_sparseout.plots.control_plot import control
+from keras_sparseout.plots.frontier_plot import frontier
+from keras_sparseout.plots.histograms_plot import histograms
+from keras_sparseout.plots.sparsity_plot import heat_map, sparsity
 
 __all__ = ["control", "frontier", "heat_map", "histograms", "sparsity"]

@@ -1,0 +1,1 @@
+"""Everything that is TensorFlow's own."""

@@ -1,0 +1,262 @@
+"""A callback that sets the knobs of adjustable layers by the step of the training."""
+
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sparseout.callbacks import callback_order
+from keras_sparseout.callbacks.progress import Progress, StepCount, optimizers_of
+from keras_sparseout.layers.adjustable import adjustable_ones, has_knob
+from keras_sparseout.measure import layer_selection
+from keras_sparseout.utils import validation
+
+_CHECKS = {
+    "rate": validation.check_rate,
+    "q": validation.check_q,
+    "weight": validation.check_weight,
+}
+
+
+class SparseoutScheduler(keras.callbacks.Callback):
+    """Sets rate, q or weight of adjustable layers before each batch, by a schedule.
+
+    For example to warm up the rate, from 0 to 1/2 in the first 1000 steps, and to
+    anneal q:
+
+        SparseoutScheduler(
+            rate=lambda step: min(0.5, step / 2000),
+            q=keras.optimizers.schedules.PolynomialDecay(2.0, 10_000, 1.0),
+        )
+
+    The step is `model.optimizer.iterations` before the batch, that is, the number of
+    batches that the model was trained on, so that a resumed run follows on. It counts
+    updates of the weights: with `gradient_accumulation_steps=4` four batches are one
+    step, and a batch that loss scaling skips is none. With `steps_per_execution=4` the
+    schedule is looked up, and takes effect, before every fourth batch.
+
+    A model with a training step of its own may have other optimizers, as attributes,
+    also in lists, dicts and models inside it. If `model.optimizer` makes no steps, the
+    scheduler follows the one of them that makes about one step a batch. If none does,
+    it counts the batches itself, and warns: a resumed run then follows on only where
+    the number of batches an epoch is known.
+
+    Layers that the model makes in its first batch follow from the second batch on.
+    Build the model before, for example by calling it once, to have them follow at once.
+
+    At the end of each epoch it puts into `logs` what the knobs then are, as
+    `rate/<layer>`, `q/<layer>` and `weight/<layer>`, for the callbacks that stand after
+    it in the list; a nested layer goes by its path, "encoder/drop".
+
+    Args:
+        rate: Schedule of the drop rate of layers that have one: a
+            `keras.optimizers.schedules.LearningRateSchedule`, or a function that takes
+            the step, an int, and returns a number. None leaves it as it is.
+        q: Schedule of their exponent.
+        weight: Schedule of the weight of `keras_sparseout.ActivationPenalty` layers.
+        layers: The layers to set: a list of layers of the model, their names or paths,
+            regular expressions that match them, or types. None: for each knob, all
+            adjustable layers that have it; Bridgeout too, of which the weights are much
+            smaller than activations, so name the others where a model has it.
+        verbose: 1 to print once what is set, 0 not to.
+
+    Raises:
+        ValueError: if nothing is given to schedule, a schedule can't be called or
+            returns a number out of range, or (as training begins) a layer is not
+            adjustable, none is found, or the model has no optimizer.
+
+    Example:
+
+    >>> layer = keras_sparseout.Sparseout(0.0, q=1.5, adjustable=True, name="hidden")
+    >>> model = keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> scheduler = SparseoutScheduler(rate=lambda step: min(0.5, step / 10))
+    >>> x, y = np.ones((32, 4)), np.ones((32, 1))
+    >>> history = model.fit(
+    ...     x, y, batch_size=8, epochs=3, verbose=0, callbacks=[scheduler]
+    ... )
+    SparseoutScheduler: rate of hidden
+    >>> history.history["rate/hidden"]
+    [0.3, 0.5, 0.5]
+    """
+
+    def __init__(self, *, rate=None, q=None, weight=None, layers=None, verbose=1):
+        super().__init__()
+        self.schedules = _check_schedules({"rate": rate, "q": q, "weight": weight})
+        self.layers = layer_selection.check_layers(layers)
+        self.verbose = verbose
+        self._forget()
+
+    def _forget(self):
+        """Sets what belongs to the model and the run of training."""
+        self._targets, self._beside = {}, []
+        self._progress, self._count = Progress(), None
+        self._settled = self._described = self._told = False
+
+    def __deepcopy__(self, memo):
+        return callback_order.copy_of(self, memo, shared=("layers", "schedules"))
+
+    def log_keys(self):
+        """Returns the keys that may come into `logs`, a set."""
+        return {f"{k}/{w.name}" for k, ws in self._targets.items() for w in ws}
+
+    def on_train_begin(self, logs=None):
+        if not optimizers_of(self.model):
+            raise ValueError(
+                "`optimizer` of the model must be set, since SparseoutScheduler "
+                "follows its count of steps. Received: optimizer=None. Compile the "
+                'model with one, for example model.compile("adam", "mse").'
+            )
+        self._beside = callback_order.callbacks_beside(self)
+        self._progress, self._count = Progress(), None
+        self._settled = self._described = self._told = False
+        try:
+            self._targets = self._find_targets()
+        except ValueError:
+            if self.model.built:
+                raise
+            self._targets = {}  # Its first batch will make the layers.
+        callback_order.check_apart(self, self._beside)
+        if self.model.built:
+            self._describe()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._progress.begin_epoch(epoch, self)
+        if self._count is None:
+            # Not before, since it may be restored as training begins.
+            expected = self._progress.trained_before(epoch)
+            self._count = StepCount(self.model, expected)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._targets:
+            self._assign(self._step())
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._progress.end_batch(batch)
+        if self._settled:
+            return
+        self._settled = True
+        before, self._targets = self._targets, self._find_targets()
+        callback_order.check_free(self, logs)
+        if self._targets != before:
+            callback_order.check_apart(self, self._beside, begun=True)
+        if self._targets != before or not self._described:
+            self._describe()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            callback_order.keep_columns(self, self._beside)
+            for knob, targets in self._targets.items():
+                for watched in targets:
+                    logs[f"{knob}/{watched.name}"] = getattr(watched.layer, knob)
+
+    def _describe(self):
+        self._described = True
+        if self.verbose:
+            print(
+                "SparseoutScheduler: "
+                + "; ".join(
+                    f"{knob} of {', '.join(w.name for w in targets)}"
+                    for knob, targets in self._targets.items()
+                )
+            )
+
+    def _step(self):
+        batches = self._progress.of_run
+        step = self._count.after(batches)
+        if step is not None:
+            return step
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                "SparseoutScheduler: no optimizer of the model counts its steps, so "
+                "the batches are counted. Keep the optimizers that make the steps as "
+                "attributes of the model, and a resumed run follows on.",
+                stacklevel=2,
+            )
+        return self._count.expected + batches
+
+    def _assign(self, step):
+        for knob, targets in self._targets.items():
+            value = self._value(knob, step)
+            for watched in targets:
+                # What a float32 variable would keep of it.
+                if np.float32(getattr(watched.layer, knob)) != np.float32(value):
+                    setattr(watched.layer, knob, value)
+
+    def _value(self, knob, step):
+        value = self.schedules[knob](step)
+        if tuple(getattr(value, "shape", (None,))) == ():
+            value = ops.convert_to_numpy(value).item()
+        try:
+            return _CHECKS[knob](value)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} That was returned by the schedule of `{knob}` at step {step}."
+            ) from None
+
+    def _find_targets(self):
+        """Returns the layers to set, as `watching.find` gives them, by knob."""
+        everything = layer_selection.find(self.model)
+        chosen = everything
+        if self.layers is not None:
+            chosen = layer_selection.select(self.model, self.layers)
+            for wanted in self.layers:
+                self._check_has_knob(wanted)
+        targets = {}
+        for knob in self.schedules:
+            named = self.layers is not None
+            targets[knob] = adjustable_ones(chosen, knob, named=named)
+            if not targets[knob]:
+                raise self._none_has(knob, everything)
+        return targets
+
+    def _check_has_knob(self, wanted):
+        matching = layer_selection.select(self.model, [wanted])
+        if not any(
+            has_knob(w.layer, knob) for w in matching for knob in self.schedules
+        ):
+            raise ValueError(
+                "`layers` must be layers with a knob that is scheduled, of "
+                f"{', '.join(self.schedules)}. Received: "
+                f"layers={validation.some_of([w.name for w in matching])}. Leave it "
+                "out for all that have one."
+            )
+
+    def _none_has(self, knob, everything):
+        if not everything:
+            remedy = (
+                "It has none yet: call it once on a batch, for example "
+                "model(x[:1]), before fit."
+            )
+        else:
+            kind = "ActivationPenalty(1e-3" if knob == "weight" else "Sparseout(0.5"
+            remedy = f"Add {kind}, adjustable=True) to it, or leave `{knob}` out."
+        where = "of the model" if self.layers is None else "among `layers`"
+        return ValueError(
+            f"`{knob}` is scheduled, so a layer {where} must have one. {remedy} "
+            f"Received: model {self.model.name!r} with the layers "
+            f"{validation.some_of([w.name for w in everything])}."
+        )
+
+
+def _check_schedules(schedules):
+    """Returns the dict `schedules` without those that are None."""
+    given = {knob: s for knob, s in schedules.items() if s is not None}
+    if not given:
+        raise ValueError(
+            "`rate`, `q` or `weight` must be given, what is to be scheduled. Received: "
+            "rate=None, q=None, weight=None. Give for example "
+            "rate=lambda step: min(0.5, step / 1000)."
+        )
+    for knob, schedule in given.items():
+        if not callable(schedule):
+            raise ValueError(
+                f"`{knob}` must be a LearningRateSchedule of "
+                "keras.optimizers.schedules or a function of the step. Received: "
+                f"{knob}={schedule!r}. Give for example {knob}=lambda step: "
+                f"{'min(0.5, step / 1000)' if knob == 'rate' else '1 + 1 / (1 + step)'}"
+                ", or a number to the layer itself."
+            )
+    return given

@@ -1,0 +1,241 @@
+"""Penalties on activations: the plain rivals of Sparseout, and those of AWD-LSTM."""
+
+import difflib
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_sparseout.layers.adjustable import Adjustable, knob
+from keras_sparseout.utils import validation
+
+
+@keras.saving.register_keras_serializable("keras_sparseout")
+class ActivationPenalty(Adjustable):
+    """Adds a penalty on its input to the loss, and passes the input on unchanged.
+
+    Of each vector x along the last axis (the units; in a convolution the channels at
+    each position) it takes
+
+        kind "l1":            P(x) = sum_i |x_i|
+        kind "hoyer_square":  P(x) = (sum_i |x_i|)^2 / (sum_i x_i^2 + epsilon^2)
+        kind "ar":            P(x) = mean_i x_i^2
+        kind "tar":           P(x) = mean_i (x_ti - x_(t-1)i)^2
+
+    where t are the timesteps, along the second axis of the input. The loss is `weight`
+    times the mean of P over all vectors of the batch, those of masked timesteps left
+    out (for "tar" over all pairs of timesteps t - 1, t of which neither is masked). A
+    batch without vectors, and vectors without elements, add 0. Sample weights do not
+    count. As with
+    `keras.layers.ActivityRegularization` it is part of the loss in `evaluate` too, and
+    a layer inside an RNN cell fails. Under `tf.distribute` it is the mean over the
+    replicas.
+
+    "l1" shrinks all activations: their scale (RMS) falls with it, and the next layer
+    can undo that with larger weights. "hoyer_square" does not see the scale: it is 1
+    where one unit alone is active, n where all n are equally so, and 0 for an all-zero
+    vector. Where x is 0 the gradient of both is 0.
+
+    "ar" and "tar" are the activation regularization and the temporal one of recurrent
+    networks: AWD-LSTM has "ar" with weight 2 after the dropout of the last layer's
+    output, and "tar" with weight 1 before it.
+
+    Args:
+        weight: What the penalty is multiplied by, a finite number >= 0. With 0, unless
+            it is adjustable, no loss is added at all.
+        kind: "l1", "hoyer_square", "ar" or "tar".
+        epsilon: Length of a vector below which "hoyer_square" falls to 0, >= 1e-30. As
+            the penalty does not see the scale, its gradient grows as 1 / |x|, up to the
+            order of n / epsilon, which float16 may not hold: give a larger one, such as
+            1e-2, where nearly silent vectors make the training jump. None:
+            `keras.config.epsilon()`.
+        adjustable: Whether `weight` is a variable, so that assigning to `layer.weight`
+            takes effect at the next training step, without a retrace. Otherwise it is a
+            constant of the compiled graph, and assigning raises.
+        **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
+
+    Call arguments:
+        inputs: Floating-point tensor, not ragged or sparse, of at least 2 dimensions,
+            the features last, for "tar" of at least 3, the timesteps second; the
+            penalty of float16 and bfloat16 is computed in float32.
+        mask: Boolean tensor of the first dimensions of `inputs`, True where a timestep
+            counts; Keras passes that of an Embedding or Masking layer.
+
+    Output shape: Same as input.
+
+    Raises:
+        ValueError: if an argument is out of range, also in a file or `set_weights`, or
+            the input or mask has another shape or dtype.
+        AttributeError: on assigning `weight` of a layer that is not adjustable.
+
+    Source: Yang, Wen & Li (2020), "DeepHoyer: Learning Sparser Neural Network with
+        Differentiable Scale-Invariant Sparsity Measures",
+        https://arxiv.org/abs/1908.09979, who penalize weights by it; Merity, McCann &
+        Socher (2017), "Revisiting Activation Regularization for Language RNNs",
+        https://arxiv.org/abs/1708.01009.
+
+    Example:
+
+    >>> x = np.array([[3.0, 0.0, -1.0, 0.0], [2.0, 2.0, 2.0, 2.0]], "float32")
+    >>> layer = ActivationPenalty(0.1)
+    >>> layer(x).numpy().tolist() == x.tolist()
+    True
+    >>> [round(float(loss), 3) for loss in layer.losses]
+    [0.6]
+    >>> layer = ActivationPenalty(0.1, "hoyer_square")
+    >>> y = layer(x)
+    >>> [round(float(loss), 3) for loss in layer.losses]
+    [0.28]
+    >>> layer = ActivationPenalty(0.1, "tar")  # the rows as timesteps
+    >>> y = layer(x[None])
+    >>> [round(float(loss), 3) for loss in layer.losses]
+    [0.45]
+    """
+
+    def __init__(self, weight, kind="l1", *, epsilon=None, adjustable=False, **kwargs):
+        weight = validation.check_weight(weight)
+        kind = _check_kind(kind)
+        epsilon = validation.check_epsilon(epsilon)
+        validation.check_bool("adjustable", adjustable)
+        validation.check_keywords(type(self).__name__, kwargs, ActivationPenalty)
+        super().__init__({"weight": weight}, adjustable, **kwargs)
+        self.supports_masking = True
+        self._kind = kind
+        self._epsilon = epsilon
+        self.build_at_once()
+
+    kind = property(lambda self: self._kind)
+    epsilon = property(lambda self: self._epsilon)
+    weight = knob("weight", validation.check_weight, "Factor of the penalty")
+
+    def call(self, inputs, mask=None):
+        self._check_inputs(inputs)
+        if not self._adjustable and self._weight == 0:
+            return inputs
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        x = ops.cast(inputs, "float64" if dtype == "float64" else "float32")
+        if validation.shape_of(x) is None:
+            x, mask = _of_known_rank(x, mask, self._kind)
+        vectors = ops.shape(x)[:-1]
+        counted = ops.ones(vectors, "bool")
+        if mask is not None:
+            counted = ops.broadcast_to(_check_mask(mask, x), vectors)
+        if self._kind == "tar":
+            x = x[:, 1:] - x[:, :-1]
+            counted = ops.logical_and(counted[:, 1:], counted[:, :-1])
+        if mask is not None:
+            # Before the penalty: a NaN in padding would come back through its gradient.
+            x = ops.where(counted[..., None], x, 0)
+        penalty = _PENALTIES[self._kind](x, self._epsilon)
+        count = ops.cast(ops.count_nonzero(counted), x.dtype)
+        mean = ops.sum(penalty) / ops.maximum(count, 1)
+        self.add_loss(ops.cast(self._weight, x.dtype) * mean)
+        return inputs
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def compute_output_spec(self, inputs, mask=None):
+        self._check_inputs(inputs)
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self._kind, "epsilon": self._epsilon}
+
+    def _check_inputs(self, inputs):
+        validation.check_dense(inputs)
+        validation.check_floating(inputs.dtype, "inputs")
+        shape = validation.shape_of(inputs)
+        if shape is None:
+            return
+        self.note_shape(shape)
+        if len(shape) < 2:
+            raise ValueError(
+                "`inputs` must have a batch and a feature dimension. Received: "
+                f"inputs.shape={shape}. Reshape it to (samples, features)."
+            )
+        if self._kind == "tar" and len(shape) < 3:
+            raise ValueError(
+                '`inputs` must have a time dimension too for kind "tar". Received: '
+                f"inputs.shape={shape}. Give sequences, (samples, timesteps, "
+                "features), from a recurrent layer with return_sequences=True."
+            )
+
+
+def _l1(x, epsilon):
+    return ops.sum(ops.abs(x), axis=-1)
+
+
+def _hoyer_square(x, epsilon):
+    # In units of the largest element, so that no square overflows or vanishes. They
+    # cancel out, so they are held constant in the gradient.
+    magnitude = ops.abs(x)
+    unit = ops.max(magnitude, axis=-1, keepdims=True, initial=epsilon)
+    unit = ops.stop_gradient(unit)
+    magnitude = magnitude / unit
+    squares = ops.sum(ops.square(magnitude), axis=-1)
+    squares = squares + ops.square(epsilon / unit[..., 0])
+    return ops.square(ops.sum(magnitude, axis=-1)) / squares
+
+
+def _mean_square(x, epsilon):
+    # Of no elements the mean would be NaN, where the other penalties are 0.
+    count = ops.maximum(ops.cast(ops.shape(x)[-1], x.dtype), 1)
+    return ops.sum(ops.square(x), axis=-1) / count
+
+
+_PENALTIES = {
+    "l1": _l1,
+    "hoyer_square": _hoyer_square,
+    "ar": _mean_square,
+    "tar": _mean_square,  # of the differences
+}
+
+
+def _check_kind(kind):
+    # A tuple: a list as `kind` can't be looked up in a dict.
+    if kind not in tuple(_PENALTIES):
+        near = difflib.get_close_matches(str(kind).lower(), _PENALTIES, n=1, cutoff=0.4)
+        remedy = f"Did you mean {near[0]!r}?" if near else "Leave it out for 'l1'."
+        raise ValueError(
+            f"`kind` must be one of {', '.join(map(repr, _PENALTIES))}. Received: "
+            f"kind={kind!r}. {remedy}"
+        )
+    return kind
+
+
+def _check_mask(mask, x):
+    """Returns `mask` with one dimension for each of `x` but the last."""
+    mask = ops.convert_to_tensor(mask, "bool")
+    missing = len(x.shape) - 1 - len(mask.shape)
+    if missing < 0:
+        raise ValueError(
+            "`mask` must have fewer dimensions than `inputs`, whose last one are the "
+            f"features. Received: mask.shape={tuple(mask.shape)} for inputs.shape="
+            f"{tuple(x.shape)}. Leave the feature dimension out."
+        )
+    return ops.reshape(mask, (*ops.shape(mask), *[1] * missing))
+
+
+def _of_known_rank(x, mask, kind):
+    """Returns `x` with its vectors in one dimension, and the mask of these.
+
+    For "tar" in three: samples, timesteps, and what is between those and the features.
+    """
+    tf.debugging.assert_rank_at_least(
+        x,
+        3 if kind == "tar" else 2,
+        '`inputs` must have a batch and a feature dimension, and for kind "tar" the '
+        "timesteps between them.",
+    )
+    shape = tf.shape(x)
+    vectors = shape[:-1]
+    sizes = [tf.reduce_prod(vectors)]
+    if kind == "tar":
+        sizes = [shape[0], shape[1], tf.reduce_prod(vectors[2:])]
+    if mask is not None:
+        mask = ops.convert_to_tensor(mask, "bool")
+        missing = tf.ones([tf.size(vectors) - tf.rank(mask)], "int32")
+        mask = tf.reshape(mask, tf.concat([tf.shape(mask), missing], 0))
+        mask = tf.reshape(tf.broadcast_to(mask, vectors), sizes)
+    return tf.reshape(x, [*sizes, shape[-1]]), mask

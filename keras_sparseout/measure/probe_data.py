@@ -1,0 +1,289 @@
+"""Probe data: samples that activations are measured on."""
+
+import itertools
+import numbers
+
+import keras
+import tensorflow as tf
+
+from keras_sparseout.measure import layer_selection
+from keras_sparseout.metrics.inputs import remedy_for_kind
+
+
+class ProbeData:
+    """Batches of model inputs, from whatever `fit` takes.
+
+    Args:
+        x: A numpy array or tensor, a tuple or dict of them, a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`.
+        batch_size: How many samples of arrays make a batch, unless the model can take
+            but one size, that of its inputs.
+        steps: How many batches of a data set to take; None for all.
+
+    Raises:
+        ValueError: if there is nothing in `x`, or no end to it.
+    """
+
+    def __init__(self, x, *, batch_size=256, steps=None):
+        self.batch_size = check_count("batch_size", batch_size)
+        self.steps = None if steps is None else check_count("steps", steps)
+        self.x = self._check(x)
+        self._fixed = None
+
+    def __iter__(self):
+        return itertools.islice(self._batches(), self.steps)
+
+    def first_for(self, model):
+        """Returns the first batch; raises if there is none, or `model` can't take it.
+
+        From then on the batches are those for this model.
+        """
+        self._fixed = None
+        first = next(iter(self), None)
+        if first is None or _samples(first) == 0:
+            raise _empty("a data set without samples")
+        self._check_ragged(model, first)
+        _check_fits(model, first)
+        self._fixed = _fixed_size(model, first)
+        if self._fixed and not self._is_dataset():
+            self._check_cut()
+        return next(iter(self))
+
+    def describe(self):
+        """Returns a few words for the number of samples."""
+        if not self._is_dataset():
+            return f"{_samples(self.x):,} samples"
+        return "the given data set" + (f", {self.steps} batches" if self.steps else "")
+
+    def _is_dataset(self):
+        return isinstance(self.x, (tf.data.Dataset, keras.utils.PyDataset))
+
+    def _batches(self):
+        if isinstance(self.x, keras.utils.PyDataset):
+            batches = (self.x[i] for i in _indices(self.x))
+        elif isinstance(self.x, tf.data.Dataset):
+            batches = self.x
+        else:
+            size = self._fixed or self.batch_size
+            for start in range(0, _samples(self.x), size):
+                part = slice(start, start + size)
+                yield keras.tree.map_structure(lambda a: a[part], self.x)  # noqa: B023
+            return
+        for batch in batches:
+            inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
+            for part in keras.tree.flatten(inputs):
+                if not _is_ragged(part):
+                    _check_kind(part, "x that yields parts")
+            inputs = keras.tree.map_structure(as_tensor, inputs)
+            if self._fixed and _samples(inputs) != self._fixed:
+                raise ValueError(
+                    f"`x` must yield batches of {self._fixed} samples, since the "
+                    "model takes no others, as its inputs say. Received: x with a "
+                    f"batch of {_samples(inputs)}. Give unbatched data with "
+                    f".batch({self._fixed}, drop_remainder=True)."
+                )
+            yield inputs
+
+    def _check_ragged(self, model, batch):
+        inputs = getattr(model, "inputs", None)
+        if inputs is None or any(tensor.ragged for tensor in inputs):
+            return  # A subclassed model will tell.
+        received = "x that yields parts" if self._is_dataset() else "x"
+        for part in filter(_is_ragged, keras.tree.flatten(batch)):
+            _check_kind(part, received)
+
+    def _check_cut(self):
+        """Raises unless the samples can be cut into batches of the fixed size."""
+        samples, size = _samples(self.x), self._fixed
+        whole = samples // size * size
+        if whole == samples:
+            return
+        remedy = f"Give the first {whole}, as x[:{whole}]" if whole else "Give more"
+        raise ValueError(
+            f"`x` must hold a multiple of {size} samples, since the model takes "
+            "batches of that size alone, as its inputs say. Received: x with "
+            f"{samples} samples. "
+            f"{remedy}, or make the model with inputs of any batch size."
+        )
+
+    def _check(self, x):
+        endless = False
+        if isinstance(x, tf.data.Dataset):
+            endless = x.cardinality() == tf.data.INFINITE_CARDINALITY
+        elif isinstance(x, keras.utils.PyDataset):
+            endless = x.num_batches is None
+        else:
+            _check_arrays(x)
+        if endless and self.steps is None:
+            raise ValueError(
+                "`x` must have an end, or `steps` say how many batches to take. "
+                "Received: x of infinite cardinality. Give for example steps=10."
+            )
+        return x
+
+
+def _fixed_size(model, batch):
+    """Returns the one batch size that `model` can take, None if it takes others."""
+    sizes = {tensor.shape[0] for tensor in getattr(model, "inputs", None) or []}
+    size = next(iter(sizes - {None}), None)
+    if size is None:
+        return None
+    # It may be but that of the first call, in a model made without keras.Input.
+    try:
+        with keras.StatelessScope():
+            layer_selection.trace(model, batch, size + 1)
+    except Exception:  # Whatever a layer raises that can't.
+        return size
+    return None
+
+
+def _check_fits(model, batch):
+    """Raises unless `batch` is what the inputs take that `model` was made with."""
+    expected = getattr(model, "inputs", None)
+    if not expected:
+        return  # A subclassed model: it will tell.
+    given = keras.tree.flatten(batch)
+    if isinstance(batch, dict):
+        named = getattr(model, "input", None)
+        if not isinstance(named, dict):
+            named = {tensor.name: tensor for tensor in expected}
+        missing = [key for key in named if key not in batch]
+        if missing:
+            raise ValueError(
+                f"`x` must have the names of the model's inputs: {', '.join(named)}. "
+                f"Received: x with the keys {', '.join(map(str, batch))}. Give what is "
+                f"missing: {', '.join(missing)}."
+            )
+        expected = keras.tree.flatten(list(named.values()))
+        given = keras.tree.flatten([batch[key] for key in named])
+    if len(expected) != len(given):
+        names = ", ".join(tensor.name for tensor in expected)
+        raise ValueError(
+            f"`x` must have one array for each of the model's inputs: {names}. "
+            f"Received: x with {len(given)} of them. Give "
+            + ("a tuple or dict of them" if len(expected) > 1 else "one array")
+            + ", without labels or sample weights."
+        )
+    for want, have in zip(expected, given, strict=True):
+        name = f"input {want.name!r}" if len(expected) > 1 else "inputs"
+        _check_shape(tuple(want.shape), tuple(have.shape), name)
+        _check_dtype(want.dtype, as_tensor(have).dtype.name, name)
+
+
+def _check_shape(want, have, name):
+    fits = len(want) == len(have) and all(
+        None in (a, b) or a == b for a, b in zip(want[1:], have[1:], strict=True)
+    )
+    # Keras lets a last dimension of 1 be left out, or be there.
+    if fits or want[1:] == (*have[1:], 1) or (*want[1:], 1) == have[1:]:
+        return
+    remedy = "Give samples as those that `fit` gets, without labels."
+    if want[1:] == have:
+        remedy = "Give x[None] for a single sample."
+    elif None not in want[1:] and sorted(want[1:]) == sorted(have[1:]):
+        remedy = "They differ in the order of their axes: see numpy.moveaxis."
+    raise ValueError(
+        f"`x` must have the shape of the model's inputs. Received: x with samples of "
+        f"shape {have[1:]}, for {name} of shape {want[1:]}. {remedy}"
+    )
+
+
+def _check_dtype(want, have, name):
+    if (want == "string") == (have == "string") and (
+        "complex" in want or "complex" not in have
+    ):
+        return
+    remedy = "numbers, as keras.layers.TextVectorization makes them of strings"
+    if want == "string":
+        remedy = "strings"
+    elif "complex" in have:
+        remedy = "real numbers, for example numpy.abs(x)"
+    raise ValueError(
+        f"`x` must be of a type that the model's inputs take. Received: x of {have}, "
+        f"for {name} of {want}. Give {remedy}."
+    )
+
+
+def check_count(name, value):
+    """Returns `value`; raises unless it is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(
+            f"`{name}` must be an integer >= 1. Received: {name}={value!r}. Leave it "
+            "out for the default."
+        )
+    return int(value)
+
+
+def _indices(dataset):
+    count = dataset.num_batches
+    return itertools.count() if count is None else range(count)
+
+
+def _samples(x):
+    return keras.tree.flatten(x)[0].shape[0]
+
+
+def _is_ragged(x):
+    return isinstance(x, tf.RaggedTensor)
+
+
+def as_tensor(x):
+    """Returns an array as a tensor, a ragged one as it is."""
+    return x if _is_ragged(x) else tf.convert_to_tensor(x)
+
+
+def _check_kind(array, received="x"):
+    """Raises if `array` can't be made a dense tensor."""
+    remedy = remedy_for_kind(array)
+    if remedy is None:
+        try:
+            # Of many samples one is enough to tell.
+            few = array[:1] if len(getattr(array, "shape", ())) else array
+            tf.convert_to_tensor(few)
+            return
+        except (TypeError, ValueError):
+            # Of objects that are neither numbers nor strings, of dates and the like.
+            kind = f"dtype {getattr(array, 'dtype', 'object')}"
+            remedy = (
+                'Convert it, for example with numpy.asarray(x.tolist(), "float32").'
+            )
+    else:
+        kind = f"type {type(array).__name__}"
+    raise ValueError(
+        "`x` must be made of arrays or tensors of numbers or strings, neither sparse "
+        f"nor ragged. Received: {received} of {kind}. {remedy}"
+    )
+
+
+def _check_arrays(x):
+    arrays = keras.tree.flatten(x)
+    for array in arrays:
+        if hasattr(array, "shape") and not _is_ragged(array):
+            _check_kind(array)
+    if not arrays or not all(
+        len(getattr(a, "shape", ())) and hasattr(a, "__getitem__") for a in arrays
+    ):
+        raise ValueError(
+            "`x` must be an array or tensor of samples, a tuple or dict of them, a "
+            f"tf.data.Dataset or a keras.utils.PyDataset. Received: x={_brief(x)}. "
+            "Convert it with numpy.asarray, a sparse one with tf.sparse.to_dense."
+        )
+    sizes = [a.shape[0] for a in arrays]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            "`x` must have the same number of samples in all its arrays. Received: "
+            f"x with {', '.join(map(str, sizes))} samples. Cut them to one length."
+        )
+    if 0 in sizes:
+        raise _empty(_brief(x))
+
+
+def _empty(received):
+    return ValueError(
+        f"`x` must hold at least one sample. Received: x={received}. Give probe data, "
+        "for example a thousand validation samples."
+    )
+
+
+def _brief(x):
+    return f"an array of shape {x.shape}" if hasattr(x, "shape") else repr(x)[:80]

@@ -1,0 +1,192 @@
+"""The picture of what sparsity costs."""
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from keras_sparseout.plots import drawing
+from keras_sparseout.utils import validation
+
+# Of Okabe and Ito (2008), which the colour-blind tell apart; yellow is too light here.
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LINES = ("-", "--", "-.", ":")
+_KEYS = ("actuator", "setting", "sparsity", "accuracy")
+_ERRORS = ("sparsity_std", "accuracy_std")
+_MOST_LABELS = 6
+
+
+def frontier(rows, *, sparsity="Hoyer sparsity", path=None):
+    """Draws accuracy against sparsity: a curve for each actuator, a point a setting.
+
+    The points of a curve are joined in the order of their settings, some of which stand
+    beside them. Curves differ by colour, marker and line.
+
+    Args:
+        rows: List of dicts, one for each point, with the keys "actuator" (the name of
+            its curve), "setting" (a number, for example q), "sparsity" and "accuracy",
+            and with "sparsity_std" and "accuracy_std" for error bars of that length to
+            either side.
+        sparsity: What stands at the axis of sparsity.
+        path: A .png, .svg or .pdf file to write too.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: if `rows` is empty, one lacks a key or has no such value at it, or
+            `path` has another suffix.
+        ImportError: if Matplotlib is missing.
+
+    Example:
+
+    >>> from keras_sparseout import plots
+    >>> rows = [
+    ...     {"actuator": "q", "setting": 2.0, "sparsity": 0.62, "accuracy": 0.86},
+    ...     {"actuator": "q", "setting": 1.0, "sparsity": 0.81, "accuracy": 0.83},
+    ... ]
+    >>> figure = plots.frontier(rows)
+    >>> [text.get_text() for text in figure.axes[0].texts]
+    ['1', '2']
+    """
+    drawing.check_path(path)
+    curves = _curves(_check_rows(rows))
+    figure = drawing.new_figure(5.5)
+    panel = figure.subplots()
+    styles = [
+        {
+            "color": _PALETTE[index % len(_PALETTE)],
+            "marker": drawing.MARKERS[index % len(drawing.MARKERS)],
+            "linestyle": _LINES[index % len(_LINES)],
+        }
+        for index in range(len(curves))
+    ]
+    for points, style in zip(curves.values(), styles, strict=True):
+        errors = {
+            f"{axis}err": [point.get(key, math.nan) for point in points]
+            for axis, key in zip("xy", _ERRORS, strict=True)
+            if any(key in point for point in points)
+        }
+        panel.errorbar(
+            [point["sparsity"] for point in points],
+            [point["accuracy"] for point in points],
+            **errors,
+            **style,
+            elinewidth=1,
+            capsize=2,
+        )
+    panel.set_xlabel(sparsity)
+    panel.set_ylabel("accuracy")
+    panel.grid(alpha=0.3)
+    panel.margins(0.08)
+    handles = [
+        drawing.line(drawing.short([name])[0], **style)
+        for name, style in zip(curves, styles, strict=True)
+    ]
+    drawing.legend_beside(panel, handles, title="what is set\n(numbers: to what)")
+    _label_points(panel, curves, [style["color"] for style in styles])
+    return drawing.save(figure, path)
+
+
+def _curves(rows):
+    """The rows by actuator, in the order of their settings."""
+    curves = {}
+    for row in rows:
+        curves.setdefault(row["actuator"], []).append(row)
+    return {
+        name: sorted(points, key=lambda point: point["setting"])
+        for name, points in curves.items()
+    }
+
+
+def _label_points(panel, curves, colours):
+    """Writes settings beside their points, on the side where least is drawn."""
+    # Where things are is known once the figure is laid out.
+    panel.figure.draw_without_rendering()
+    drawn = np.concatenate([_pixels(panel, points) for points in curves.values()])
+    labels = []
+    for points, colour in zip(curves.values(), colours, strict=True):
+        count = min(len(points), _MOST_LABELS)
+        for place in np.linspace(0, len(points) - 1, count).round().astype(int):
+            point = points[place]
+            if not math.isfinite(point["sparsity"] + point["accuracy"]):
+                continue
+            label = panel.annotate(
+                f"{point['setting']:g}",
+                (point["sparsity"], point["accuracy"]),
+                xytext=(0, 0),
+                textcoords="offset points",
+                color=colour,
+                size=9,
+            )
+            sides = itertools.product((0, 1, -1), (1, -1, 0))
+            best = min(sides, key=lambda side: _crowd(label, side, drawn, labels))
+            _put(label, best)
+            labels.append(label.get_window_extent())
+
+
+def _put(label, side):
+    """Puts `label` to a `side` of its point, (1, 1) being right of it and above."""
+    across, up = side
+    label.xyann = (8 * across, 8 * up)
+    label.set_horizontalalignment(("center", "left", "right")[across])
+    label.set_verticalalignment(("center", "bottom", "top")[up])
+
+
+def _crowd(label, side, drawn, labels):
+    """How much there is where `label` would be, in pixels that are drawn."""
+    _put(label, side)
+    box = label.get_window_extent().padded(3)
+    outside = 4 - label.axes.bbox.count_contains(box.corners())
+    return box.count_contains(drawn) + 50 * (box.count_overlaps(labels) + outside)
+
+
+def _pixels(panel, points):
+    """Points along the lines and error bars of a curve, in pixels."""
+    places = np.array([(p["sparsity"], p["accuracy"]) for p in points], float)
+    errors = np.array([[p.get(key, 0) for key in _ERRORS] for p in points], float)
+    ends = [(places[:-1], places[1:])]
+    for error in (errors * [1, 0], errors * [0, 1]):
+        ends.append((places - error, places + error))
+    pixels = panel.transData.transform
+    lines = [
+        np.linspace(pixels(a), pixels(b), 50).reshape(-1, 2) for a, b in ends if len(a)
+    ]
+    return np.concatenate(lines)
+
+
+def _check_rows(rows):
+    if not isinstance(rows, (list, tuple)) or not rows:
+        raise ValueError(
+            f"`rows` must be a list of at least one dict. Received: rows={rows!r:.80}. "
+            f"Give dicts with the keys {', '.join(_KEYS)}."
+        )
+    for index, row in enumerate(rows):
+        missing = [
+            key for key in _KEYS if not isinstance(row, Mapping) or key not in row
+        ]
+        if missing:
+            raise ValueError(
+                f"`rows` must be dicts with the keys {', '.join(_KEYS)}. Received: "
+                f"rows[{index}]={row!r:.200}. Add {', '.join(missing)}."
+            )
+        if not isinstance(row["actuator"], str):
+            raise ValueError(
+                "`rows` must have names at 'actuator'. Received: "
+                f"rows[{index}]['actuator']={row['actuator']!r}. Give for example 'q'."
+            )
+        for key in _ERRORS:
+            if validation.is_real(row.get(key, 0)) and row.get(key, 0) < 0:
+                raise ValueError(
+                    f"`rows` must have no negative number at {key!r}. Received: "
+                    f"rows[{index}][{key!r}]={row[key]!r}. Give a standard deviation."
+                )
+        for key in (*_KEYS[1:], *_ERRORS):
+            if not validation.is_real(row.get(key, 0)):
+                raise ValueError(
+                    f"`rows` must have numbers at {key!r}. Received: "
+                    f"rows[{index}][{key!r}]={row[key]!r}. Give NaN for one that is "
+                    "not known."
+                )
+    return rows

@@ -1,0 +1,1 @@
+"""Checks of arguments, tables, and layers written as text."""

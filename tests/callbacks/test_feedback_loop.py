@@ -1,0 +1,310 @@
+"""The loop of SparsityController, on a plant of one line: no network, no noise."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from keras_sparseout.callbacks.feedback_loop import ACTUATORS, Loop
+
+
+def loop(target=0.6, value=2.0, bounds=(0.5, 8.0), actuator="q", **kwargs):
+    return Loop(target, value, ACTUATORS[actuator], bounds, **kwargs)
+
+
+def free(target):
+    """A loop far into the run, whose setting may go anywhere at once."""
+    controlled = loop(target, bounds=(1e-6, 8.0))
+    controlled.actuator = dataclasses.replace(controlled.actuator, slew=100.0)
+    controlled.readings = 100
+    return controlled
+
+
+def follow(controlled, plant, readings=400, start=0.5):
+    """The figure after some readings of a plant that follows its setting slowly."""
+    figure = start
+    for _ in range(readings):
+        figure += (plant(controlled.value) - figure) / 20
+        controlled.update(figure)
+    return figure
+
+
+@pytest.mark.parametrize(
+    ("actuator", "strength", "lag"),
+    [("q", -20.0, 3), ("rate", 40.0, 3), ("weight", 30.0, 1)],
+)
+@pytest.mark.parametrize(("readings", "share"), [(4, 0.25), (16, 1.0), (40, 1.0)])
+def test_a_reading_moves_the_setting_by_error_and_slope(
+    actuator, strength, lag, readings, share
+):
+    bounds = (0.01, 0.9)
+    controlled = loop(0.6, 0.3, bounds, actuator, gain=0.5)
+    controlled.readings = readings - 1
+    controlled.figure, controlled.slope = 0.589, 0.001
+    base = controlled.base
+    controlled.update(0.59)
+    expected = share * 0.5 * strength * (0.01 - lag * 0.001)
+    assert controlled.scale - base == pytest.approx(expected)
+    assert controlled.mean == pytest.approx(
+        controlled.actuator.from_scale(base / readings)
+    )
+
+
+@pytest.mark.parametrize("target", [0.5, 0.6, 0.7, 0.8])
+def test_it_reaches_the_target_with_q(target):
+    # About what Sparseout does: .84 at q = .5, .51 at q = 4.
+    reached = follow(loop(target), lambda q: 0.73 - 0.16 * math.log(q))
+    assert reached == pytest.approx(target, abs=0.003)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.05])
+def test_it_reaches_the_target_with_a_weight(start):
+    controlled = loop(0.8, start, (0.0, 0.1), "weight")
+    reached = follow(controlled, lambda w: 0.6 + 0.35 * w / (w + 0.01))
+    assert reached == pytest.approx(0.8, abs=0.003)
+    assert controlled.value == pytest.approx(0.0133, rel=0.1)
+
+
+def test_the_sign_turns_it_round():
+    def plant(rate):
+        return 0.8 - 0.3 * rate
+
+    right = loop(0.65, 0.2, (0.05, 0.9), "rate", sign=-1)
+    assert follow(right, plant) == pytest.approx(0.65, abs=0.003)
+    wrong = loop(0.65, 0.2, (0.05, 0.9), "rate")
+    assert abs(follow(wrong, plant) - 0.65) > 0.1
+
+
+def test_it_stays_at_a_bound_and_leaves_it_at_once():
+    controlled = loop(0.9, bounds=(1.0, 4.0))
+    assert follow(controlled, lambda q: 0.7 - 0.1 * math.log(q)) < 0.71
+    assert controlled.value == 1.0
+    # 2,000 readings at the bound are no more than 200: nothing wound up.
+    follow(controlled, lambda q: 0.7 - 0.1 * math.log(q), readings=2000)
+    controlled.target = 0.6
+    settings = [controlled.update(0.7) for _ in range(3)]
+    assert settings[0] > 1.0
+    assert settings == sorted(settings)
+
+
+def test_a_step_is_never_larger_than_the_slew():
+    controlled = loop(0.9)
+    before = controlled.scale
+    for figure in (0.1, 0.9, 0.1, 0.9) * 20:
+        controlled.update(figure)
+        assert abs(controlled.scale - before) <= controlled.actuator.slew + 1e-12
+        before = controlled.scale
+
+
+def test_errors_in_the_dead_band_add_nothing():
+    still, moving = loop(0.6, dead_band=0.01), loop(0.6)
+    for _ in range(100):
+        still.update(0.595)
+        moving.update(0.595)
+    assert still.base == still.actuator.to_scale(2.0)
+    assert moving.base < still.base
+
+
+def test_held_it_moves_toward_denser_only():
+    controlled = loop(0.8)
+    controlled.held = True
+    for _ in range(50):
+        controlled.update(0.5)
+    assert controlled.value == 2.0
+    controlled.target = 0.3
+    for _ in range(50):
+        controlled.update(0.5)
+    assert controlled.value > 2.0
+
+
+def test_the_setpoint_moves_to_the_gap():
+    controlled = loop(0.6)
+    controlled.correct(0.5)
+    assert controlled.offset == 0.0  # There is no training figure yet.
+    controlled.update(0.62)
+    controlled.correct(0.58)
+    assert controlled.offset == pytest.approx(0.01)
+    for _ in range(40):
+        controlled.correct(0.58)
+    assert controlled.offset == pytest.approx(0.04, abs=1e-5)
+    assert controlled.error == pytest.approx(0.02, abs=1e-5)
+
+
+def test_the_smoothed_figure_is_not_late():
+    controlled = loop(0.9)
+    for reading in range(60):
+        controlled.update(0.3 + 0.002 * reading)
+    latest = 0.3 + 0.002 * 59
+    assert controlled.figure == pytest.approx(latest, abs=1e-9)
+    assert controlled.slope == pytest.approx(0.002, abs=1e-9)
+    # Nor is the setpoint drawn down, as if training and probe data differed.
+    controlled.correct(latest)
+    assert controlled.offset == pytest.approx(0, abs=1e-9)
+
+
+def test_the_first_readings_make_a_line_of_least_squares():
+    controlled = loop(0.9)
+    figures = [0.5, 0.53, 0.51, 0.56]
+    for figure in figures:
+        controlled.update(figure)
+    slope, start = np.polyfit(range(4), figures, 1)
+    assert controlled.slope == pytest.approx(slope)
+    assert controlled.figure == pytest.approx(start + 3 * slope)
+
+
+def test_noise_comes_through_less():
+    noise = np.random.default_rng(0).normal(size=20_000)
+    controlled = loop(0.9)
+    smoothed = []
+    for value in noise:
+        controlled.update(value)
+        smoothed.append((controlled.figure, controlled.slope))
+    found = np.std(smoothed[100:], axis=0)
+    g, h = 1 - 0.7**2, (1 - 0.7) ** 2
+    variances = np.array([2 * g**2 + 2 * h - 3 * g * h, 2 * h**2])
+    expected = np.sqrt(variances / (g * (4 - 2 * g - h)))
+    # About one reading in six is independent, (1 + .7) / (1 - .7): 3 deviations.
+    np.testing.assert_allclose(found, expected, rtol=3 / math.sqrt(2 * 20_000 / 6))
+
+
+@pytest.mark.parametrize("error", [0.02, -0.02])
+def test_on_the_way_to_the_target_less_adds_up(error):
+    def added(slope):
+        controlled = free(0.6)
+        controlled.slope = slope
+        # So that the next reading has this error, and goes on with this slope.
+        controlled.figure = 0.6 - error - slope
+        controlled.update(0.6 - error)
+        assert controlled.error == pytest.approx(error)
+        return controlled.base / (controlled.gain * error / controlled.RESET)
+
+    toward = math.copysign(0.004, error)
+    assert added(0.0) == pytest.approx(1)
+    assert added(toward) == pytest.approx(1 - 3 * 0.004 / 0.02)
+    assert added(2 * toward) == 0
+    assert added(-toward) == pytest.approx(1 + 3 * 0.004 / 0.02)
+
+
+def test_far_off_no_more_adds_up_than_near():
+    near, far = free(0.56), free(0.9)
+    for controlled in (near, far):
+        controlled.figure = 0.5
+        controlled.update(0.5)
+    assert far.scale < near.scale
+    assert far.base == near.base == pytest.approx(-20 * 0.06 / 6)
+
+
+def test_a_setting_that_is_cut_adds_nothing():
+    controlled = loop(0.9)
+    controlled.readings, controlled.figure = 100, 0.5
+    controlled.update(0.5)
+    assert controlled.scale == -controlled.actuator.slew
+    assert controlled.base == 0
+
+
+@pytest.mark.parametrize("figure", [math.nan, math.inf])
+def test_an_undefined_figure_changes_nothing(figure):
+    controlled = loop(0.6)
+    controlled.update(figure)
+    assert controlled.readings == 0
+    controlled.update(0.5)
+    state = controlled.state()
+    controlled.update(figure)
+    assert controlled.state() == state
+
+
+def test_frozen_it_is_the_mean_of_the_last_settings():
+    controlled = loop(0.7)
+    settled = controlled.scale
+    for figure in (0.5, 0.52, 0.55, 0.6):
+        controlled.update(figure)
+        settled += (controlled.scale - settled) / 8
+    assert controlled.scale < settled
+    controlled.freeze()
+    assert controlled.base == controlled.scale == pytest.approx(settled)
+
+
+def test_a_bound_is_kept_to_though_it_is_rounded():
+    # Of those that the scale does not give back.
+    for low in np.arange(0.1, 1.0, 0.01).tolist():
+        controlled = loop(0.9, low, (low, 8.0))
+        assert controlled.at_bound
+        assert controlled.value >= low
+
+
+def test_the_state_is_all_of_it():
+    first, second = loop(0.7), loop(0.7)
+    for figure in (0.5, 0.52, 0.55, 0.57, 0.6):
+        first.update(figure)
+    first.correct(0.59)
+    second.restore(first.state())
+    for figure in (0.61, 0.64, 0.66, 0.69):
+        assert second.update(figure) == first.update(figure)
+    for controlled in (first, second):
+        controlled.correct(0.65)
+    assert second.state() == first.state()
+
+
+def test_it_comes_back_from_where_pushing_made_it_worse():
+    def turning(q):
+        return 0.65 - 0.02 * q if q < 5 else 0.9
+
+    controlled = loop(0.5, bounds=(0.5, 8.0))
+    reached = follow(controlled, turning, readings=600)
+    assert controlled.bounds == (0.5, 4.0)
+    assert controlled.value == 4.0
+    assert reached == pytest.approx(0.57, abs=0.003)
+    # Where it helps it may go on.
+    controlled = loop(0.5, bounds=(0.5, 8.0))
+    assert follow(controlled, lambda q: 0.65 - 0.025 * q, 600) == pytest.approx(
+        0.5, abs=0.003
+    )
+    assert controlled.bounds == (0.5, 8.0)
+    assert controlled.value == pytest.approx(6, abs=0.1)
+
+
+def test_what_added_up_beyond_is_left_there():
+    controlled = loop(0.6, 6.0)
+    controlled.figure, controlled.error_within = 0.62, 0.0
+    controlled.update(0.62)
+    assert controlled.value == 4.0
+    assert controlled.base == controlled.actuator.to_scale(4.0)
+
+
+def test_it_goes_on_below_the_own_bounds():
+    # At low q sparsity comes late, after a fall.
+    controlled = loop(0.85, 0.9)
+    for figure in [0.7] * 20 + [0.6] * 20:
+        controlled.update(figure)
+    assert controlled.bounds == (0.5, 8.0)
+    assert controlled.value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("start", "bounds"), [(6.0, (0.5, 8.0)), (0.5, (0.2, 0.8)), (5.0, (5.0, 8.0))]
+)
+def test_it_comes_back_only_to_where_it_has_been(start, bounds):
+    controlled = loop(0.6, start, bounds)
+    for figure in (0.5, 0.48, 0.46, 0.44):
+        controlled.update(figure)
+        assert controlled.bounds == bounds
+        assert bounds[0] <= controlled.value <= bounds[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("q", (0.02, 0.5, 1.0, 2.0, 4.0, 50.0)),
+        ("rate", (0.01, 0.3, 0.5, 0.99)),
+        ("weight", (0.0, 1e-5, 1e-3, 0.1, 10.0)),
+    ],
+)
+def test_scales_rise_and_turn_back(name, values):
+    actuator = ACTUATORS[name]
+    scales = [actuator.to_scale(value) for value in values]
+    assert scales == sorted(scales)
+    for value, scale in zip(values, scales, strict=True):
+        assert actuator.from_scale(scale) == pytest.approx(value, rel=1e-9, abs=1e-12)
+    low, high = actuator.limits
+    assert low <= actuator.bounds[0] < actuator.bounds[1] <= high

@@ -1,0 +1,56 @@
+"""Small runs of the language model, shared by its tests."""
+
+import argparse
+from pathlib import Path
+
+import keras
+import numpy as np
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TINY = {
+    "embedding": 16,
+    "units": 24,
+    "batch": 8,
+    "window": 10,
+    "epochs": 2,
+    "learning_rate": 0.01,
+}
+
+
+def settings(example, preset="small", **changes):
+    """What the command line gives, of a tiny model."""
+    column = ("small", "awd").index(preset)
+    values = {name: row[column] for name, row in example.lm_settings.SETTINGS.items()}
+    return argparse.Namespace(**{**values, "seed": 1, "data": None, **TINY, **changes})
+
+
+def sentences(count, words=100, seed=0):
+    """Lines of words, each of which goes on with one of three others."""
+    rng = np.random.default_rng(seed)
+    follow = np.random.default_rng(1).integers(words, size=(words, 3))
+    lines = []
+    for _ in range(count):
+        line = [rng.integers(words)]
+        for _ in range(rng.integers(4, 12)):
+            line.append(follow[line[-1], rng.choice(3, p=(0.6, 0.3, 0.1))])
+        lines.append(" ".join(f"w{word}" for word in line))
+    return "\n".join(lines) + "\n"
+
+
+def write_folder(folder, train=1000, others=100):
+    """Writes a text in three splits."""
+    for seed, split in enumerate(("train", "valid", "test")):
+        text = sentences(others if seed else train, seed=seed)
+        (folder / f"{split}.txt").write_text(text)
+    return folder
+
+
+def states(model):
+    """The states of the LSTMs, a list of arrays."""
+    lstms = [getattr(layer, "layer", layer) for layer in model.layers]
+    return [
+        np.asarray(state.value)
+        for lstm in lstms
+        if isinstance(lstm, keras.layers.LSTM)
+        for state in lstm.states
+    ]

@@ -1,0 +1,202 @@
+"""What Bridgeout and Shakeout say of arguments that can't be."""
+
+import inspect
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sparseout.layers.bridgeout import Bridgeout, Shakeout
+
+L = keras.layers
+SECOND = {Bridgeout: 1.5, Shakeout: 0.1}
+every_layer = pytest.mark.parametrize("make", SECOND)
+
+
+def ones(*shape):
+    return np.ones(shape, "float32")
+
+
+def bad_values(argument, *values):
+    return [pytest.param(argument, v, id=f"{argument}={v!r}") for v in values]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *bad_values("rate", -0.1, 1.01, math.nan, math.inf, "0.5", None, True),
+        *bad_values("q", -1, math.nan, math.inf, "2", None, True),
+        *bad_values("c", -1, math.nan, math.inf, "2", None, True),
+        *bad_values("epsilon", 0, 1e-31, math.nan, "1e-7"),
+        *bad_values("noise_shape", (None, 0), (None, 1.5), "11", 3),
+        *bad_values("seed", 1.0, "1", True, 2**63),
+        *bad_values("stop_gradient", 1, None),
+        *bad_values("adjustable", 1, None),
+        *bad_values("weights", (), ("",), 3, (3,), {"kernel"}),
+        *bad_values("axis", (), 1.5, (None,), True, "2"),
+    ],
+)
+def test_bad_arguments_are_named_at_construction(argument, value):
+    takers = [c for c in SECOND if argument in inspect.signature(c).parameters]
+    assert takers
+    for make in takers:
+        second = "q" if make is Bridgeout else "c"
+        given = {"rate": 0.5, second: 1.0, argument: value}
+        with pytest.raises(ValueError, match=f"`{argument}` must be") as error:
+            make(L.Dense(2), **given)
+        assert f"Received: {argument}={value!r}." in str(error.value)
+
+
+@every_layer
+def test_a_layer_is_a_layer(make):
+    cases = {
+        3: "Give for example",
+        None: "Give for example",
+        L.Dense: f"Make one first: {make.__name__}(Dense(...), 0.5).",
+    }
+    for layer, remedy in cases.items():
+        with pytest.raises(ValueError, match="`layer` must be a keras") as error:
+            make(layer, 0.5, SECOND[make])
+        assert f"Received: layer={layer!r}. {remedy}" in str(error.value)
+
+
+@every_layer
+def test_unknown_keywords_and_dtype_are_refused(make):
+    with pytest.raises(ValueError, match="is no argument of") as error:
+        make(L.Dense(2), 0.5, SECOND[make], rates=0.5)
+    assert "Received: rates=0.5. Did you mean `rate`?" in str(error.value)
+    with pytest.raises(ValueError, match="that of the layer that it wraps") as error:
+        make(L.Dense(2), 0.5, SECOND[make], dtype="float16")
+    assert "Received: dtype='float16'. Give it to that layer." in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("weights", "shown", "remedy"),
+    [
+        ("recurent_kernel", "kernel, recurrent_kernel", "mean 'recurrent_kernel'?"),
+        ("embeddings", "kernel, recurrent_kernel", "example weights=('kernel',)."),
+        (("kernel", "biass"), "bias", "mean 'bias'?"),
+        ("call/kernel", "bias", "mean 'kernel'?"),
+    ],
+)
+@pytest.mark.parametrize("built", [False, True])
+def test_a_weight_that_is_not_there_is_named_with_those_that_are(
+    weights, shown, remedy, built
+):
+    layer = L.LSTM(3)
+    if built:
+        layer.build((2, 3, 3))
+    names = (weights,) if isinstance(weights, str) else weights
+    with pytest.raises(ValueError, match="`weights` must be names") as error:
+        Bridgeout(layer, 0.5, weights=weights).build((2, 3, 3))
+    message = str(error.value)
+    assert f"Received: weights={names!r} for layer 'lstm" in message
+    assert shown in message
+    assert message.endswith(remedy)
+
+
+def test_where_a_name_is_not_enough_paths_are_shown():
+    layer = Bridgeout(L.Bidirectional(L.LSTM(3)), 0.5, weights="forward_layer/kernel")
+    with pytest.raises(ValueError, match="forward_layer/cell/recurrent_") as error:
+        layer(ones(2, 3, 3))
+    assert str(error.value).endswith("Did you mean 'forward_layer/cell/kernel'?")
+
+
+@every_layer
+def test_a_layer_without_weights_is_refused(make):
+    with pytest.raises(ValueError, match="`layer` must be a layer with") as error:
+        make(L.Dropout(0.5), 0.5, SECOND[make])(ones(2, 3))
+    assert str(error.value).endswith("which has none. Wrap a layer that has weights.")
+
+
+def test_a_layer_of_no_main_weight_needs_its_name():
+    with pytest.raises(ValueError, match="`weights` must be names") as error:
+        Bridgeout(L.BatchNormalization(), 0.5)(ones(2, 3))
+    assert "Received: weights=None" in str(error.value)
+    assert str(error.value).endswith("Give for example weights=('gamma',).")
+    layer = Bridgeout(L.BatchNormalization(), 0.5, weights=["gamma"])
+    assert len(np.unique(layer(ones(2, 30), training=True))) == 1
+
+
+@every_layer
+def test_integer_weights_are_refused(make):
+    class Counting(L.Dense):
+        def build(self, shape):
+            super().build(shape)
+            self.kernel_count = self.add_weight(
+                shape=(3, 2), dtype="int32", trainable=False, name="count"
+            )
+
+    with pytest.raises(ValueError, match="`count` must be real floating") as error:
+        make(Counting(2), 0.5, SECOND[make], weights="count")(ones(2, 3))
+    assert "count.dtype=int32" in str(error.value)
+
+
+@pytest.mark.parametrize("noise_shape", [(None,), (None, 1, None), (None, 5), (2, 1)])
+def test_a_noise_shape_that_does_not_fit_the_weight_is_refused(noise_shape):
+    layer = Bridgeout(L.Dense(2), 0.5, noise_shape=noise_shape)
+    with pytest.raises(ValueError, match="`noise_shape` must have one") as error:
+        layer(ones(2, 3))
+    received = f"Received: noise_shape={noise_shape!r} for kernel of shape (3, 2)."
+    assert received in str(error.value)
+
+
+def test_the_axis_of_inputs_is_asked_for_where_it_is_not_known():
+    class Mine(L.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(4, shape[-1]), name="kernel")
+
+        def call(self, x):
+            return keras.ops.matmul(x, keras.ops.transpose(self.kernel))
+
+    x = np.eye(3, dtype="float32")
+    with pytest.raises(ValueError, match="unless `axis` says it") as error:
+        Shakeout(Mine(), 0.5, 0.1)(x)
+    assert "Received: kernel of shape (4, 3) of Mine 'mine" in str(error.value)
+    for axis in (1, -1, (1,)):
+        layer = Shakeout(Mine(), 0.5, 0, axis=axis)
+        y = layer(x, training=True).numpy()
+        np.testing.assert_array_equal(y == 0, (y == 0)[:, :1] & np.ones((3, 4), bool))
+    with pytest.raises(ValueError, match="`axis` must be among") as error:
+        Shakeout(Mine(), 0.5, 0.1, axis=2)(x)
+    assert "Received: axis=(2,) for kernel of shape (4, 3)." in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("layer", "weights", "name"),
+    [
+        (lambda: L.Dense(2), "bias", "bias of shape (2,) of Dense"),
+        (lambda: L.BatchNormalization(), "gamma", "gamma of shape (3,) of BatchNorm"),
+        (lambda: L.EinsumDense("ab,c->abc", (3, 4)), None, "kernel of shape (4,)"),
+    ],
+)
+def test_weights_that_do_not_meet_the_input_are_refused(layer, weights, name):
+    with pytest.raises(ValueError, match="`weights` must be kernels") as error:
+        Shakeout(layer(), 0.5, 0.1, weights)(ones(2, 3))
+    assert f"Received: {name}" in str(error.value)
+
+
+@every_layer
+def test_assigning_to_a_constant_raises_and_tells_of_adjustable(make):
+    layer = make(L.Dense(2), 0.5, SECOND[make])
+    second = "q" if make is Bridgeout else "c"
+    for name in ("rate", second):
+        with pytest.raises(AttributeError, match="adjustable=True") as error:
+            setattr(layer, name, 0.25)
+        assert f"Received: {name}=0.25" in str(error.value)
+    layer = make(L.Dense(2), 0.5, SECOND[make], adjustable=True)
+    for name, value in [("rate", 1.5), (second, -1.0), (second, math.nan)]:
+        with pytest.raises(ValueError, match=f"`{name}` must be"):
+            setattr(layer, name, value)
+    assert (layer.rate, getattr(layer, second)) == (0.5, SECOND[make])
+
+
+def test_arguments_come_in_the_order_that_is_documented():
+    def positional(c):
+        parameters = inspect.signature(c).parameters.values()
+        return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    first = ["layer", "rate"]
+    assert positional(Bridgeout) == [*first, "q", "weights", "noise_shape", "seed"]
+    assert positional(Shakeout) == [*first, "c", "weights", "seed"]
