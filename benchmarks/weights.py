@@ -16,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 from interleave import fastest, measure, print_machine
 
-from keras_sparseout.layers.bridgeout import Bridgeout, Shakeout
+from keras_sparseout.layers.bridgeout import Bridgeout
+from keras_sparseout.layers.shakeout import Shakeout
 
 QS = (1.5, 2, 1.3)
 

@@ -2,7 +2,7 @@
 
 import warnings
 
-from keras_sparseout.callbacks.tensorboard import Board
+from keras_sparseout.backend import event_files
 from keras_sparseout.measure import finite_figures
 from keras_sparseout.measure.reading import read
 from keras_sparseout.utils import validation
@@ -22,7 +22,7 @@ class Readout:
 
     def __init__(self, metrics, log_dir):
         self.metrics = metrics
-        self.board = None if log_dir is None else Board(log_dir)
+        self.board = None if log_dir is None else event_files.Board(log_dir)
         self._filled = {"": {}, "val_": {}}
         self.begin_run()
 

@@ -7,8 +7,9 @@ import numpy as np
 from keras import ops
 
 from keras_sparseout.callbacks import callback_order
+from keras_sparseout.callbacks.knobs import adjustable_ones
 from keras_sparseout.callbacks.progress import Progress, StepCount, optimizers_of
-from keras_sparseout.layers.adjustable import adjustable_ones, has_knob
+from keras_sparseout.layers.adjustable import has_knob
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.utils import validation
 

@@ -14,16 +14,18 @@ from keras_sparseout.callbacks.feedback_loop import (
     check_metric,
     check_target,
 )
+from keras_sparseout.callbacks.knobs import adjustable_ones
 from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
 from keras_sparseout.callbacks.watcher import Watcher
 from keras_sparseout.layers.activation_penalty import ActivationPenalty
-from keras_sparseout.layers.adjustable import adjustable_ones
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.measure import finite_figures, layer_selection
-from keras_sparseout.measure.layer_sums import add, check_metrics
-from keras_sparseout.measure.probe_data import ProbeData, check_count
+from keras_sparseout.measure.layer_sums import add
+from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.measure.reading import read
+from keras_sparseout.metrics.get import check_metrics
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.validation import check_count
 
 _ON_ITS_INPUT = (ActivationPenalty, Sparseout)
 

@@ -8,10 +8,12 @@ from keras_sparseout.callbacks.progress import StepCount
 from keras_sparseout.callbacks.readout import Readout, describe
 from keras_sparseout.callbacks.watcher import Watcher
 from keras_sparseout.measure import finite_figures, layer_selection
-from keras_sparseout.measure.layer_sums import add, check_metrics
-from keras_sparseout.measure.probe_data import ProbeData, check_count
+from keras_sparseout.measure.layer_sums import add
+from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.metrics import ActivationHistogram
+from keras_sparseout.metrics.get import check_metrics
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.validation import check_count
 
 _MOST_LAYERS_IN_LOGS = 8
 

@@ -4,11 +4,11 @@ import contextlib
 
 import keras
 
+from keras_sparseout.backend import tracing
 from keras_sparseout.callbacks import arming, callback_order
 from keras_sparseout.callbacks.progress import Progress
 from keras_sparseout.callbacks.reading_log import ReadingLog
-from keras_sparseout.measure import layer_selection
-from keras_sparseout.measure.layer_sums import Probe
+from keras_sparseout.measure.probe import Probe
 from keras_sparseout.measure.step_sums import StepSums
 from keras_sparseout.utils.tables import dataframe
 
@@ -141,7 +141,7 @@ class Watcher(keras.callbacks.Callback):
         first = None
         if self.data is not None:
             first = self.data.first_for(self.model)
-            layer_selection.build(self.model, first)
+            tracing.build(self.model, first)
         try:
             self._selected = self._select()
         except ValueError:

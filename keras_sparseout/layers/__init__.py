@@ -1,7 +1,8 @@
 """The layers, which go into a model."""
 
 from keras_sparseout.layers.activation_penalty import ActivationPenalty
-from keras_sparseout.layers.bridgeout import Bridgeout, Shakeout
+from keras_sparseout.layers.bridgeout import Bridgeout
+from keras_sparseout.layers.shakeout import Shakeout
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.layers.sparseout_cell_wrapper import SparseoutCellWrapper
 from keras_sparseout.layers.spatial_sparseout import (

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from keras_sparseout.backend import compiling
 from keras_sparseout.layers.adjustable import knob
 from keras_sparseout.layers.seeded import Seeded
 from keras_sparseout.ops import compiled_noise, masks, noise
@@ -153,7 +154,7 @@ class Sparseout(Seeded):
     def _compiles(self, inputs):
         if self._jit_compile != "auto":
             return self._jit_compile
-        return compiled_noise.pays(inputs.shape)
+        return compiling.pays(inputs.shape)
 
     def _check_inputs(self, inputs):
         validation.check_dense(inputs)

@@ -110,20 +110,6 @@ def _report(w, record, outputs, *args, **kwargs):
     record(w, x, mask)
 
 
-def current_graph():
-    """The graph that is being traced; None in eager mode."""
-    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-
-
-def graph_of(tensors):
-    """The graph that tensors belong to; None of eager ones."""
-    # A ragged tensor has no graph, but its parts have.
-    for tensor in tf.nest.flatten(tensors, expand_composites=True):
-        if tf.is_tensor(tensor):
-            return getattr(tensor, "graph", None)
-    return None
-
-
 def rank_of(x):
     """The number of dimensions of `x`, 0 if unknown or if it is no tensor."""
     shape = getattr(x, "shape", ())

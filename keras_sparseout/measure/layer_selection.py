@@ -5,8 +5,8 @@ import dataclasses
 import re
 
 import keras
-import tensorflow as tf
 
+from keras_sparseout.backend import tracing
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.measure import hooks
 from keras_sparseout.utils import validation
@@ -35,24 +35,6 @@ class Watched:
     layer: keras.layers.Layer
     side: str
     is_part: bool
-
-
-def build(model, batch):
-    """Makes a subclassed model create its layers and weights, without running it."""
-    if not model.built:
-        # Of any batch size, as `fit` does it: the inputs of the model keep it.
-        trace(model, batch, None)
-
-
-def trace(model, batch, size):
-    """Traces a call of `model` with the inputs in `batch`, but `size` samples."""
-
-    def spec(x):
-        x = tf.convert_to_tensor(x)
-        return tf.TensorSpec((size, *x.shape[1:]), x.dtype)
-
-    call = tf.function(lambda x: model(x, training=False), autograph=False)
-    call.get_concrete_function(keras.tree.map_structure(spec, batch))
 
 
 def find(model):
@@ -167,7 +149,7 @@ def _remedy(name, found, model):
     around = sorted(w.name for w in found if name.startswith(w.name + "/"))
     layers = {w.name: w.layer for w in found}
     for layer in (model, *(layers[n] for n in around)):
-        if is_tf_function(layer.call):
+        if tracing.is_tf_function(layer.call):
             return (
                 f"Take @tf.function off the `call` of {layer.name!r}: Keras compiles "
                 "the whole step."
@@ -175,11 +157,6 @@ def _remedy(name, found, model):
     if around:
         return f"Name what is around it, layers=[{around[0]!r}], or others."
     return "Name layers that it calls, layers=[...]."
-
-
-def is_tf_function(function):
-    """Whether `function` is made by tf.function, which may be traced already."""
-    return hasattr(function, "get_concrete_function")
 
 
 def _children(parent):

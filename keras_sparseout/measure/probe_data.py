@@ -1,13 +1,13 @@
 """Probe data: samples that activations are measured on."""
 
 import itertools
-import numbers
 
 import keras
 import tensorflow as tf
 
-from keras_sparseout.measure import layer_selection
+from keras_sparseout.backend import tracing
 from keras_sparseout.metrics.inputs import remedy_for_kind
+from keras_sparseout.utils import validation
 
 
 class ProbeData:
@@ -25,8 +25,8 @@ class ProbeData:
     """
 
     def __init__(self, x, *, batch_size=256, steps=None):
-        self.batch_size = check_count("batch_size", batch_size)
-        self.steps = None if steps is None else check_count("steps", steps)
+        self.batch_size = validation.check_count("batch_size", batch_size)
+        self.steps = None if steps is None else validation.check_count("steps", steps)
         self.x = self._check(x)
         self._fixed = None
 
@@ -131,7 +131,7 @@ def _fixed_size(model, batch):
     # It may be but that of the first call, in a model made without keras.Input.
     try:
         with keras.StatelessScope():
-            layer_selection.trace(model, batch, size + 1)
+            tracing.trace(model, batch, size + 1)
     except Exception:  # Whatever a layer raises that can't.
         return size
     return None
@@ -202,16 +202,6 @@ def _check_dtype(want, have, name):
         f"`x` must be of a type that the model's inputs take. Received: x of {have}, "
         f"for {name} of {want}. Give {remedy}."
     )
-
-
-def check_count(name, value):
-    """Returns `value`; raises unless it is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(
-            f"`{name}` must be an integer >= 1. Received: {name}={value!r}. Leave it "
-            "out for the default."
-        )
-    return int(value)
 
 
 def _indices(dataset):

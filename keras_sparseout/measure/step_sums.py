@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_sparseout.measure import hooks, layer_selection, layer_sums, step_functions
+from keras_sparseout.backend import train_step
+from keras_sparseout.measure import hooks, layer_selection, layer_sums
 from keras_sparseout.measure.trace import OUTPUT, Trace
 
 
@@ -60,24 +61,24 @@ class StepSums:
     def check(self):
         """Raises if the model's step function is one that can't be measured."""
         if self.model.compiled:
-            function = step_functions.present(self.model, self.kind)
+            function = train_step.present(self.model, self.kind)
             if function is not self._checked:
-                step_functions.check(self.model, self.kind)
+                train_step.check(self.model, self.kind)
                 self._checked = function
 
     def arm(self):
         """Makes the next step of the model measure."""
         if self.model.compiled:
-            step_functions.arm(self.model, self.kind, self)
+            train_step.arm(self.model, self.kind, self)
 
     def disarm(self):
         """Undoes `arm`, where the model made no step since."""
-        step_functions.disarm(self.model, self.kind)
+        train_step.disarm(self.model, self.kind)
 
     def check_reached(self):
         """Raises if no step was measured since the last `reset`, or not each layer."""
         if not self.steps():
-            raise step_functions.unread(self.model, self.kind, self.called)
+            raise train_step.unread(self.model, self.kind, self.called)
         self._check_missed()
 
     def steps(self):

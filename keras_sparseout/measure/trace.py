@@ -5,6 +5,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from keras_sparseout.backend import tracing
 from keras_sparseout.measure import hooks, layer_selection
 
 # Why layers are left out.
@@ -36,7 +37,7 @@ class Trace:
     @contextlib.contextmanager
     def reading(self):
         """Reads the calls that are made in this context."""
-        self._graph = hooks.current_graph()
+        self._graph = tracing.current_graph()
         whole = layer_selection.Watched("", self.model, "outputs", False)
         with hooks.Hooks([*self.watched, whole], self._record):
             yield
@@ -46,7 +47,7 @@ class Trace:
             self._outputs += keras.tree.flatten(x)
         # A tensor of another graph, that of a loop body, can't be brought here. An
         # RNN calls its cell once outside the loop too: one step is no figure.
-        elif hooks.graph_of(x) is not self._graph:
+        elif tracing.graph_of(x) is not self._graph:
             if self.model.built:  # Before, Keras calls it in another graph to build it.
                 self._inner.add(watched.name)
         else:

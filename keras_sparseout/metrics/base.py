@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_sparseout.backend.tensorflow.numerics import unchecked
+from keras_sparseout.backend import numerics
 from keras_sparseout.metrics import inputs
 
 
@@ -37,14 +37,14 @@ class StreamingMetric(keras.metrics.Metric):
     def __init__(self, *, name=None):
         super().__init__(dtype="float64", name=name)
 
-    @unchecked()
+    @numerics.unchecked()
     def figure(self, *totals):
         result = self._figure(*(ops.convert_to_tensor(t, "float64") for t in totals))
         if any(ops.is_tensor(total) for total in totals):
             return result
         return ops.convert_to_numpy(result)
 
-    @unchecked()
+    @numerics.unchecked()
     def update_state(self, x, sample_weight=None, mask=None):
         if mask is None:
             mask = getattr(x, "_keras_mask", None)
@@ -54,13 +54,13 @@ class StreamingMetric(keras.metrics.Metric):
         for variable, new in zip(self.variables, sums, strict=True):
             variable.assign_add(new)
 
-    @unchecked()
+    @numerics.unchecked()
     def result(self):
         if not self.variables:
             return ops.convert_to_tensor(float("nan"), "float64")
         return self.figure(*(ops.convert_to_tensor(v) for v in self.variables))
 
-    @unchecked()
+    @numerics.unchecked()
     def merge_state(self, metrics):
         """Adds the state of other metrics of the same class and options.
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_sparseout.backend.tensorflow.numerics import unchecked
+from keras_sparseout.backend import numerics
 from keras_sparseout.metrics import functions, inputs
 from keras_sparseout.utils import validation
 
@@ -11,7 +11,7 @@ _registered = keras.saving.register_keras_serializable("keras_sparseout")
 
 
 @_registered
-@unchecked()
+@numerics.unchecked()
 def firing_rate(x, *, threshold=0.0):
     """The share of samples and positions at which each unit fires.
 
@@ -47,7 +47,7 @@ def firing_rate(x, *, threshold=0.0):
 
 
 @_registered
-@unchecked()
+@numerics.unchecked()
 def dead_units(x, *, threshold=0.0):
     """The share of units that never fire, on any sample at any position.
 
@@ -86,7 +86,7 @@ def dead_units(x, *, threshold=0.0):
 
 
 @_registered
-@unchecked()
+@numerics.unchecked()
 def lifetime_sparseness(x):
     """Treves and Rolls' sparseness of each unit over the samples and positions.
 
@@ -127,7 +127,7 @@ def lifetime_sparseness(x):
 
 
 @_registered
-@unchecked()
+@numerics.unchecked()
 def rms(x):
     """The root mean square of all activations.
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sparseout.backend.tensorflow.numerics import unchecked
+from keras_sparseout.backend import numerics
 from keras_sparseout.metrics import inputs
 from keras_sparseout.utils import validation
 
@@ -12,7 +12,7 @@ _registered = keras.saving.register_keras_serializable("keras_sparseout")
 
 
 @_registered
-@unchecked()
+@numerics.unchecked()
 def hoyer(x, axis=-1):
     """Hoyer's sparsity of each vector along `axis`.
 
@@ -57,7 +57,7 @@ def hoyer(x, axis=-1):
 
 
 @_registered
-@unchecked()
+@numerics.unchecked()
 def gini(x, axis=-1):
     """The Gini index of the magnitudes in each vector along `axis`.
 
@@ -101,7 +101,7 @@ def gini(x, axis=-1):
 
 
 @_registered
-@unchecked()
+@numerics.unchecked()
 def zero_fraction(x, axis=-1, *, threshold=0.0, relative=False):
     """The fraction of elements of each vector along `axis` that are 0.
 
@@ -159,7 +159,7 @@ def zero_fraction(x, axis=-1, *, threshold=0.0, relative=False):
 
 
 @_registered
-@unchecked()
+@numerics.unchecked()
 def population_sparseness(x, axis=-1):
     """Treves and Rolls' sparseness of each vector along `axis`.
 
@@ -204,7 +204,7 @@ def population_sparseness(x, axis=-1):
 
 
 @_registered
-@unchecked()
+@numerics.unchecked()
 def pq_index(x, axis=-1, *, p=1.0, q=2.0):
     """The PQ Index of each vector along `axis`.
 
@@ -246,7 +246,7 @@ def pq_index(x, axis=-1, *, p=1.0, q=2.0):
 
 
 @_registered
-@unchecked()
+@numerics.unchecked()
 def kurtosis(x, axis=-1):
     """The excess kurtosis of each vector along `axis`.
 

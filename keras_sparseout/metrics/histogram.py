@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sparseout.backend.tensorflow.numerics import unchecked
+from keras_sparseout.backend import numerics
 from keras_sparseout.metrics import inputs
 from keras_sparseout.metrics.base import StreamingMetric
 from keras_sparseout.utils import validation
@@ -82,7 +82,7 @@ class ActivationHistogram(StreamingMetric):
         self.bins_per_octave = bins_per_octave
         self._create_state()
 
-    @unchecked()
+    @numerics.unchecked()
     def sums(self, x, sample_weight=None, mask=None):
         # The order of bins: those of negative activations, from the largest magnitude
         # to the smallest, that of zeros, those of positive ones, and NaN.

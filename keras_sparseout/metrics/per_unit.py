@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_sparseout.backend.tensorflow.numerics import unchecked
+from keras_sparseout.backend import numerics
 from keras_sparseout.metrics import dataset, inputs
 from keras_sparseout.metrics.base import StreamingMetric
 from keras_sparseout.utils import validation
@@ -31,7 +31,7 @@ class _PerUnit(StreamingMetric):
         if units is not None:
             self._create_state(units)
 
-    @unchecked()
+    @numerics.unchecked()
     def sums(self, x, sample_weight=None, mask=None):
         rows, weights = inputs.rows(x, sample_weight, mask)
         terms = (ops.cast(term, "float64") for term in self._terms(rows))
@@ -168,7 +168,7 @@ class RMS(StreamingMetric):
         super().__init__(name=name)
         self._create_state()
 
-    @unchecked()
+    @numerics.unchecked()
     def sums(self, x, sample_weight=None, mask=None):
         rows, weights = inputs.rows(x, sample_weight, mask)
         squares = ops.sum(ops.square(ops.cast(rows, "float64")), axis=-1)

@@ -6,7 +6,7 @@ import inspect
 import keras
 from keras import ops
 
-from keras_sparseout.backend.tensorflow.numerics import unchecked
+from keras_sparseout.backend import numerics
 from keras_sparseout.metrics import functions, inputs
 from keras_sparseout.metrics.base import StreamingMetric
 from keras_sparseout.utils import validation
@@ -69,7 +69,7 @@ class SampleMean(StreamingMetric):
         self.axis = axis
         self._create_state()
 
-    @unchecked()
+    @numerics.unchecked()
     def sums(self, x, sample_weight=None, mask=None):
         x, _ = inputs.real_tensor(x)
         inputs.check_batch(x)

@@ -1,11 +1,10 @@
 """The algebra compiled with XLA, also in models that are not."""
 
 import functools
-import platform
 
 import tensorflow as tf
 
-from keras_sparseout.backend.tensorflow import numerics
+from keras_sparseout.backend import compiling, numerics
 from keras_sparseout.ops import masks, noise
 
 
@@ -35,43 +34,6 @@ def draw(function, x, rate, q, seed, shape, **settings):
     return program(shape, constant, **settings)(x, rate, q, seed)
 
 
-def pays(shape):
-    """Whether what is done with tensors of `shape` gains by being compiled.
-
-    XLA compiles anew for each concrete shape, so it does where every dimension but the
-    batch is known.
-    """
-    return None not in shape[1:] and not on_apple_gpu()
-
-
-@functools.cache
-def on_apple_gpu():
-    """Whether this is a machine of which the GPU has no XLA."""
-    return platform.system() == "Darwin" and bool(
-        tf.config.list_physical_devices("GPU")
-    )
-
-
-_compile = functools.partial(
-    tf.function, jit_compile=True, reduce_retracing=True, autograph=False
-)
-
-
-def _traced(function):
-    """A function around compiled ones, in whose body numbers are not checked.
-
-    Not in the compiled ones themselves: their arguments would be checked.
-    """
-    function = numerics.unchecked()(function)
-    return tf.function(function, reduce_retracing=True, autograph=False)
-
-
-def _generator():
-    # XLA alone has Threefry on every device, and `tf.config.run_functions_eagerly`
-    # makes TensorFlow run these functions without it.
-    return "philox" if tf.executing_eagerly() else "threefry"
-
-
 # One program serves all rates, and all exponents but those that come down to roots:
 # a power takes longer. It is one for each shape: shared by layers of several ranks, its
 # traces would be generalised to an unknown rank.
@@ -83,12 +45,14 @@ _cached = functools.lru_cache(maxsize=128)
 
 @_cached
 def _multiplier(shape, constant, **settings):
-    @_compile
+    @compiling.compiled
     def draw(x, rate, q, seed):
         q = q if constant is None else constant
-        return noise.draw_multiplier(x, rate, q, seed, alg=_generator(), **settings)
+        return noise.draw_multiplier(
+            x, rate, q, seed, alg=compiling.generator(), **settings
+        )
 
-    call = _traced(lambda *args: draw(*args))
+    call = compiling.around_compiled(lambda *args: draw(*args))
     # Outside, so that no gradient of the program is ever made.
     return lambda *args: tf.stop_gradient(call(*args))
 
@@ -97,14 +61,14 @@ def _multiplier(shape, constant, **settings):
 def _perturbed(shape, constant, *, noise_shape, **settings):
     # Value and gradient are a program each: of one with a gradient of its own XLA would
     # return the value twice, and x as well.
-    @_compile
+    @compiling.compiled
     def forward(x, rate, q, seed):
         q = q if constant is None else constant
         shape, x = masks.resolve(noise_shape, x)
-        keep, keep_prob = masks.bernoulli(shape, rate, seed, alg=_generator())
+        keep, keep_prob = masks.bernoulli(shape, rate, seed, alg=compiling.generator())
         return noise.value(x, keep, keep_prob, q, **settings), keep
 
-    @_compile
+    @compiling.compiled
     def backward(upstream, x, keep, rate, q):
         q = q if constant is None else constant
         _, keep_prob = masks.quantise(rate)
@@ -112,7 +76,7 @@ def _perturbed(shape, constant, *, noise_shape, **settings):
 
     # A function around both: TensorFlow keeps the graph in which a gradient is defined
     # for ever, which would be that of each model.
-    @_traced
+    @compiling.around_compiled
     def call(x, rate, q, seed):
         @tf.custom_gradient
         def apply(x):

@@ -6,7 +6,7 @@ import keras
 import ml_dtypes
 from keras import ops
 
-from keras_sparseout.backend.tensorflow import numerics
+from keras_sparseout.backend import numerics
 from keras_sparseout.ops import masks
 from keras_sparseout.utils import validation
 

@@ -3,8 +3,10 @@
 import keras
 import tensorflow as tf
 
-from keras_sparseout.measure import layer_selection, layer_sums
+from keras_sparseout.backend import tracing
+from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.probe_data import ProbeData, as_tensor
+from keras_sparseout.metrics import get
 from keras_sparseout.summary.model_reader import ModelReader
 from keras_sparseout.utils import validation
 
@@ -116,10 +118,10 @@ def activation_sparsity(
             "tf.config.run_functions_eagerly(False) before it."
         )
     layers, where = layer_selection.check_layers(layers), validation.check_where(where)
-    metrics = layer_sums.check_metrics(_METRICS, validation.check_axis(axis))
+    metrics = get.check_metrics(_METRICS, validation.check_axis(axis))
     data = ProbeData(x, batch_size=batch_size, steps=steps)
     first = _tensors(data.first_for(model))
-    layer_selection.build(model, first)
+    tracing.build(model, first)
     reader = ModelReader(model, layers, where, metrics)
     inputs = getattr(model, "inputs", None) or []
     if all(t.shape[0] is None and not t.ragged for t in inputs):

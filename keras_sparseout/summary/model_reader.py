@@ -7,7 +7,14 @@ import numpy as np
 import tensorflow as tf
 from keras import layers as kl
 
-from keras_sparseout.measure import finite_figures, hooks, layer_selection, layer_sums
+from keras_sparseout.backend import tracing
+from keras_sparseout.measure import (
+    finite_figures,
+    hooks,
+    layer_selection,
+    layer_sums,
+    probe,
+)
 from keras_sparseout.summary import macs
 from keras_sparseout.summary.model_macs import ModelMacs, original, tensors
 from keras_sparseout.summary.table import COLUMNS, SparsityTable
@@ -57,7 +64,7 @@ class ModelReader:
 
     def add(self, batch):
         """Adds a batch to the totals, without the rows whose number of units varies."""
-        sums = layer_sums.run(self.step, batch)
+        sums = probe.run(self.step, batch)
         sums = {k: [s.numpy() for s in parts] for k, parts in sums.items()}
         sizes = {}
         for key, parts in sums.items():
@@ -77,7 +84,7 @@ class ModelReader:
                 layer_sums.add(self.totals, key, parts)
 
     def _trace(self, batch):
-        graph = hooks.graph_of(batch)
+        graph = tracing.graph_of(batch)
         size = tf.shape(keras.tree.flatten(batch)[0])[0]
         sums, inner = {_SAMPLES: [tf.cast(size, "int64")]}, set()
         self.shapes, self.calls = {}, {}
@@ -85,7 +92,7 @@ class ModelReader:
 
         def record(watched, x, mask):
             name, side = watched.name, watched.side
-            if hooks.graph_of(x) is not graph:
+            if tracing.graph_of(x) is not graph:
                 inner.add(name)
                 return
             self.called.add(name)

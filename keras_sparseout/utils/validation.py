@@ -325,3 +325,13 @@ def some_of(names, near="", most=8):
 def is_real(value):
     """Whether `value` is a real number, which a bool is not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def check_count(name, value):
+    """Returns `value`; raises unless it is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(
+            f"`{name}` must be an integer >= 1. Received: {name}={value!r}. Leave it "
+            "out for the default."
+        )
+    return int(value)

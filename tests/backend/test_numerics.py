@@ -19,7 +19,7 @@ from keras_sparseout import (
     activation_sparsity,
     metrics,
 )
-from keras_sparseout.backend.tensorflow import numerics
+from keras_sparseout.backend import numerics
 
 FUNCTIONS = (
     *("hoyer", "gini", "population_sparseness", "pq_index", "kurtosis"),

@@ -6,8 +6,8 @@ import pytest
 from stepped import X, Y, net, tracker
 
 from keras_sparseout import SparsityController
+from keras_sparseout.backend import train_step
 from keras_sparseout.layers import Sparseout
-from keras_sparseout.measure.step_functions import _Armed
 
 
 def compiled():
@@ -74,7 +74,7 @@ def test_of_evaluating_alone_and_after_a_fit_that_failed():
     # Armed after that one too, which fails before.
     with pytest.raises(RuntimeError, match="failed"):
         model.fit(X, y, verbose=0, callbacks=callbacks)
-    assert not isinstance(model.train_function, _Armed)
+    assert not isinstance(model.train_function, train_step._Armed)
     late.broken = False
     model.fit(X, y, verbose=0, callbacks=callbacks)
     assert callbacks.callbacks == [*before, late]

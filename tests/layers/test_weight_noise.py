@@ -7,7 +7,8 @@ import tensorflow as tf
 from noisy import DROPPED, KINDS, RATE, WRAPPERS, C, Q, gradients, keeps, perturbed
 
 from keras_sparseout import Sparseout
-from keras_sparseout.layers.bridgeout import Bridgeout, Shakeout
+from keras_sparseout.layers.bridgeout import Bridgeout
+from keras_sparseout.layers.shakeout import Shakeout
 from keras_sparseout.ops import masks
 
 L = keras.layers

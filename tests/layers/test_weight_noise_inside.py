@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_sparseout.layers.bridgeout import Bridgeout, Shakeout
+from keras_sparseout.layers.bridgeout import Bridgeout
+from keras_sparseout.layers.shakeout import Shakeout
 
 L = keras.layers
 

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sparseout.layers.bridgeout import Bridgeout, Shakeout
+from keras_sparseout.layers.bridgeout import Bridgeout
+from keras_sparseout.layers.shakeout import Shakeout
 
 L = keras.layers
 WORDS = 9

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from fresh import random_ops_of_file, run_fresh
 
-from keras_sparseout.layers.bridgeout import Bridgeout, Shakeout
+from keras_sparseout.layers.bridgeout import Bridgeout
+from keras_sparseout.layers.shakeout import Shakeout
 
 L = keras.layers
 WORDS = 9

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_sparseout.layers.bridgeout import Bridgeout, Shakeout
+from keras_sparseout.layers.bridgeout import Bridgeout
+from keras_sparseout.layers.shakeout import Shakeout
 from keras_sparseout.ops import masks
 
 L = keras.layers

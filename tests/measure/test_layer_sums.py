@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_sparseout.measure import layer_sums
+from keras_sparseout.metrics import get
 
 COMPILED = (
     "hoyer",
@@ -36,7 +37,7 @@ def sums(activations, metrics):
 
 def in_a_graph(names, shapes=((None, 3, 5), (None, 8))):
     """The sums as a function of the activations."""
-    metrics = layer_sums.check_metrics(names)
+    metrics = get.check_metrics(names)
     function = tf.function(lambda *xs: sums(xs, metrics), autograph=False)
     signature = [tf.TensorSpec(shape, name=f"x{i}") for i, shape in enumerate(shapes)]
     return function.get_concrete_function(*signature)
@@ -73,7 +74,7 @@ def test_sizes_that_change_are_left_plain():
 @pytest.mark.parametrize("name", COMPILED)
 def test_compiled_sums_are_the_plain_ones(name):
     activations = layers()
-    plain = sums(activations, layer_sums.check_metrics([name]))
+    plain = sums(activations, get.check_metrics([name]))
     for a, b in zip(in_a_graph([name])(*activations), plain, strict=True):
         # In float32, and the kurtosis is what is left of 3.4 after 3.
         np.testing.assert_allclose(a, b, rtol=1e-5)

@@ -7,7 +7,7 @@ import threading
 import keras
 import tensorflow as tf
 
-from keras_sparseout.measure import layer_selection
+from keras_sparseout.backend.tensorflow import tracing
 
 
 def present(model, kind):
@@ -23,7 +23,7 @@ def present(model, kind):
 def check(model, kind):
     """Raises unless a function like the present one can be made, with hooks in it."""
     step = getattr(model, f"{kind}_step")
-    if layer_selection.is_tf_function(step) and not tf.config.functions_run_eagerly():
+    if tracing.is_tf_function(step) and not tf.config.functions_run_eagerly():
         raise ValueError(
             f"`{kind}_step` of the model must not be a tf.function of its own, from "
             "where activations can't be read. Received: "
