@@ -1,0 +1,8 @@
+"""Types that signatures share."""
+
+import os
+from typing import Any, TypeAlias
+
+# A tensor of the back end or a NumPy array. Neither Keras nor TensorFlow has types.
+Tensor: TypeAlias = Any
+PathLike: TypeAlias = str | os.PathLike[str]
