@@ -19,8 +19,8 @@ from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
 from keras_sparseout.callbacks.watcher import Watcher
 from keras_sparseout.layers.activation_penalty import ActivationPenalty
 from keras_sparseout.layers.sparseout import Sparseout
-from keras_sparseout.measure import finite_figures, layer_selection
-from keras_sparseout.measure.layer_sums import add
+from keras_sparseout.measure import layer_selection, non_finite
+from keras_sparseout.measure.layer_sums import add, counted_vectors
 from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.measure.reading import read
 from keras_sparseout.metrics.get import check_metrics
@@ -244,7 +244,11 @@ class SparsityController(Watcher):
                 group.loop.correct(group.mean("val_", figures))
         self._probed = None
         # Short epochs add up until they tell which units are dead.
-        self._seen = {n: s for n, s in self._seen.items() if s[-1] < ENOUGH_FOR_DEAD}
+        self._seen = {
+            name: sums
+            for name, sums in self._seen.items()
+            if counted_vectors(sums, self.metrics) < ENOUGH_FOR_DEAD
+        }
 
     def on_train_batch_end(self, batch, logs=None):
         self._end_batch(batch, logs)
@@ -276,7 +280,7 @@ class SparsityController(Watcher):
         if not self._log.read_at and self._log.unread:
             self._take_reading()
         self._correct_progress()
-        self._broken = finite_figures.broken(self.model, self._watched, self._loss)
+        self._broken = non_finite.invalid_layers(self.model, self._watched, self._loss)
         self._tell_of_broken()
         if self._log.unread:
             self._add_totals()
@@ -328,7 +332,7 @@ class SparsityController(Watcher):
             )
 
     def _select(self):
-        found = layer_selection.find(self.model)
+        found = layer_selection.all_layers(self.model)
         chosen = found
         if self.layers is not None:
             chosen = layer_selection.select(self.model, self.layers)
@@ -383,7 +387,7 @@ class SparsityController(Watcher):
 
     def _take_reading(self):
         self._correct_progress()
-        self._broken = finite_figures.broken(self.model, self._watched, self._loss)
+        self._broken = non_finite.invalid_layers(self.model, self._watched, self._loss)
         figures = self._figures("", self._add_totals())
         seen = read(self._seen, self._watched, self.metrics, self._broken)
         for name in set(seen.nan_layers) - self._nan_layers:
@@ -391,8 +395,10 @@ class SparsityController(Watcher):
             self._warn(f"the activations of {name} hold NaN, and do not move anything")
         self._tell_of_broken()
         dead = {w.name: seen.figures[f"dead_units/{w.name}"] for w in self._watched}
-        # The last sum of the last metric is the number of vectors.
-        counts = {name: sums[-1] for name, sums in self._seen.items()}
+        counts = {
+            name: counted_vectors(sums, self.metrics)
+            for name, sums in self._seen.items()
+        }
         for group in self._groups:
             if self._moving:
                 group.check_zeros(figures)

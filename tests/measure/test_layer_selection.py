@@ -124,7 +124,7 @@ def test_layers_in_odd_attributes_are_found_once():
     model = keras.Sequential(name="model")
     model.add(odd := Odd(model, name="odd"))
     vars(odd.parts[1])["parent"] = odd
-    assert [w.name for w in layer_selection.find(model)] == [
+    assert [w.name for w in layer_selection.all_layers(model)] == [
         "odd",
         "odd/dense",
         "odd/drop",

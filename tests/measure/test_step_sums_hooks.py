@@ -103,8 +103,8 @@ def test_a_callback_may_break_off_the_fit(where, error):
         fit(model, *callbacks, validation_data=(X, Y))
     assert is_clean(model)
     plain = model.train_function
-    assert not isinstance(plain, train_step._Armed)
-    assert not isinstance(model.test_function, train_step._Armed)
+    assert not isinstance(plain, train_step._StandIn)
+    assert not isinstance(model.test_function, train_step._StandIn)
     model.fit(X, Y, verbose=0)
     assert model.train_function is plain
     t = tracker()
@@ -127,7 +127,7 @@ def test_the_training_step_may_fail(eager):
     with pytest.raises(RuntimeError, match="no step"):
         fit(model, tracker(), compiled={"run_eagerly": eager})
     assert is_clean(model)
-    assert not isinstance(model.train_function, train_step._Armed)
+    assert not isinstance(model.train_function, train_step._StandIn)
     Failing.broken = False
     fit(model, t := tracker())
     assert np.isfinite(t.history["hoyer"]).all()

@@ -8,7 +8,7 @@ import pytest
 from stepped import X, Y, fit, tracker
 
 from keras_sparseout import Sparseout, SparsityController, activation_sparsity
-from keras_sparseout.measure import finite_figures, layer_selection
+from keras_sparseout.measure import layer_selection, non_finite
 
 
 class Block(keras.layers.Layer):
@@ -63,14 +63,14 @@ def break_weight(model, path, value=np.nan):
 )
 def test_a_weight_breaks_its_layer_and_those_behind_it(path, broken, value):
     model = net()
-    found = layer_selection.find(model)
-    assert finite_figures.broken(model, found) == {}
+    found = layer_selection.all_layers(model)
+    assert non_finite.invalid_layers(model, found) == {}
     name = break_weight(model, path, value)
     cause = f"the weights of layer {name!r} are not finite"
-    assert finite_figures.broken(model, found) == dict.fromkeys(broken, cause)
+    assert non_finite.invalid_layers(model, found) == dict.fromkeys(broken, cause)
     inputs = [dataclasses.replace(w, side="input") for w in found]
-    assert set(finite_figures.broken(model, inputs)) == broken - {name}
-    loss = finite_figures.broken(model, found, loss=np.float32(value))
+    assert set(non_finite.invalid_layers(model, inputs)) == broken - {name}
+    loss = non_finite.invalid_layers(model, found, loss=np.float32(value))
     assert set(loss) == {w.name for w in found}
     assert all("the loss is" in cause for cause in loss.values())
 
@@ -80,15 +80,15 @@ def test_large_and_small_weights_are_finite():
     for layer, dtype in (("a", "float32"), ("b", "float32")):
         kernel = model.get_layer(layer).kernel
         kernel.assign(np.full(kernel.shape, np.finfo(dtype).max))
-    assert finite_figures.broken(model, layer_selection.find(model)) == {}
+    assert non_finite.invalid_layers(model, layer_selection.all_layers(model)) == {}
     half = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, dtype="float16")])
     half.layers[0].kernel.assign(np.full((4, 4), np.finfo("float16").max))
-    assert finite_figures.broken(half, layer_selection.find(half)) == {}
+    assert non_finite.invalid_layers(half, layer_selection.all_layers(half)) == {}
     double = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(4, dtype="float64")]
     )
     double.layers[0].kernel.assign(np.full((4, 4), 1e300))
-    assert finite_figures.broken(double, layer_selection.find(double)) == {}
+    assert non_finite.invalid_layers(double, layer_selection.all_layers(double)) == {}
 
 
 @pytest.mark.onednn
