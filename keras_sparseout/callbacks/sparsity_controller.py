@@ -20,7 +20,7 @@ from keras_sparseout.callbacks.watcher import Watcher
 from keras_sparseout.layers.activation_penalty import ActivationPenalty
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.measure import layer_selection, non_finite
-from keras_sparseout.measure.layer_sums import add, counted_vectors
+from keras_sparseout.measure.layer_sums import add
 from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.measure.reading import read
 from keras_sparseout.metrics.get import check_metrics
@@ -244,11 +244,7 @@ class SparsityController(Watcher):
                 group.loop.correct(group.mean("val_", figures))
         self._probed = None
         # Short epochs add up until they tell which units are dead.
-        self._seen = {
-            name: sums
-            for name, sums in self._seen.items()
-            if counted_vectors(sums, self.metrics) < ENOUGH_FOR_DEAD
-        }
+        self._seen = {n: s for n, s in self._seen.items() if s[-1] < ENOUGH_FOR_DEAD}
 
     def on_train_batch_end(self, batch, logs=None):
         self._end_batch(batch, logs)
@@ -395,10 +391,8 @@ class SparsityController(Watcher):
             self._warn(f"the activations of {name} hold NaN, and do not move anything")
         self._tell_of_broken()
         dead = {w.name: seen.figures[f"dead_units/{w.name}"] for w in self._watched}
-        counts = {
-            name: counted_vectors(sums, self.metrics)
-            for name, sums in self._seen.items()
-        }
+        # The last sum of the last metric is the number of vectors.
+        counts = {name: sums[-1] for name, sums in self._seen.items()}
         for group in self._groups:
             if self._moving:
                 group.check_zeros(figures)

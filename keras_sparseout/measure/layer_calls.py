@@ -40,20 +40,20 @@ class LayerCalls:
         watched: The layers.
 
     Attributes:
-        calls: List of `LayerCall`, in the order of the calls.
+        seen: List of `LayerCall`, in the order of the calls.
     """
 
     def __init__(self, model: keras.Model, watched: Sequence[WatchedLayer]) -> None:
         self.model = model
         self.watched = watched
-        self.calls: list[LayerCall] = []
+        self.seen: list[LayerCall] = []
         self._graph: Any | None = None
         self._in_other_graphs: set[str] = set()
         self._outputs: list[Tensor] = []
 
     @contextlib.contextmanager
-    def collecting(self) -> Iterator[None]:
-        """Collects the calls that are made in this context."""
+    def reading(self) -> Iterator[None]:
+        """Reads the calls that are made in this context."""
         self._graph = tracing.current_graph()
         whole = WatchedLayer("", self.model, "outputs", False)
         with hooks.Hooks([*self.watched, whole], self._record):
@@ -69,20 +69,20 @@ class LayerCalls:
             if self.model.built:  # Before, Keras calls it in another graph to build it.
                 self._in_other_graphs.add(watched.name)
         else:
-            self.calls.append(LayerCall(watched, x, mask))
+            self.seen.append(LayerCall(watched, x, mask))
 
-    def counts(self) -> dict[str, int]:
+    def calls(self) -> dict[str, int]:
         """Returns how often each layer that could be read was called, by name."""
-        counts: dict[str, int] = {}
-        for w, _, _ in self.calls:
+        calls: dict[str, int] = {}
+        for w, _, _ in self.seen:
             if w.name not in self._in_other_graphs:
-                counts[w.name] = counts.get(w.name, 0) + 1
-        return counts
+                calls[w.name] = calls.get(w.name, 0) + 1
+        return calls
 
     def unread(self) -> list[str]:
         """Returns the names of the layers that could not be read."""
-        counts = self.counts()
-        return [w.name for w in self.watched if w.name not in counts]
+        calls = self.calls()
+        return [w.name for w in self.watched if w.name not in calls]
 
     def left_out(self) -> dict[str, str]:
         """Returns the layers that count only if the user names them: reasons by name.
@@ -94,7 +94,7 @@ class LayerCalls:
         kept = {w.name for w in self.watched} - set(reasons)
         with_features = {
             call.watched.name
-            for call in self.calls
+            for call in self.seen
             if hooks.rank_of(call.x) > 1 and call.x.dtype.is_floating
         }
         if kept & with_features:
@@ -110,7 +110,7 @@ class LayerCalls:
         returned = tracing.origins(self._outputs)
         return {
             w.name
-            for w, x, _ in self.calls
+            for w, x, _ in self.seen
             if w.side == "output"
             and has_output_activation(w.layer)
             and x.ref() in returned

@@ -158,10 +158,3 @@ def split(
         stop = start + len(metric.shapes(None))
         yield name, metric, sums[start:stop]
         start = stop
-
-
-def counted_vectors(sums: Sequence[Tensor], metrics: Metrics) -> float:
-    """How many vectors of activations "dead_units", one of `metrics`, was told from."""
-    by_metric = {name: own for name, _, own in split(sums, metrics)}
-    _fired, vectors = by_metric["dead_units"]
-    return vectors

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_sparseout.backend import tensors
 from keras_sparseout.measure.layer_selection import all_layers
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.types import Tensor
@@ -63,8 +64,4 @@ def _weights_of_its_own(layer: keras.layers.Layer) -> list[keras.Variable]:
 def _is_finite(variable: keras.Variable) -> bool:
     if not keras.backend.is_float_dtype(variable.dtype):
         return True
-    dtype = "float64" if variable.dtype == "float64" else "float32"
-    x = ops.cast(ops.convert_to_tensor(variable), dtype)
-    # A single number that is not finite makes the sum not finite, at half the cost.
-    # The sum may also overflow.
-    return bool(np.isfinite(ops.sum(x))) or bool(ops.all(ops.isfinite(x)))
+    return tensors.all_finite(ops.convert_to_tensor(variable))

@@ -52,12 +52,12 @@ class Probe:
         self.metrics = metrics
         self.named = named
         self.left_out: dict[str, str] = {}
-        self._counts: dict[str, int] = {}
+        self._calls: dict[str, int] = {}
         self._step = tracing.graph_function(self._trace)
 
     def calls(self) -> dict[str, int]:
         """Returns how often the model calls each layer, by name."""
-        return dict(self._counts)
+        return dict(self._calls)
 
     def measure(self, batches: Iterable[Any]) -> dict[str, list[np.ndarray]]:
         """Returns the sums over `batches` of model inputs, by layer."""
@@ -71,7 +71,7 @@ class Probe:
         step = LayerCalls(self.model, self.watched)
         # In the scope assignments to variables have no effect: recurrent states, and
         # the seeds of layers that draw even at inference, do not change.
-        with keras.StatelessScope(), step.collecting():
+        with keras.StatelessScope(), step.reading():
             self.model(batch, training=False)
         if not self.named:
             self.left_out.update(step.left_out())
@@ -79,9 +79,9 @@ class Probe:
         unread = step.unread()
         if unread and (self.named or not self.watched):
             raise unreadable(unread, self.model, named=self.named)
-        self._counts = step.counts()
+        self._calls = step.calls()
         totals: dict[str, list[Tensor]] = {}
-        for watched, x, mask in step.calls:
+        for watched, x, mask in step.seen:
             if watched.name in self.left_out:
                 continue
             sums = layer_sums(watched, self.metrics, x, mask)

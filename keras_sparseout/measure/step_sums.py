@@ -57,7 +57,7 @@ class StepSums:
         self.sample_size = sample_size
         self.missing = missing
         self.left_out: dict[str, str] = {}
-        self._counts: dict[str, int] = {}
+        self._calls: dict[str, int] = {}
         whole_step = functools.partial(self.reading, whole=True)
         self._step = train_step.MeasuredStep(model, kind, whole_step)
         # Replicas are traced in threads that take turns within a step.
@@ -98,7 +98,7 @@ class StepSums:
 
     def calls(self) -> dict[str, int]:
         """Returns how often each layer was called in the step traced last, by name."""
-        return dict(self._counts)
+        return dict(self._calls)
 
     def totals(self) -> dict[str, list[np.ndarray]]:
         """Returns the sums since the last `reset`, by layer, over all replicas."""
@@ -130,32 +130,32 @@ class StepSums:
         variables = len(self.model.variables)
         self._thread.reads = True
         try:
-            with step.collecting():
+            with step.reading():
                 yield
         finally:
             self._thread.reads = False
         reasons = step.left_out() if self.missing == "leave out" else {}
-        self._settle(step.counts(), reasons)
+        self._settle(step.calls(), reasons)
         # A step that makes variables is traced a second time.
         if whole and not self._settled and len(self.model.variables) == variables:
             self._settled = True
             if self.missing != "keep":
                 # Now, before the first step runs: so far it is only traced.
                 self._check_unread()
-        self._add([call for call in step.calls if call.watched.name not in reasons])
+        self._add([call for call in step.seen if call.watched.name not in reasons])
 
-    def _settle(self, counts: dict[str, int], reasons: dict[str, str]) -> None:
+    def _settle(self, calls: dict[str, int], reasons: dict[str, str]) -> None:
         """Decides which layers count, from all that was traced so far."""
-        self._counts = {**self._counts, **counts}
+        self._calls = {**self._calls, **calls}
         self.left_out = {
             name: reason
             for name, reason in {**reasons, **self.left_out}.items()
-            if reason == OUTPUT or name not in self._counts
+            if reason == OUTPUT or name not in self._calls
         }
         self.watched = [w for w in self._candidates if w.name not in self.left_out]
 
     def _check_unread(self) -> None:
-        unread = [w.name for w in self._candidates if w.name not in self._counts]
+        unread = [w.name for w in self._candidates if w.name not in self._calls]
         all_unread = len(unread) == len(self._candidates)
         if unread and (self.missing == "raise" or all_unread):
             named = self.missing == "raise"
@@ -165,7 +165,7 @@ class StepSums:
         calls = [
             self._first_samples(call)
             for call in calls
-            if call.watched.name in self._counts
+            if call.watched.name in self._calls
         ]
         sums = layer_sums.packed_sums(calls, self.metrics)
         for (watched, x, _), vector in zip(calls, sums, strict=True):
