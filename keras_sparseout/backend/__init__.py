@@ -9,8 +9,18 @@ from keras_sparseout.backend.tensorflow import (
     compiling,
     event_files,
     numerics,
+    random,
+    tensors,
     tracing,
     train_step,
 )
 
-__all__ = ["compiling", "event_files", "numerics", "tracing", "train_step"]
+__all__ = [
+    "compiling",
+    "event_files",
+    "numerics",
+    "random",
+    "tensors",
+    "tracing",
+    "train_step",
+]

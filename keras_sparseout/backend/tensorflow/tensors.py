@@ -1,0 +1,17 @@
+"""Kinds and shapes of tensors."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from keras_sparseout.utils.types import Tensor
+
+
+def ensure_shape(x: Tensor, shape: Sequence[int | None]) -> Tensor:
+    """Returns `x` with the static `shape`, which is asserted when the graph runs.
+
+    Args:
+        x: Tensor.
+        shape: One size for each dimension, None for a size that may be any.
+    """
+    return tf.ensure_shape(x, shape)
