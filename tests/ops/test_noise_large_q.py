@@ -28,8 +28,11 @@ def limits(q, keep, largest):
 
 
 @pytest.mark.onednn
-@pytest.mark.parametrize("compiled", BOTH)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("dtype", "compiled"),
+    # XLA takes long, and computes bfloat16 in float32 as it does float16.
+    [*product(DTYPES, [False]), ("float16", True), ("float64", True)],
+)
 def test_value_and_gradient_are_the_limit_of_the_formula(dtype, compiled):
     info = ml_dtypes.finfo(dtype)
     call = compile_if(compiled, value_and_gradient)
@@ -42,7 +45,8 @@ def test_value_and_gradient_are_the_limit_of_the_formula(dtype, compiled):
     for (q, of_q), keep, held in product(cases, BOTH, BOTH):
         result = call(
             *(tf.constant(X, dtype), None, 0.25, of_q, held),
-            mask=[keep],
+            # A tensor, so that one compiled function serves both masks.
+            mask=tf.constant([keep]),
             epsilon=EPSILON,
         )
         value, n, derivative = limits(q, keep, float(info.max))
