@@ -1,4 +1,4 @@
-"""Streaming metrics add up: over batches, in graphs, over replicas and metrics."""
+"""Streaming metrics add up over batches, in graphs, over replicas and metrics."""
 
 import functools
 

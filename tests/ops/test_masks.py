@@ -1,3 +1,5 @@
+"""Bernoulli masks: their shapes, frequencies and seeds, also on several replicas."""
+
 import itertools
 
 import keras

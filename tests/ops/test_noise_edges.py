@@ -10,6 +10,7 @@ import tensorflow as tf
 from formula import (
     BOTH,
     DTYPES,
+    DTYPES_AND_MODES,
     EPSILON,
     FORMS,
     QS,
@@ -34,10 +35,6 @@ def edge_grid(dtype):
 def assert_finite(result, case):
     for name, tensor in zip(("value", "gradient"), result, strict=True):
         assert np.all(np.isfinite(as_float64(tensor))), (case, name)
-
-
-# XLA takes long, and computes bfloat16 in float32 as it does float16.
-DTYPES_AND_MODES = (*product(DTYPES, [False]), ("float16", True), ("float64", True))
 
 
 @pytest.mark.onednn

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
-from formula import BOTH, DTYPES, as_float64, compile_if, value_and_gradient
+from formula import BOTH, DTYPES_AND_MODES, as_float64, compile_if, value_and_gradient
 
 from keras_sparseout import Bridgeout, Sparseout, ops
 
@@ -28,11 +28,7 @@ def limits(q, keep, largest):
 
 
 @pytest.mark.onednn
-@pytest.mark.parametrize(
-    ("dtype", "compiled"),
-    # XLA takes long, and computes bfloat16 in float32 as it does float16.
-    [*product(DTYPES, [False]), ("float16", True), ("float64", True)],
-)
+@pytest.mark.parametrize(("dtype", "compiled"), DTYPES_AND_MODES)
 def test_value_and_gradient_are_the_limit_of_the_formula(dtype, compiled):
     info = ml_dtypes.finfo(dtype)
     call = compile_if(compiled, value_and_gradient)
