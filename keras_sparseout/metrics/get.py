@@ -1,4 +1,4 @@
-"""Metrics of sparsity by their names, as `keras.metrics.get` for those of Keras."""
+"""Finds metrics of sparsity by name, as `keras.metrics.get` finds those of Keras."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
@@ -37,10 +37,10 @@ def get(
 
     Args:
         identifier: A name in `METRICS`, a function f(x), or a streaming metric, which
-            is returned as it is.
-        axis: What the vectors lie along: -1 for the units at each position, None for
-            the whole map of a sample.
-        name: Name of the metric that is made. None: its own.
+            `get` returns unchanged.
+        axis: The axis along which the vectors lie: -1 for the units at each position,
+            None for the whole map of a sample.
+        name: Name for a new metric. None: the name of the metric or function.
 
     Raises:
         ValueError: if `identifier` is none of these.

@@ -31,7 +31,7 @@ class _PerUnit(StreamingMetric):
                 "units",
                 units,
                 meaning=", the size of the last axis",
-                remedy="Leave it out to take that of the first batch.",
+                remedy="Leave it out to take it from the first batch.",
             )
             self._create_state(self.units)
 

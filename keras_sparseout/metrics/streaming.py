@@ -72,8 +72,8 @@ class SampleMean(StreamingMetric):
             )
         if axis is not None and (not validation.is_int(axis) or axis == 0):
             raise ValueError(
-                "`axis` must be an int but not 0, which is that of the samples, or "
-                f"None for the whole of each sample. Received: axis={axis!r}. Give -1 "
+                "`axis` must be an int but not 0, the axis of the samples, or None "
+                f"for the whole of each sample. Received: axis={axis!r}. Give -1 "
                 "for the units at each position."
             )
         self.function = function
@@ -91,7 +91,7 @@ class SampleMean(StreamingMetric):
         first = 1 if self.axis is None else self.axis % len(x.shape)
         if first == 0:
             raise ValueError(
-                "`axis` must not be that of the samples. Received: "
+                "`axis` must not be the axis of the samples. Received: "
                 f"axis={self.axis} for x.shape={tuple(x.shape)}. Give -1."
             )
         if x.shape[0] == 0:
@@ -103,8 +103,8 @@ class SampleMean(StreamingMetric):
             mask = inputs.check_mask(mask, x)
             if len(mask.shape) > first:
                 raise ValueError(
-                    "`mask` must not leave out a part of a vector, the size of which "
-                    f"counts. Received: mask.shape={tuple(mask.shape)} with "
+                    "`mask` must not leave out a part of a vector, since the size of a "
+                    f"vector counts. Received: mask.shape={tuple(mask.shape)} with "
                     f"axis={self.axis}. Give axis=-1, or no mask."
                 )
             counts = ops.logical_and(counts, inputs.expand_to(mask, len(figures.shape)))

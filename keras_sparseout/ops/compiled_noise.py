@@ -33,7 +33,7 @@ def draw_and_perturb(
 ) -> Tensor:
     """`noise.draw_and_perturb` as one compiled call.
 
-    Its masks differ from those of the plain function: it has another generator.
+    Its masks differ from the masks of `noise.draw_and_perturb`: the generator differs.
 
     Args:
         x: Floating-point tensor.

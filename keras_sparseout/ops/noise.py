@@ -251,7 +251,7 @@ def _check_mask(mask, x):
         for size, dim in zip(shape, x.shape, strict=True)
     ):
         raise ValueError(
-            "`mask` must have a shape that broadcasts to that of `x`. Received: "
+            "`mask` must have a shape that broadcasts to the shape of `x`. Received: "
             f"mask.shape={tuple(mask.shape)} for x.shape={tuple(x.shape)}. Give one "
             "entry for each dimension, of size 1 where all units share one draw."
         )

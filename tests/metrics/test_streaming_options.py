@@ -28,7 +28,7 @@ def test_nan_activations_show(name):
     metric.update_state(x)
     result = np.asarray(metric.result())
     if result.ndim:
-        # Unit 3 is dead, of which LifetimeSparseness has no figure.
+        # Unit 3 is dead, so LifetimeSparseness has no figure for it.
         expected = [
             i == 4 or (name == "LifetimeSparseness" and i == 3) for i in range(9)
         ]
@@ -201,7 +201,7 @@ def test_functions_with_and_without_an_axis(function, axis):
 def test_config_round_trip(name):
     build = METRICS[name][0]
     options = {"units": UNITS} if name in PER_UNIT else {}
-    # A name that is that of a registered function too.
+    # A registered function has this name too.
     metric = build(name="hoyer", **options)
     arguments = set(inspect.signature(type(metric)).parameters)
     assert set(metric.get_config()) == arguments

@@ -155,7 +155,7 @@ def test_seed_pair_steps_a_generator_on():
 def test_seed_pair_of_none_is_new_each_time_and_follows_the_global_seed(traced):
     def three():
         keras.utils.set_random_seed(12)
-        # Traced anew, since setting the seed replaces Keras' generator.
+        # Traced again, since setting the seed replaces Keras' generator.
         call = tf.function(lambda: masks.seed_pair()) if traced else masks.seed_pair
         return [tuple(call().numpy().tolist()) for _ in range(3)]
 
@@ -205,7 +205,7 @@ def test_folded_seeds_do_not_collide_over_200_000_steps(strategy):
     def all_steps():
         counter = tf.range(steps, dtype=tf.int64)
         pairs = tf.stack([tf.fill([steps], tf.constant(5, tf.int64)), counter], 1)
-        # A result of another type than that of `pairs` would crash the loop.
+        # The loop crashes if the type of the result is not the type of `pairs`.
         folded = tf.map_fn(lambda pair: tf.cast(masks.seed_pair(pair), tf.int64), pairs)
         return (folded,)
 

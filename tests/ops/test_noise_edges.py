@@ -28,7 +28,7 @@ def edge_grid(dtype):
     info = ml_dtypes.finfo(dtype)
     edges = (0.0, info.smallest_subnormal, info.smallest_normal, 1e-8, 1, info.max)
     x = np.array([[edge, -edge] for edge in edges], dtype).reshape(-1, 1, 1)
-    keep, upstream = np.array([[True], [False]]), np.array([1, 2, 1000], dtype)
+    keep, upstream = np.array([[True], [False]]), np.array([0, 1, 1000], dtype)
     return tuple(map(tf.constant, np.broadcast_arrays(x, upstream, keep)))
 
 
