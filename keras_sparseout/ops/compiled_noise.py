@@ -59,15 +59,11 @@ def draw_multiplier(
 ) -> Tensor:
     """The n of `draw_and_perturb` as one compiled call, a constant for gradients.
 
-    The caller multiplies by it: then neither the product nor the gradient is saturated.
+    The caller multiplies `x` by it. Neither this product nor its gradient is saturated.
 
     Args:
-        x: Floating-point tensor.
-        rate: A float in [0, 1], or a scalar float32 tensor.
-        q: A float >= 0, or a scalar float32 tensor.
-        seed: Integer tensor of shape (2,), from `masks.seed_pair`.
-        shape: The shape of `x`, with None for a size that changes.
-        **settings: `noise_shape` and `epsilon`.
+        **settings: `noise_shape` and `epsilon`. The other arguments are as in
+            `draw_and_perturb`.
 
     Returns:
         Tensor of a shape that broadcasts to `x`.
