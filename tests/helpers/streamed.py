@@ -81,7 +81,7 @@ every_metric_of_positions = pytest.mark.parametrize(
 
 
 def activations(samples=30):
-    """Half-rectified numbers, with a silent sample, silent positions and a dead unit."""
+    """Half-rectified, with a silent sample, silent positions and a dead unit."""
     x = np.random.default_rng(0).normal(size=(samples, 4, UNITS)).astype("float32")
     x = np.maximum(x, 0)
     x[1] = 0
