@@ -1,6 +1,7 @@
 """Bridgeout and Shakeout: noise on the weights of a layer."""
 
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -152,20 +153,23 @@ class Bridgeout(WeightNoise):
         noise_shape = self._noise_shape
         if noise_shape is None and weight.variable.name == "embeddings":
             noise_shape = (None,) + (1,) * (len(shape) - 1)
-        knobs = self.read_knobs()
-        settings = {"noise_shape": noise_shape, "epsilon": self._epsilon}
+        rate, q = self.read_knobs()
+        settings: dict[str, Any] = {
+            "noise_shape": noise_shape,
+            "epsilon": self._epsilon,
+        }
         large = math.prod(shape) >= _LARGE and compiling.pays(shape)
         if large and self._is_bounded(value):
             # The multiplier is computed once, and not again for the gradient.
-            return value * compiled_noise.draw(
-                noise.draw_multiplier, value, *knobs, seed, shape, **settings
+            return value * compiled_noise.draw_multiplier(
+                value, rate, q, seed, shape, **settings
             )
         settings["stop_gradient"] = self._stop_gradient
         if large:
-            return compiled_noise.draw(
-                noise.draw_and_perturb, value, *knobs, seed, shape, **settings
+            return compiled_noise.draw_and_perturb(
+                value, rate, q, seed, shape, **settings
             )
-        return noise.draw_and_perturb(value, *knobs, seed, **settings)
+        return noise.draw_and_perturb(value, rate, q, seed, **settings)
 
     def _is_bounded(self, value):
         """Whether products need no saturation, up to weights and gradients of 1e12."""

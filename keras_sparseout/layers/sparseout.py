@@ -1,5 +1,7 @@
 """The Sparseout layer: a drop-in for keras.layers.Dropout."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -137,7 +139,7 @@ class Sparseout(Seeded):
     def _perturb(self, inputs, compiles):
         seed = masks.seed_pair(self.seed_generator)
         knobs = (self._rate, self._q)
-        settings = {
+        settings: dict[str, Any] = {
             "noise_shape": self._noise_shape,
             "epsilon": self._epsilon,
             "stop_gradient": self._stop_gradient,
@@ -147,9 +149,7 @@ class Sparseout(Seeded):
         if not compiles:
             return noise.draw_and_perturb(inputs, *knobs, seed, **settings)
         shape = (None, *inputs.shape[1:]) if inputs.shape.rank else ()
-        return compiled_noise.draw(
-            noise.draw_and_perturb, inputs, *knobs, seed, shape, **settings
-        )
+        return compiled_noise.draw_and_perturb(inputs, *knobs, seed, shape, **settings)
 
     def _compiles(self, inputs):
         if self._jit_compile != "auto":
