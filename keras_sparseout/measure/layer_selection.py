@@ -7,6 +7,7 @@ import re
 import keras
 
 from keras_sparseout.backend import tracing
+from keras_sparseout.layers import nested_layers
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.measure import hooks
 from keras_sparseout.utils import validation
@@ -161,19 +162,9 @@ def _remedy(name, found, model):
 
 def _children(parent):
     if isinstance(parent, keras.Model):
+        # Without what is not called as a layer, such as the model inside a Sequential.
         return parent.layers
-    children, seen = [], set()
-
-    def visit(value):
-        if isinstance(value, keras.layers.Layer):
-            children.append(value)
-        elif isinstance(value, (list, tuple, dict)) and id(value) not in seen:
-            seen.add(id(value))
-            for item in list(value.values() if isinstance(value, dict) else value):
-                visit(item)
-
-    visit(vars(parent))
-    return children
+    return [child for child, _ in nested_layers.children(parent)]
 
 
 def _is_nonlinear(layer):

@@ -105,7 +105,7 @@ def test_a_model_in_models_is_searched_once():
     model = Dense(2)
     for _ in range(10):
         model = keras.Sequential([keras.Input((3,)), model])
-    found = weight_lookup.inside(model)
+    found = weight_lookup.layers_within(model)
     assert len({id(layer) for layer in found}) == len(found)
     COUNT.__init__()
     layer = Bridgeout(model, 0.5)
@@ -149,9 +149,9 @@ def test_a_name_is_the_end_of_any_path(name, number):
     layer = Bridgeout(block, 0.5)
     if not number:
         with pytest.raises(ValueError, match="`weights` must be names"):
-            weight_lookup.choose(block, (name,))
+            weight_lookup.find_weights(block, (name,))
         return
-    found = weight_lookup.choose(block, (name,))
+    found = weight_lookup.find_weights(block, (name,))
     assert len(found) == number
     assert len(layer.draw()) == 4
 

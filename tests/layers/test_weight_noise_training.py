@@ -120,9 +120,9 @@ def test_weights_are_perturbed_as_stored_and_then_cast(policy, cell):
     seen = []
 
     class Spy(Bridgeout):
-        def noisy(self, weight, value, seed):
+        def perturb_weight(self, weight, value, seed):
             seen.append((value.dtype.name, value.numpy().max()))
-            return super().noisy(weight, value, seed)
+            return super().perturb_weight(weight, value, seed)
 
     ones = keras.initializers.Constant(1 + 2**-12)
     if cell:

@@ -9,11 +9,15 @@ import tensorflow as tf
 from keras import layers
 from sequences import BATCH, CELLS, FEATURES, STEPS, UNITS, OwnCell, built, sequences
 
-from keras_sparseout.layers import noisy_cell
-from keras_sparseout.layers.noisy_cell import NoisyCell, cells_of_stack, check_cell
+from keras_sparseout.layers import per_sequence_noise
+from keras_sparseout.layers.per_sequence_noise import (
+    PerSequenceNoise,
+    cells_of_stack,
+    check_cell,
+)
 
 
-class Recorder(NoisyCell):
+class Recorder(PerSequenceNoise):
     """Draws the number of the sequence, and takes note of it."""
 
     def __init__(self, cell, **kwargs):
@@ -35,7 +39,7 @@ class Recorder(NoisyCell):
 
     def call(self, inputs, states, training=False):
         if training:
-            self.seen.append(self.drawn())
+            self.seen.append(self.noise_of_sequence())
         return self.cell(inputs, states)
 
 
@@ -204,6 +208,6 @@ def test_what_is_no_cell_raises(cell, remedy):
 
 
 def test_a_keras_whose_cells_draw_otherwise_is_refused(monkeypatch):
-    monkeypatch.setattr(noisy_cell, "_DRAWING", ())
+    monkeypatch.setattr(per_sequence_noise, "_DROPOUT_RNN_CELL", ())
     with pytest.raises(RuntimeError, match=r"DropoutRNNCell.*keras \d.*Install"):
         Recorder(layers.LSTMCell(3))
