@@ -160,3 +160,15 @@ def gradients(layer, x, **kwargs):
     found = tape.gradient(loss, [v.value for v in variables])
     dense = [tf.convert_to_tensor(g).numpy() for g in found]
     return y.numpy(), dict(zip([v.name for v in variables], dense, strict=True))
+
+
+def assert_two_points(drawn, mean, variance):
+    """Checks draws of a variable with two values, dropped at the probability `DROPPED`.
+
+    Its mean and variance may be off by five standard deviations.
+    """
+    n, p = len(drawn), DROPPED
+    assert abs(drawn.mean() - mean) < 5 * np.sqrt(variance / n)
+    spread = variance * np.sqrt((1 / (p * (1 - p)) - 4) / n)
+    assert abs(drawn.var() - variance) < 5 * spread
+    assert len(np.unique(drawn)) == 2

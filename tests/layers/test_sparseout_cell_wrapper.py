@@ -48,10 +48,10 @@ def plain_and_wrapped(cell, **kwargs):
 
 @pytest.mark.onednn
 @pytest.mark.parametrize(
-    "cell", (CELLS | DRAWING_CELLS).values(), ids=CELLS | DRAWING_CELLS
+    "name", ["lstm", "own", "stack", "gru_dropout", "stack_dropout", "wrapper"]
 )
-def test_rates_0_are_the_plain_cell_to_the_bit(cell):
-    pair = plain_and_wrapped(cell)
+def test_rates_0_are_the_plain_cell_to_the_bit(name):
+    pair = plain_and_wrapped((CELLS | DRAWING_CELLS)[name])
     x = sequences(steps=3)
     # Twice, since a cell that draws is to draw alike the second time too.
     for _ in range(2):
@@ -61,7 +61,7 @@ def test_rates_0_are_the_plain_cell_to_the_bit(cell):
     np.testing.assert_array_equal(*[layer(x) for layer in pair])
 
 
-@every_cell
+@pytest.mark.parametrize("cell", [CELLS["lstm"], CELLS["stack"]], ids=["lstm", "stack"])
 def test_rates_0_that_are_variables_give_the_values_of_the_plain_cell(cell):
     plain = built(layers.RNN(cell(), return_sequences=True))
     adjustable = rnn(cell(), q=1.5, adjustable=True)
@@ -75,10 +75,13 @@ def test_inference_is_the_plain_cell_to_the_bit_and_draws_nothing(cell):
     plain, wrapped = plain_and_wrapped(cell, rate=0.5, recurrent_rate=0.5)
     state = wrapped.cell.seed_generator.state
     before = state.numpy().tolist()
-    for form in (lambda layer: layer, tf.function):
-        np.testing.assert_array_equal(*[form(r)(sequences()) for r in (wrapped, plain)])
+    x = sequences(steps=3)
+    np.testing.assert_array_equal(wrapped(x), plain(x))
+    if cell is CELLS["lstm"]:
+        traced = [tf.function(layer)(x) for layer in (wrapped, plain)]
+        np.testing.assert_array_equal(*traced)
     assert state.numpy().tolist() == before
-    train(wrapped, sequences())
+    train(wrapped, x)
     assert state.numpy().tolist() != before
 
 
@@ -120,7 +123,7 @@ def coins(*shapes):
     return [rng.random(shape) < 0.5 for shape in shapes]
 
 
-@pytest.mark.parametrize("q", [2.0, 1.5, 1.0, 3.0])
+@pytest.mark.parametrize("q", [2.0, 1.0, 3.0])
 def test_an_lstm_is_that_of_numpy_on_the_same_masks(monkeypatch, q):
     keep, keep_h = coins((BATCH, FEATURES), (BATCH, UNITS))
     layer = rnn(layers.LSTMCell(UNITS), 0.5, 0.5, q)
@@ -132,9 +135,16 @@ def test_an_lstm_is_that_of_numpy_on_the_same_masks(monkeypatch, q):
     assert np.allclose(others, expected, atol=1e-2) == (q == 2)
 
 
-@pytest.mark.parametrize("stop_gradient", [True, False])
-@pytest.mark.parametrize("q", [2.0, 1.5, 1.3])
-@pytest.mark.parametrize("name", ["lstm", "gru", "simple", "own"])
+@pytest.mark.parametrize(
+    ("name", "q", "stop_gradient"),
+    [
+        ("lstm", 2.0, False),
+        ("lstm", 1.5, True),
+        ("gru", 1.5, False),
+        ("simple", 1.3, True),
+        ("own", 1.3, False),
+    ],
+)
 def test_values_and_gradients_are_those_of_a_loop(monkeypatch, name, q, stop_gradient):
     keep, keep_h = coins((BATCH, FEATURES), (BATCH, UNITS))
     layer = rnn(CELLS[name](), 0.25, 0.5, q, stop_gradient=stop_gradient)
@@ -196,8 +206,10 @@ def test_one_rate_may_be_0(rates):
     assert (c == 1).all()
 
 
-@pytest.mark.parametrize("adjustable", [False, True])
-@pytest.mark.parametrize("q", [0.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize(
+    ("q", "adjustable"),
+    [(0.0, False), (2.0, False), (3.0, False), (0.0, True), (1.5, True)],
+)
 def test_rates_1_give_zeros(q, adjustable):
     on_x, on_h, _ = multipliers(rnn(Echo(), 1.0, 1.0, q, adjustable=adjustable))
     assert not on_x.any()
@@ -316,7 +328,7 @@ def policy(request):
 
 @pytest.mark.parametrize(
     ("policy", "q"),
-    [("float32", 1.0), ("mixed_bfloat16", 1.0), ("mixed_float16", 0.5)],
+    [("mixed_bfloat16", 1.0), ("mixed_float16", 0.5)],
     indirect=["policy"],
 )
 @pytest.mark.usefixtures("policy")
@@ -334,7 +346,8 @@ def test_training_an_lstm_stays_finite(q):
     )
     x = sequences(40)
     x[::3, :2] = 0
-    model.compile(keras.optimizers.SGD(0.01, clipnorm=1.0), "mse")
+    optimizer = keras.optimizers.SGD(0.01, clipnorm=1.0)
+    model.compile(optimizer, "mse", jit_compile=False)
     history = model.fit(x, x[..., :1], batch_size=8, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     assert all(np.isfinite(w).all() for w in model.get_weights())
