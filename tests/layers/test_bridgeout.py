@@ -11,7 +11,7 @@ from keras_sparseout.layers.bridgeout import Bridgeout
 from keras_sparseout.ops import masks
 
 L = keras.layers
-# So many units compile the draw. Layers of one shape share their programs.
+# With so many units the draw is compiled. Layers of one shape share programs.
 COMPILED = 256
 
 
@@ -87,7 +87,7 @@ def test_it_is_sparseout_of_the_weights(units, q, stop_gradient):
     ("units", "q", "size"),
     [
         *((6, q, size) for q, size in ((1e3, 1e12), (0.0, 0.0))),
-        # With 4.5 they are not, since they can't overflow.
+        # At 4.5 nothing is saturated, since nothing can overflow.
         *((COMPILED, q, 1e12) for q in (1e3, 8.0, 4.5)),
         (COMPILED, 0.0, 0.0),
     ],

@@ -1,4 +1,4 @@
-"""When cells draw, hold and forget, and what stands as one."""
+"""When cells draw, keep and forget their noise, and which layers are cells."""
 
 import re
 
@@ -18,7 +18,7 @@ from keras_sparseout.layers.per_sequence_noise import (
 
 
 class Recorder(PerSequenceNoise):
-    """Draws the number of the sequence, and takes note of it."""
+    """Draws the number of the sequence, and notes the shapes that it was given."""
 
     def __init__(self, cell, **kwargs):
         super().__init__({}, False, None, **kwargs)
@@ -33,7 +33,7 @@ class Recorder(PerSequenceNoise):
         shapes = keras.tree.map_structure(
             lambda tensor: tuple(tensor.shape), [step_input, *states]
         )
-        # Written as text: Keras would track the lists.
+        # As text: Keras would track the lists.
         self.draws.append(str(shapes))
         return len(self.draws)
 
@@ -67,7 +67,7 @@ def test_it_does_not_draw_at_inference():
 
 
 class Inside(layers.Layer):
-    """A layer that tells the one inside whether it trains, whatever it is told."""
+    """Tells the layer inside whether it trains, whatever it was told itself."""
 
     def __init__(self, inner, training):
         super().__init__()
@@ -118,12 +118,12 @@ def test_dropout_inside_is_forgotten_after_the_sequence():
     x = np.ones((BATCH, STEPS, FEATURES), "float32")
     call = tf.function(lambda: layer(x, training=True))
     assert (call() != call()).numpy().any()
-    # A tensor of that graph would be out of scope here.
+    # A tensor left over from that graph would raise here.
     assert (layer(x, training=True) != layer(x, training=True)).numpy().any()
 
 
 class Failing(OwnCell):
-    """Raises at its third call: the first two are those for shapes, before the loop."""
+    """Raises at its third call: the first two, before the loop, are for shapes."""
 
     calls = 0
 

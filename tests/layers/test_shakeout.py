@@ -40,7 +40,7 @@ def test_of_a_convolution_with_c_0_it_is_spatial_dropout_of_the_inputs():
 def test_mean_and_variance_are_those_of_the_formula(size):
     constant = keras.initializers.Constant(size)
     layer = Shakeout(L.Dense(2, kernel_initializer=constant), RATE, C, seed=1)
-    # There is one draw a row.
+    # It draws once per row.
     layer.build((1, 2**15))
     drawn = np.concatenate([layer.draw()[0][1].numpy()[:, 0] for _ in range(2)])
     variance = (abs(size) + C) ** 2 * DROPPED / (1 - DROPPED)

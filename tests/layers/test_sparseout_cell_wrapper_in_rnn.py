@@ -1,4 +1,4 @@
-"""SparseoutCellWrapper in all that keras.layers.RNN and models do with cells."""
+"""SparseoutCellWrapper with the options of keras.layers.RNN, and in models."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ NOISE = {"rate": 0.5, "recurrent_rate": 0.3, "q": 1.5, "seed": 1}
 
 
 def pair(cell, options, others):
-    """Two layers of equal weights and seeds that differ in the options of RNN."""
+    """Returns two layers of equal weights and seeds, with other options of RNN."""
     first = rnn(cell(), **NOISE, **options)
     return first, rnn(cell(), **NOISE, **others, weights=first.get_weights())
 
@@ -115,7 +115,7 @@ def test_a_model_takes_any_length_and_batch(cell):
 def test_dropout_of_the_cell_itself_goes_on(cell):
     layer = rnn(cell(), q=1.5, return_sequences=False)
     x = np.ones((BATCH, STEPS, FEATURES), "float32")
-    # Among equal sequences of a batch only noise differs, but for rounding.
+    # The sequences of the batch are equal: but for rounding only noise differs.
     assert np.ptp(layer(x, training=True), axis=0).max() > 0.01
     assert np.ptp(layer(x), axis=0).max() < 1e-5
 

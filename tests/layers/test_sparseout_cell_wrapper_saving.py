@@ -33,10 +33,10 @@ def wrapped(cell, **kwargs):
 
 
 def network(seed=None):
-    """A model with all layers that draw once a sequence.
+    """Returns a model with all layers that draw once per sequence.
 
-    That is a cell in each direction, an adjustable stack of which one cell is noisy by
-    itself, and cells with noise on their weights.
+    These are a cell for each direction, an adjustable stack with one cell that is noisy
+    by itself, and two cells with noise on their weights.
     """
     noisy = [
         wrapped(layers.GRUCell(UNITS), seed=seed),
@@ -90,7 +90,7 @@ def test_config_holds_every_argument_and_makes_an_equal_layer(cell):
     assert all(config[name] == GIVEN[name] for name in set(GIVEN) - {"dtype"})
     before = json.dumps(config)
     assert json.dumps(SparseoutCellWrapper.from_config(config).get_config()) == before
-    # What was given is left as it was.
+    # The config itself is unchanged.
     assert json.dumps(config) == before
 
     layer = layers.RNN(original, return_sequences=True)
@@ -120,7 +120,7 @@ def test_clone_model_draws_alike():
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A folder of models that have drawn, in every format, and what they give."""
+    """A folder with a model in every format, and what the model returns."""
     keras.utils.set_random_seed(0)
     folder = tmp_path_factory.mktemp("saved")
     x = sequences()

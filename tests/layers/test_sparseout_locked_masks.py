@@ -1,4 +1,4 @@
-"""Sparseout with one mask a sequence between recurrent layers, on padded sequences."""
+"""Sparseout with one mask per sequence between recurrent layers, and padding."""
 
 import keras
 import numpy as np

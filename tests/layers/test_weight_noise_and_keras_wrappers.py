@@ -102,7 +102,7 @@ def test_noise_inside_of_a_spectral_normalization(tmp_path, wrap, layer):
     for _ in range(3):
         noisy = model(X, training=True)
     kernel = inner.kernel.numpy()
-    # What is assigned is without noise, and has the norm 1.
+    # The layer assigns the weight without noise, of norm 1.
     np.testing.assert_allclose(np.linalg.norm(kernel.reshape(-1, 3), 2), 1, rtol=1e-4)
     np.testing.assert_allclose(model(X), inner(X), rtol=1e-6)
     assert not np.allclose(noisy, inner(X))

@@ -1,4 +1,4 @@
-"""Wrappers in wrappers, whose work grows by a step a level."""
+"""Wrappers in wrappers: the work grows with their number, and not faster."""
 
 import keras
 import numpy as np
@@ -72,7 +72,7 @@ def cells(level, cell):
 
 
 def work(wrap, innermost, levels):
-    """Counts of calls of the innermost layer of so many wrappers, by name."""
+    """Counts the calls of the innermost layer in so many wrappers, by method."""
     COUNT.__init__()
     layer = innermost(3)
     x = X
@@ -101,7 +101,7 @@ def test_work_grows_with_the_levels_and_not_faster(wrap, innermost):
 
 
 def test_a_model_in_models_is_searched_once():
-    # Each Sequential has its layers by two ways.
+    # Each Sequential holds its layers in two places.
     model = Dense(2)
     for _ in range(10):
         model = keras.Sequential([keras.Input((3,)), model])

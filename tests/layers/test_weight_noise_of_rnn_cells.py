@@ -1,4 +1,4 @@
-"""Noise on the weights of RNN cells: one draw a sequence, before the loop."""
+"""Noise on the weights of RNN cells: one draw per sequence, before the loop."""
 
 import keras
 import numpy as np
@@ -46,7 +46,7 @@ def test_a_cell_in_rnn_is_the_layer_itself_in_the_wrapper(make, cell, unroll, tr
     call = (tf.function if trace else lambda f: f)(lambda x: rnn(x, training=True))
     for step in range(2):
         y = call(x)
-        # One for each of the two weights, whatever the number of timesteps.
+        # One draw for each of the two weights, and not one for each timestep.
         assert draws(inner) == 2 * (step + 1)
         np.testing.assert_allclose(y, outer(x, training=True), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(rnn(x), outer(x), rtol=1e-6)

@@ -15,7 +15,7 @@ X = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
 
 @register
 class NoBuild(L.Layer):
-    """Without a `build`, its children are built as they are called."""
+    """Has no `build`: its children are built when they are called."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -27,7 +27,7 @@ class NoBuild(L.Layer):
 
 @register
 class MarkedBuilt(NoBuild):
-    """With a `build` that leaves the children to the call."""
+    """Has a `build` that does not build the children."""
 
     def build(self, shape):
         self.built = True
@@ -35,7 +35,7 @@ class MarkedBuilt(NoBuild):
 
 @register
 class Shaped(NoBuild):
-    """It knows its shape, so that Keras doesn't call it to find out."""
+    """Knows its output shape, so that Keras does not call it to find out."""
 
     def compute_output_shape(self, shape):
         return (*shape[:-1], 2)
@@ -84,7 +84,7 @@ def in_rnn(layer):
 
 
 def called(kind, wrap):
-    """A model of a layer in a wrapper, the layer called once before."""
+    """Returns a model of a wrapped layer that was called once before."""
     layer = kind()
     if kind is Cell:
         layer(X[:, 0], [X[:, 0, :2], X[:, 0]])
@@ -133,7 +133,7 @@ COPIES = {
         (MarkedBuilt, shakeout, ("keras", "weights")),
         (Shaped, twice, ("keras", "json")),
         (Subclassed, shakeout, ("keras", "h5")),
-        # Keras does not call the cell of an RNN to copy it, a file says its shape.
+        # Other copies do not call the cell, and know no shape to build it.
         (Cell, in_rnn, ("keras", "deepcopy")),
     ],
 )
@@ -163,7 +163,7 @@ def test_the_first_call_may_be_in_training(kind, wrap):
 
 
 def test_a_cell_may_make_its_weights_in_training():
-    # At this rate all is drawn, and nothing dropped.
+    # At this rate it draws, and drops nothing.
     cells = [Bridgeout(Cell(), 1e-9), SparseoutCellWrapper(L.LSTMCell(8), 0.5)]
     rnn = L.RNN(L.StackedRNNCells(cells))
     # The cell beside it still draws.

@@ -13,7 +13,7 @@ from keras_sparseout.layers.shakeout import Shakeout
 L = keras.layers
 WORDS = 9
 pytestmark = pytest.mark.filterwarnings(
-    # Keras says so of each layer that it can't quantize.
+    # Keras warns about every layer that it can't quantize.
     "ignore:Layer InputLayer does not have a `quantize`",
     "ignore:Invalid quantization mode",
 )
@@ -74,7 +74,7 @@ def in_model(layer):
         ("int4", shakeout, einsum, VECTORS, ["kernel"]),
         ("int4", bridgeout, embedding, TOKENS, ["embeddings"]),
         ("int4", in_model, dense, VECTORS, [".*dense.*/kernel"]),
-        # Here the weights are floats, which are rounded as the layer is called.
+        # Here the weights stay floats, and the call rounds them.
         ("float8", bridgeout, dense, VECTORS, []),
         ("float8", shakeout, einsum, VECTORS, []),
     ],
@@ -96,7 +96,7 @@ def test_a_quantized_model_loads_and_predicts_as_the_plain_layer(
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             noisy = [m(inputs, training=True).numpy() for _ in range(2)]
-        # Once a layer, not once a call.
+        # One warning per layer, not per call.
         assert len(said) == len(names)
         for warning, name in zip(said, names, strict=True):
             assert re.search(no_noise.format(name), str(warning.message))
@@ -154,7 +154,7 @@ class Tokenizer:
         return words
 
 
-# That Keras 3.15 can't load these files is so of plain layers too.
+# Keras 3.15 can't load the files of these models, with plain layers neither.
 @pytest.mark.parametrize(
     ("config", "wrap"),
     [

@@ -85,7 +85,7 @@ def test_tied_weights_count_once_are_trained_once_and_stay_tied(saved):
         shapes = [tuple(w.shape) for w in m.trainable_variables]
         assert shapes.count((WORDS, 8)) == 1
         assert m.count_params() == sum(int(np.prod(w.shape)) for w in m.weights)
-    # The output is the true weights' in training too.
+    # In training too, the output layer uses the true weights.
     x, _ = data()
     wrapper, embedding = model.layers[1], model.layers[-1]
     true = embedding.embeddings.numpy()

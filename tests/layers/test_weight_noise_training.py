@@ -107,7 +107,7 @@ def test_100_steps_in_half_precision_stay_finite(policy):
     assert_finite(losses, *model.get_weights())
     assert model.outputs[0].dtype == dtype.compute_dtype
     if policy == "mixed_float16":
-        # It begins at 2^15 and halves at each step that is skipped.
+        # The loss scale begins at 2^15 and halves at each skipped step.
         assert int(optimizer.inner_optimizer.iterations) >= 100 - 15
 
 
@@ -116,7 +116,7 @@ def test_100_steps_in_half_precision_stay_finite(policy):
     [("mixed_bfloat16", False), ("mixed_float16", True), ("float64", False)],
 )
 def test_weights_are_perturbed_as_stored_and_then_cast(policy, cell):
-    # In half precision neither the noise nor 1 + 2^-12 would be what it is here.
+    # Half precision would round 1 + 2^-12 to 1.
     layer = L.LSTM(2, dtype=policy)
     seen = []
 

@@ -37,7 +37,7 @@ def test_moving_statistics_and_seeds_inside_are_updated(mode):
     call = mode(layer)
     dropped = {(np.asarray(call(x)) == 0).tobytes() for _ in range(3)}
     assert len(dropped) == 3
-    # Of what the layer before gives on noisy weights.
+    # The layer before it was called on noisy weights.
     norm = inner.layers[1]
     moved = norm.moving_mean.numpy()
     assert moved.any()
@@ -58,7 +58,7 @@ def test_states_of_a_stateful_rnn_go_on(mode):
         call(ones(2, 5, 3))
         states.append(inner.states[0].numpy())
     assert len({s.tobytes() for s in states}) == 3
-    # The first output on a state that goes on is another than on zeros.
+    # The first output depends on the state before it.
     carried = layer(ones(2, 5, 3)).numpy()
     inner.reset_state()
     assert not np.allclose(carried, layer(ones(2, 5, 3)))
@@ -93,7 +93,7 @@ def test_a_seed_inside_a_loop_goes_on_while_the_noise_is_drawn_once(mode):
 
 
 class Penalized(L.Dense):
-    """A layer with losses of all three kinds, and the count of its calls."""
+    """Has losses of all three kinds, and counts its calls."""
 
     def __init__(self, units, **kwargs):
         settings = {"kernel_regularizer": "l2", "activity_regularizer": "l1"}
@@ -113,7 +113,7 @@ def test_losses_count_once_and_regularizers_see_the_true_weights():
     inner = Penalized(3)
     layer = Bridgeout(inner, 0.5, seed=1)
     layer.build((None, 2))
-    # The same noise, to know what was summed.
+    # It draws the same noise, to know what was summed.
     twin = Bridgeout(L.Dense(3), 0.5, seed=1)
     twin.build((None, 2))
     twin.layer.kernel.assign(inner.kernel)
@@ -137,7 +137,7 @@ def test_fit_has_the_loss_of_the_plain_layer():
         return history.history["loss"], float(model.weights[-1])
 
     plain, count = loss(lambda layer: layer)
-    # At this rate nothing is drawn that drops, but all goes through the wrapper.
+    # At this rate the wrapper draws, and drops nothing.
     wrapped, wrapped_count = loss(lambda layer: Bridgeout(layer, 1e-9))
     np.testing.assert_allclose(wrapped, plain, rtol=1e-5)
     assert count == wrapped_count > 0
@@ -196,7 +196,7 @@ def test_noise_comes_on_noise():
     dense = L.Dense(40, kernel_initializer="ones", use_bias=False)
     layer = Shakeout(Bridgeout(dense, 0.5), 0.5, c=1)
     y = layer(np.eye(40, dtype="float32"), training=True).numpy()
-    # The outer one makes of 1 either 3 or -1, of which the inner one drops half.
+    # The outer layer turns 1 into 3 or -1; the inner one drops half of them.
     assert set(np.unique(y)) == {-2, 0, 6}
     for row in y:
         assert len(set(np.sign(row))) == 2
