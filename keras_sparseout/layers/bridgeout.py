@@ -172,12 +172,10 @@ class Bridgeout(WeightNoise):
         return self._perturb_compiled(value, seed, noise_shape)
 
     def _perturb_uncompiled(self, value, seed, noise_shape):
-        rate, q = self.read_knobs()
         return noise.draw_and_perturb(
             value,
-            rate,
-            q,
-            seed,
+            **self.read_knobs(),
+            seed=seed,
             noise_shape=noise_shape,
             epsilon=self._epsilon,
             stop_gradient=self._stop_gradient,
@@ -185,14 +183,12 @@ class Bridgeout(WeightNoise):
 
     def _perturb_compiled(self, value, seed, noise_shape):
         """Draws W~ and its gradient, both saturated to the range of the dtype."""
-        rate, q = self.read_knobs()
         return compiled_noise.draw(
             noise.draw_and_perturb,
             value,
-            rate,
-            q,
-            seed,
-            tuple(value.shape),
+            **self.read_knobs(),
+            seed=seed,
+            shape=tuple(value.shape),
             noise_shape=noise_shape,
             epsilon=self._epsilon,
             stop_gradient=self._stop_gradient,
@@ -200,14 +196,12 @@ class Bridgeout(WeightNoise):
 
     def _multiply_compiled(self, value, seed, noise_shape):
         """Draws the multiplier alone, which the gradient uses again."""
-        rate, q = self.read_knobs()
         return value * compiled_noise.draw(
             noise.draw_multiplier,
             value,
-            rate,
-            q,
-            seed,
-            tuple(value.shape),
+            **self.read_knobs(),
+            seed=seed,
+            shape=tuple(value.shape),
             noise_shape=noise_shape,
             epsilon=self._epsilon,
         )

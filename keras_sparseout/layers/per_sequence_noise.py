@@ -96,13 +96,13 @@ class PerSequenceNoise(Seeded, *_DROPOUT_RNN_CELL):  # type: ignore[misc]
             cell.state_size,
         )
 
-    def read_knobs(self) -> list[float | Tensor]:
-        """Returns the values of the knobs: floats, or tensors if adjustable."""
-        knobs = [getattr(self, f"_{name}") for name in self._knobs]
+    def read_knobs(self) -> dict[str, float | Tensor]:
+        """Returns the value of each knob: a float, or a tensor if it is adjustable."""
+        knobs = {name: getattr(self, f"_{name}") for name in self._knobs}
         if not self._adjustable:
             return knobs
         # A cast reads the variable; convert_to_tensor would return it as it is.
-        return [ops.cast(knob, knob.dtype) for knob in knobs]
+        return {name: ops.cast(knob, knob.dtype) for name, knob in knobs.items()}
 
     # RNN calls the next four methods, the first two in this order.
     def get_dropout_mask(self, step_input: Tensor) -> None:

@@ -137,9 +137,9 @@ class Shakeout(WeightNoise):
         self._mask(weight)
 
     def perturb_weight(self, weight: Weight, value: Tensor, seed: Tensor) -> Tensor:
-        rate, c = self.read_knobs()
-        keep, keep_prob = self._mask(weight).draw(rate, seed)
-        return _perturb(value, keep, keep_prob, c)
+        knobs = self.read_knobs()
+        keep, keep_prob = self._mask(weight).draw(knobs["rate"], seed)
+        return _perturb(value, keep, keep_prob, knobs["c"])
 
     def _mask(self, weight):
         shape = tuple(weight.variable.shape)

@@ -172,14 +172,13 @@ class SparseoutCellWrapper(PerSequenceNoise):
             self.cell.build(input_shape)
 
     def draw(self, step_input: Tensor, states: Sequence[Any]) -> _Noise:
-        rate, recurrent_rate, q = self.read_knobs()
+        knobs = self.read_knobs()
+        rate, q = knobs["recurrent_rate"], knobs["q"]
         first_states: list[Tensor] = []
         _map_first(self, first_states.append, states)
-        on_states = [
-            self._draw_noise("states", state, recurrent_rate, q)
-            for state in first_states
-        ]
-        return _Noise(self._draw_noise("inputs", step_input, rate, q), on_states)
+        on_states = [self._draw_noise("states", s, rate, q) for s in first_states]
+        on_inputs = self._draw_noise("inputs", step_input, knobs["rate"], q)
+        return _Noise(on_inputs, on_states)
 
     def _draw_noise(self, name, like, rate, q):
         """Returns a function that perturbs tensors of the shape of `like`."""

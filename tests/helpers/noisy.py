@@ -152,7 +152,7 @@ def perturbed(w, keep, wrapper, q=Q, c=C, p=DROPPED, epsilon=1e-7):
 
 
 def gradients(layer, x, **kwargs):
-    """Returns the output, and the gradients of the sum of its squares by weight name."""
+    """Returns the output, and the gradients of its squares' sum by weight name."""
     with tf.GradientTape() as tape:
         y = layer(x, **kwargs)
         loss = tf.reduce_sum(tf.square(tf.cast(y, "float32")))
