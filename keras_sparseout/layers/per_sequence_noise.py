@@ -112,8 +112,6 @@ class PerSequenceNoise(Seeded, *_DROPOUT_RNN_CELL):  # type: ignore[misc]
     def get_recurrent_dropout_mask(self, state: Tensor) -> None:
         """Draws if it is in training, and so do the cells inside."""
         step_input = self._sequence.step_input
-        # A call that raised may have left tensors of a graph that is gone.
-        self.reset_dropout_mask()
         if not call_context.is_training():
             return
         states = [state]
@@ -142,8 +140,8 @@ def check_cell(cell: Any, name: str, argument: str = "cell") -> keras.layers.Lay
     """
     if not _DROPOUT_RNN_CELL:
         raise RuntimeError(
-            f"{name} has its noise drawn by what keras.layers.RNN does for cells of "
-            "the class DropoutRNNCell, which keras.layers.LSTMCell no longer is. "
+            f"{name} draws when keras.layers.RNN tells cells of the class "
+            "DropoutRNNCell to draw, but keras.layers.LSTMCell is no such cell. "
             f"Received: keras {keras.__version__}. Install keras 3.15."
         )
     remedy = None
@@ -224,8 +222,8 @@ def _draw_nested(
 ) -> None:
     """Lets `cell` and the cells inside draw, as RNN does with its own cell."""
     if isinstance(cell, _DROPOUT_RNN_CELL):
-        cell.reset_dropout_mask()
-        cell.reset_recurrent_dropout_mask()
+        # A call that raised may have left masks of a graph that is gone.
+        _reset_nested(cell)
         cell.get_dropout_mask(step_input)
         cell.get_recurrent_dropout_mask(states[0])
     elif isinstance(cell, keras.layers.StackedRNNCells):

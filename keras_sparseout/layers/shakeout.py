@@ -232,8 +232,8 @@ def _input_axes(weight: Weight) -> set[int]:
             if axes:
                 return axes
     raise ValueError(
-        "`weights` must be kernels of layers of Keras, of which it is known along "
-        "which axis the input units are, unless `axis` says it. Received: "
+        "`weights` must be kernels of layers of Keras, where the axis of the input "
+        "units is known, unless `axis` says it. Received: "
         f"{variable.name} of shape {tuple(variable.shape)} of "
         f"{type(owner).__name__} {owner.name!r}. "
         "Give axis=-2 if it is the one before the last."

@@ -57,7 +57,7 @@ class WeightNoise(PerSequenceNoise, keras.layers.Wrapper):
         validation.check_keywords(name, kwargs, type(self))
         if "dtype" in kwargs:
             raise ValueError(
-                f"`dtype` of {name} is that of the layer that it wraps. Received: "
+                f"`dtype` of {name} comes from the layer that it wraps. Received: "
                 f"dtype={kwargs['dtype']!r}. Give it to that layer."
             )
         # The wrapped layer casts the inputs itself.

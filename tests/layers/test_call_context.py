@@ -48,8 +48,9 @@ def test_training_is_what_was_set_until_the_outermost_call_ends():
     assert call_context.is_training() is False
 
 
-def test_weights_are_read_as_stored_in_mixed_precision():
-    variable = keras.Variable(np.float32([1 + 2**-12]))
+@pytest.mark.parametrize(("dtype", "bits"), [("float32", 12), ("float64", 30)])
+def test_weights_are_read_as_stored_in_mixed_precision(dtype, bits):
+    variable = keras.Variable(np.array([1 + 2**-bits]), dtype=dtype)
 
     def read():
         return keras.ops.convert_to_numpy(variable.value)
@@ -60,7 +61,7 @@ def test_weights_are_read_as_stored_in_mixed_precision():
     layer(X)
     half, whole = layer.returned
     assert half.astype("float32") == 1
-    assert whole == 1 + 2**-12
+    assert whole == 1 + 2**-bits
 
 
 def test_a_symbolic_call_makes_weights_and_nothing_else():

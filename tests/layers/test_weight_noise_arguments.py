@@ -67,7 +67,7 @@ def test_unknown_keywords_and_dtype_are_refused(make):
     with pytest.raises(ValueError, match="is no argument of") as error:
         make(L.Dense(2), 0.5, SECOND[make], rates=0.5)
     assert "Received: rates=0.5. Did you mean `rate`?" in str(error.value)
-    with pytest.raises(ValueError, match="that of the layer that it wraps") as error:
+    with pytest.raises(ValueError, match="comes from the layer that it wraps") as error:
         make(L.Dense(2), 0.5, SECOND[make], dtype="float16")
     assert "Received: dtype='float16'. Give it to that layer." in str(error.value)
 
