@@ -18,9 +18,6 @@ def shakeout(layer, **kwargs):
     return Shakeout(layer, 0.5, 0.3, seed=1, **kwargs)
 
 
-both = pytest.mark.parametrize("wrap", [bridgeout, shakeout])
-
-
 @pytest.mark.parametrize(
     ("make", "remedy"),
     [
@@ -68,17 +65,18 @@ def test_the_remedies_work(layer):
     assert not np.allclose(layer(X, training=True), layer(X))
 
 
-@both
 @pytest.mark.parametrize(
-    ("layer", "path"),
+    ("wrap", "layer", "path"),
     [
-        (lambda: L.SpectralNormalization(L.Dense(3)), "layer/kernel"),
-        (lambda: L.SpectralNormalization(L.Conv1D(3, 2)), "layer/kernel"),
+        (bridgeout, lambda: L.SpectralNormalization(L.Dense(3)), "layer/kernel"),
+        (shakeout, lambda: L.SpectralNormalization(L.Conv1D(3, 2)), "layer/kernel"),
         (
+            shakeout,
             lambda: L.TimeDistributed(L.SpectralNormalization(L.Dense(3))),
             "layer/layer/kernel",
         ),
         (
+            bridgeout,
             lambda: keras.Sequential([L.SpectralNormalization(L.Dense(3))]),
             "spectral_normalization.*/layer/kernel",
         ),
@@ -93,8 +91,10 @@ def test_weights_that_are_normalized_are_refused_before_training(wrap, layer, pa
     assert remedy in str(error.value)
 
 
-@both
-@pytest.mark.parametrize("layer", [lambda: L.Dense(3), lambda: L.Conv1D(3, 2)])
+@pytest.mark.parametrize(
+    ("wrap", "layer"),
+    [(bridgeout, lambda: L.Dense(3)), (shakeout, lambda: L.Conv1D(3, 2))],
+)
 def test_noise_inside_of_a_spectral_normalization(tmp_path, wrap, layer):
     inner = layer()
     normalized = L.SpectralNormalization(wrap(inner), power_iterations=20)
@@ -102,7 +102,7 @@ def test_noise_inside_of_a_spectral_normalization(tmp_path, wrap, layer):
     for _ in range(3):
         noisy = model(X, training=True)
     kernel = inner.kernel.numpy()
-    # What is assigned is without noise, and has the norm 1.
+    # The layer assigns the weight without noise, of norm 1.
     np.testing.assert_allclose(np.linalg.norm(kernel.reshape(-1, 3), 2), 1, rtol=1e-4)
     np.testing.assert_allclose(model(X), inner(X), rtol=1e-6)
     assert not np.allclose(noisy, inner(X))
@@ -160,14 +160,17 @@ def functional():
     return keras.Model(inputs, L.Dense(2)(L.Dense(4, "tanh")(inputs)))
 
 
-@both
 @pytest.mark.parametrize(
-    ("layer", "weights"),
+    ("wrap", "layer", "weights"),
     [
-        (lambda: L.TimeDistributed(L.Dense(3)), 1),
-        (lambda: keras.Sequential([L.Dense(3), L.TimeDistributed(L.Dense(2))]), 2),
-        (functional, 2),
-        (lambda: L.Bidirectional(L.LSTM(3, return_sequences=True)), 2),
+        (shakeout, lambda: L.TimeDistributed(L.Dense(3)), 1),
+        (
+            bridgeout,
+            lambda: keras.Sequential([L.Dense(3), L.TimeDistributed(L.Dense(2))]),
+            2,
+        ),
+        (shakeout, functional, 2),
+        (bridgeout, lambda: L.Bidirectional(L.LSTM(3, return_sequences=True)), 2),
     ],
 )
 def test_wrappers_and_models_of_keras_inside(wrap, layer, weights):

@@ -1,4 +1,4 @@
-"""When cells draw, hold and forget, and what stands as one."""
+"""When cells draw, keep and forget their noise, and which layers are cells."""
 
 import re
 
@@ -9,12 +9,16 @@ import tensorflow as tf
 from keras import layers
 from sequences import BATCH, CELLS, FEATURES, STEPS, UNITS, OwnCell, built, sequences
 
-from keras_sparseout.layers import noisy_cell
-from keras_sparseout.layers.noisy_cell import NoisyCell, cells_of_stack, check_cell
+from keras_sparseout.layers import per_sequence_noise
+from keras_sparseout.layers.per_sequence_noise import (
+    PerSequenceNoise,
+    cells_of_stack,
+    check_cell,
+)
 
 
-class Recorder(NoisyCell):
-    """Draws the number of the sequence, and takes note of it."""
+class Recorder(PerSequenceNoise):
+    """Draws the number of the sequence, and notes the shapes that it was given."""
 
     def __init__(self, cell, **kwargs):
         super().__init__({}, False, None, **kwargs)
@@ -29,13 +33,13 @@ class Recorder(NoisyCell):
         shapes = keras.tree.map_structure(
             lambda tensor: tuple(tensor.shape), [step_input, *states]
         )
-        # Written as text: Keras would track the lists.
+        # As text: Keras would track the lists.
         self.draws.append(str(shapes))
         return len(self.draws)
 
     def call(self, inputs, states, training=False):
         if training:
-            self.seen.append(self.drawn())
+            self.seen.append(self.noise_of_sequence())
         return self.cell(inputs, states)
 
 
@@ -63,7 +67,7 @@ def test_it_does_not_draw_at_inference():
 
 
 class Inside(layers.Layer):
-    """A layer that tells the one inside whether it trains, whatever it is told."""
+    """Tells the layer inside whether it trains, whatever it was told itself."""
 
     def __init__(self, inner, training):
         super().__init__()
@@ -114,12 +118,12 @@ def test_dropout_inside_is_forgotten_after_the_sequence():
     x = np.ones((BATCH, STEPS, FEATURES), "float32")
     call = tf.function(lambda: layer(x, training=True))
     assert (call() != call()).numpy().any()
-    # A tensor of that graph would be out of scope here.
+    # A tensor left over from that graph would raise here.
     assert (layer(x, training=True) != layer(x, training=True)).numpy().any()
 
 
 class Failing(OwnCell):
-    """Raises at its third call: the first two are those for shapes, before the loop."""
+    """Raises at its third call: the first two, before the loop, are for shapes."""
 
     calls = 0
 
@@ -204,6 +208,6 @@ def test_what_is_no_cell_raises(cell, remedy):
 
 
 def test_a_keras_whose_cells_draw_otherwise_is_refused(monkeypatch):
-    monkeypatch.setattr(noisy_cell, "_DRAWING", ())
+    monkeypatch.setattr(per_sequence_noise, "_DROPOUT_RNN_CELL", ())
     with pytest.raises(RuntimeError, match=r"DropoutRNNCell.*keras \d.*Install"):
         Recorder(layers.LSTMCell(3))
