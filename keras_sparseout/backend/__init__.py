@@ -11,6 +11,16 @@ from keras_sparseout.backend.tensorflow import (
     numerics,
     tracing,
     train_step,
+    unknown_rank,
+    variables,
 )
 
-__all__ = ["compiling", "event_files", "numerics", "tracing", "train_step"]
+__all__ = [
+    "compiling",
+    "event_files",
+    "numerics",
+    "tracing",
+    "train_step",
+    "unknown_rank",
+    "variables",
+]

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_sparseout.backend import compiling
-from keras_sparseout.layers.adjustable import knob
+from keras_sparseout.layers.adjustable import Knob
 from keras_sparseout.layers.weight_noise import WeightNoise
 from keras_sparseout.ops import compiled_noise, noise
 from keras_sparseout.utils import validation
@@ -133,8 +133,8 @@ class Bridgeout(WeightNoise):
     epsilon = property(lambda self: self._epsilon)
     stop_gradient = property(lambda self: self._stop_gradient)
 
-    rate = knob("rate", validation.check_rate, "Drop rate")
-    q = knob("q", validation.check_q, "Exponent")
+    rate = Knob(validation.check_rate, "Drop rate")
+    q = Knob(validation.check_q, "Exponent")
 
     def check_weight(self, weight):
         super().check_weight(weight)

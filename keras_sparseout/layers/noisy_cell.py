@@ -5,7 +5,7 @@ import threading
 import keras
 from keras import ops
 
-from keras_sparseout.layers.seeded import Seeded
+from keras_sparseout.layers.seeded import SeededLayer
 
 # RNN has only cells of this class draw before its loop, and Keras does not export it.
 _DRAWING = tuple(
@@ -13,7 +13,7 @@ _DRAWING = tuple(
 )
 
 
-class NoisyCell(Seeded, *_DRAWING):
+class NoisyCell(SeededLayer, *_DRAWING):
     """A layer that can stand as an RNN cell, and then draws once a sequence.
 
     Before its loop over the timesteps `keras.layers.RNN` has its cell draw, and after

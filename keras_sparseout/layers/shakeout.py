@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_sparseout.backend import numerics
 from keras_sparseout.layers import weight_lookup
-from keras_sparseout.layers.adjustable import knob
+from keras_sparseout.layers.adjustable import Knob
 from keras_sparseout.layers.weight_noise import WeightNoise
 from keras_sparseout.ops import masks
 from keras_sparseout.utils import validation
@@ -99,8 +99,8 @@ class Shakeout(WeightNoise):
 
     axis = property(lambda self: self._axis)
 
-    rate = knob("rate", validation.check_rate, "Drop rate")
-    c = knob("c", validation.check_c, "What a dropped weight is left with")
+    rate = Knob(validation.check_rate, "Drop rate")
+    c = Knob(validation.check_c, "What a dropped weight is left with")
 
     def check_weight(self, weight):
         super().check_weight(weight)

@@ -6,7 +6,7 @@ import functools
 import keras
 import tensorflow as tf
 
-from keras_sparseout.layers.adjustable import knob
+from keras_sparseout.layers.adjustable import Knob
 from keras_sparseout.layers.noisy_cell import (
     NoisyCell,
     cells_of_stack,
@@ -142,11 +142,9 @@ class SparseoutCellWrapper(NoisyCell):
     epsilon = property(lambda self: self._epsilon)
     stop_gradient = property(lambda self: self._stop_gradient)
 
-    rate = knob("rate", validation.check_rate, "Drop rate of the inputs")
-    recurrent_rate = knob(
-        "recurrent_rate", validation.check_recurrent_rate, "Drop rate of the states"
-    )
-    q = knob("q", validation.check_q, "Exponent")
+    rate = Knob(validation.check_rate, "Drop rate of the inputs")
+    recurrent_rate = Knob(validation.check_recurrent_rate, "Drop rate of the states")
+    q = Knob(validation.check_q, "Exponent")
 
     def build(self, input_shape):
         if not self.cell.built:
