@@ -241,7 +241,7 @@ def _check_mask(mask, x):
 
 
 def _to_known_rank(x, mask, kind):
-    """Returns `x`, whose rank is not known while tracing, and its mask with known ranks.
+    """Returns `x`, whose rank is not known while tracing, and its mask with known rank.
 
     `x` has all vectors in one dimension. For "tar" there are three dimensions before
     the features: samples, timesteps, and all that is between those and the features.
