@@ -14,6 +14,8 @@ from keras_sparseout.backend.tensorflow import (
     tensors,
     tracing,
     train_step,
+    unknown_rank,
+    variables,
 )
 
 __all__ = [
@@ -25,4 +27,6 @@ __all__ = [
     "tensors",
     "tracing",
     "train_step",
+    "unknown_rank",
+    "variables",
 ]

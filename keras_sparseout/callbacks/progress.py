@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_sparseout.layers.adjustable import value_of
+from keras_sparseout.backend import variables
 
 # Loss scaling skips a few steps at the beginning, until the scale is small enough.
 _BATCHES_OF_LOSS_SCALING = 32
@@ -124,7 +124,7 @@ class StepCount:
         optimizer = self._followed or self._likely(optimizers_of(self.model))
         # Where gradients are accumulated, "iterations" is less than this variable.
         raw = [v for v in optimizer.variables if v.name == "iteration"]
-        return int(value_of(raw[0])) if raw else _count(optimizer)
+        return int(variables.to_numpy(raw[0])) if raw else _count(optimizer)
 
     def _likely(self, optimizers):
         """Returns the optimizer to follow as long as none has made a step here."""
@@ -170,7 +170,7 @@ def optimizers_of(model):
 
 
 def _count(optimizer):
-    return 0 if optimizer is None else int(value_of(optimizer.iterations))
+    return 0 if optimizer is None else int(variables.to_numpy(optimizer.iterations))
 
 
 def _patience(optimizer):

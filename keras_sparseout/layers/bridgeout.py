@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_sparseout.backend import compiling
-from keras_sparseout.layers.adjustable import knob
+from keras_sparseout.layers.adjustable import Knob
 from keras_sparseout.layers.weight_lookup import Weight
 from keras_sparseout.layers.weight_noise import WeightNoise
 from keras_sparseout.ops import compiled_noise, noise
@@ -146,8 +146,8 @@ class Bridgeout(WeightNoise):
         """The argument."""
         return self._stop_gradient
 
-    rate = knob("rate", validation.check_rate, "Drop rate")
-    q = knob("q", validation.check_q, "Exponent")
+    rate = Knob(validation.check_rate, "Drop rate")
+    q = Knob(validation.check_q, "Exponent")
 
     def check_weight(self, weight: Weight) -> None:
         super().check_weight(weight)

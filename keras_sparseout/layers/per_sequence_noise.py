@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_sparseout.layers import call_context
-from keras_sparseout.layers.seeded import Seeded
+from keras_sparseout.layers.seeded import SeededLayer
 from keras_sparseout.utils.types import Tensor
 
 # RNN lets only cells of this class draw before its loop, and Keras doesn't export it.
@@ -17,7 +17,7 @@ _DROPOUT_RNN_CELL = tuple(
 )
 
 
-class PerSequenceNoise(Seeded, *_DROPOUT_RNN_CELL):  # type: ignore[misc]
+class PerSequenceNoise(SeededLayer, *_DROPOUT_RNN_CELL):  # type: ignore[misc]
     """A layer that draws once per sequence where it stands as an RNN cell.
 
     `keras.layers.RNN` tells its cell to draw before the loop over the timesteps, and to
@@ -95,14 +95,6 @@ class PerSequenceNoise(Seeded, *_DROPOUT_RNN_CELL):  # type: ignore[misc]
             lambda size: ops.zeros((batch_size, size), dtype=cell.compute_dtype),
             cell.state_size,
         )
-
-    def read_knobs(self) -> dict[str, float | Tensor]:
-        """Returns the value of each knob: a float, or a tensor if it is adjustable."""
-        knobs = {name: getattr(self, f"_{name}") for name in self._knobs}
-        if not self._adjustable:
-            return knobs
-        # A cast reads the variable; convert_to_tensor would return it as it is.
-        return {name: ops.cast(knob, knob.dtype) for name, knob in knobs.items()}
 
     # RNN calls the next four methods, the first two in this order.
     def get_dropout_mask(self, step_input: Tensor) -> None:

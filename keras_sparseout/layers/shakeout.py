@@ -9,7 +9,7 @@ import ml_dtypes
 from keras import ops
 
 from keras_sparseout.backend import numerics
-from keras_sparseout.layers.adjustable import knob
+from keras_sparseout.layers.adjustable import Knob
 from keras_sparseout.layers.weight_lookup import Weight
 from keras_sparseout.layers.weight_noise import WeightNoise
 from keras_sparseout.ops import masks
@@ -129,8 +129,8 @@ class Shakeout(WeightNoise):
         """The argument, as a tuple."""
         return self._axis
 
-    rate = knob("rate", validation.check_rate, "Drop rate")
-    c = knob("c", validation.check_c, "What a dropped weight is left with")
+    rate = Knob(validation.check_rate, "Drop rate")
+    c = Knob(validation.check_c, "What a dropped weight is left with")
 
     def check_weight(self, weight: Weight) -> None:
         super().check_weight(weight)

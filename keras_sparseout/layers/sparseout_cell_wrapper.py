@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_sparseout.layers.adjustable import knob
+from keras_sparseout.layers.adjustable import Knob
 from keras_sparseout.layers.per_sequence_noise import (
     PerSequenceNoise,
     cells_of_stack,
@@ -161,11 +161,9 @@ class SparseoutCellWrapper(PerSequenceNoise):
         """The argument."""
         return self._stop_gradient
 
-    rate = knob("rate", validation.check_rate, "Drop rate of the inputs")
-    recurrent_rate = knob(
-        "recurrent_rate", validation.check_recurrent_rate, "Drop rate of the states"
-    )
-    q = knob("q", validation.check_q, "Exponent")
+    rate = Knob(validation.check_rate, "Drop rate of the inputs")
+    recurrent_rate = Knob(validation.check_recurrent_rate, "Drop rate of the states")
+    q = Knob(validation.check_q, "Exponent")
 
     def build(self, input_shape: Any) -> None:
         if not self.cell.built:
