@@ -82,7 +82,7 @@ class MeasuringCallback(keras.callbacks.Callback):
         self._testing: EvaluationSteps | None = None
         self._tested: EvaluationSteps | None = None
         self._probe: ProbeSums | None = None
-        self._given: OptimizerBatches | None = None
+        self._optimizer_batches: OptimizerBatches | None = None
         self._loss: Any = 0.0
         self._settled = self._described = self._reached = self._called_last = False
 
@@ -181,7 +181,7 @@ class MeasuringCallback(keras.callbacks.Callback):
         callback_list.warn_if_late(self, self._beside)
         self._progress.begin_run()
         self._log = ReadingLog(self._progress)
-        self._testing = self._given = None
+        self._testing = self._optimizer_batches = None
         self._settled = self._described = self._reached = False
         self._watch_selected()
         log_keys.check_other_callbacks(self, self._beside)
@@ -193,10 +193,10 @@ class MeasuringCallback(keras.callbacks.Callback):
 
     def _begin_epoch(self, epoch: int) -> None:
         self._progress.begin_epoch(epoch, self)
-        if self._given is None:
+        if self._optimizer_batches is None:
             # Not when training begins, which may restore the optimizer.
-            self._given = OptimizerBatches(self.model, self._progress)
-        self._given.begin_epoch()
+            self._optimizer_batches = OptimizerBatches(self.model, self._progress)
+        self._optimizer_batches.begin_epoch()
         self._log.begin_epoch()
         self._loss, self._reached = 0.0, False
         if self._training is not None:
@@ -279,5 +279,5 @@ class MeasuringCallback(keras.callbacks.Callback):
         if self._progress.may_be_off:
             if self._training is not None:
                 self._progress.correct(self._log.read_at + self._training.steps())
-            elif self._given is not None:
-                self._given.correct()
+            elif self._optimizer_batches is not None:
+                self._optimizer_batches.correct()
