@@ -7,11 +7,22 @@ joins with a folder of the same modules, and with a choice here by
 
 from keras_sparseout.backend.tensorflow import (
     compiling,
+    datasets,
     event_files,
     files,
     numerics,
+    tensors,
     tracing,
     train_step,
 )
 
-__all__ = ["compiling", "event_files", "files", "numerics", "tracing", "train_step"]
+__all__ = [
+    "compiling",
+    "datasets",
+    "event_files",
+    "files",
+    "numerics",
+    "tensors",
+    "tracing",
+    "train_step",
+]

@@ -1,7 +1,6 @@
 """The base of SparsityTracker and SparsityController: it measures a model's layers."""
 
 import contextlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
@@ -21,14 +20,14 @@ from keras_sparseout.callbacks.figure_sources import (
 )
 from keras_sparseout.callbacks.progress import OptimizerBatches, Progress
 from keras_sparseout.callbacks.reading_log import ReadingLog
-from keras_sparseout.measure.layer_selection import Watched
+from keras_sparseout.measure.layer_selection import LayerChoice
+from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.measure.step_sums import StepSums
-from keras_sparseout.metrics.base import StreamingMetric
+from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.tables import dataframe
 
 Logs: TypeAlias = Mapping[str, Any] | None
-LayerChoice: TypeAlias = str | type | re.Pattern[str] | keras.layers.Layer
 
 
 class MeasuringCallback(keras.callbacks.Callback):
@@ -48,11 +47,11 @@ class MeasuringCallback(keras.callbacks.Callback):
     """
 
     log_keys: Callable[[], set[str]]
-    _select: Callable[[], list[Watched]]
+    _select: Callable[[], list[WatchedLayer]]
 
     def __init__(
         self,
-        metrics: dict[str, StreamingMetric],
+        metrics: Metrics,
         data: ProbeData | None,
         layers: Sequence[LayerChoice] | None,
         sample_size: int,
@@ -75,8 +74,8 @@ class MeasuringCallback(keras.callbacks.Callback):
 
     def _forget(self) -> None:
         """Sets the attributes that belong to a run of training to their start."""
-        self._selected: Sequence[Watched] = []
-        self._watched: Sequence[Watched] = []
+        self._selected: Sequence[WatchedLayer] = []
+        self._watched: Sequence[WatchedLayer] = []
         self._beside: list[keras.callbacks.Callback] = []
         self._training: TrainingSteps | None = None
         self._testing: EvaluationSteps | None = None
@@ -256,7 +255,7 @@ class MeasuringCallback(keras.callbacks.Callback):
         """Goes on with the layers that `measured` could read."""
         self._watch(measured.watched)
 
-    def _watch(self, watched: Sequence[Watched]) -> None:
+    def _watch(self, watched: Sequence[WatchedLayer]) -> None:
         self._watched = watched
         self._names = [w.name for w in watched]
 

@@ -15,7 +15,7 @@ class ModelMacs:
 
     Args:
         model: A Keras model.
-        found: Dict of `watching.Watched` by name, all of the model's layers.
+        found: Dict of `WatchedLayer` by name, all of the model's layers.
 
     Attributes:
         sums: Dict of [needless, all] by key, float64 tensors. Under ("factor", ...)

@@ -9,11 +9,10 @@ from keras import layers as kl
 
 from keras_sparseout.backend import tracing
 from keras_sparseout.measure import (
-    finite_figures,
     hooks,
     layer_selection,
     layer_sums,
-    probe,
+    non_finite,
 )
 from keras_sparseout.summary import macs
 from keras_sparseout.summary.model_macs import ModelMacs, original, tensors
@@ -28,8 +27,8 @@ class ModelReader:
 
     Args:
         model: A built Keras model.
-        layers: List of what to list, as for `watching.select`, or None.
-        where: The side to measure, None for that of `watching.find`.
+        layers: List of what to list, as for `layer_selection.select`, or None.
+        where: The side to measure, None for that of `layer_selection.all_layers`.
         metrics: Dict of streaming metrics by name.
     """
 
@@ -39,11 +38,12 @@ class ModelReader:
         self.named = layers is not None
         found = [
             w
-            for w in layer_selection.find(model)
+            for w in layer_selection.all_layers(model)
             if not isinstance(w.layer, kl.InputLayer)
         ]
         self.inside = {
-            w.name: [v.layer for v in layer_selection.find(w.layer)] for w in found
+            w.name: [v.layer for v in layer_selection.all_layers(w.layer)]
+            for w in found
         }
         if self.named:
             rows = layer_selection.select(model, layers, where)
@@ -64,7 +64,7 @@ class ModelReader:
 
     def add(self, batch):
         """Adds a batch to the totals, without the rows whose number of units varies."""
-        sums = probe.run(self.step, batch)
+        sums = tracing.run(self.step, batch)
         sums = {k: [s.numpy() for s in parts] for k, parts in sums.items()}
         sizes = {}
         for key, parts in sums.items():
@@ -118,7 +118,7 @@ class ModelReader:
             seen.setdefault(key, []).append(original(watched.layer, x))
 
         counted = ModelMacs(self.model, self.found)
-        # As in measuring.Probe: in the scope assignments go nowhere.
+        # As in measure.probe.Probe: in the scope assignments go nowhere.
         with keras.StatelessScope(), hooks.Hooks(self._hooked(), record):
             outputs = self.model(batch, training=False)
             self.called -= inner
@@ -129,7 +129,7 @@ class ModelReader:
         self.called -= inner
         missed = [name for name in self.rows if name not in self.called]
         if self.named and missed:
-            raise layer_selection.unreached(missed, self.model)
+            raise layer_selection.unreadable(missed, self.model)
         counted.count_elsewhere(tensors(batch), tensors(outputs))
         self.uncounted.update(counted.uncounted)
         barriers = counted.barriers | {
@@ -208,9 +208,9 @@ class ModelReader:
 
     def _erase_broken(self):
         """Sets figures that mean nothing to NaN; returns the causes by name of row."""
-        causes = finite_figures.broken(self.model, list(self.rows.values()))
+        causes = non_finite.invalid_layers(self.model, list(self.rows.values()))
         inputs = [dataclasses.replace(w, side="input") for w in self.found.values()]
-        fed = finite_figures.broken(self.model, inputs) if causes else {}
+        fed = non_finite.invalid_layers(self.model, inputs) if causes else {}
         for (kind, name, *_), sums in self.totals.items():
             if kind == "row" and name in causes:
                 sums[:] = [np.full_like(s, np.nan) for s in sums]
