@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sparseout.callbacks import callback_order
+from keras_sparseout.callbacks import callback_list, csv_columns, log_keys
+from keras_sparseout.callbacks.callback_copies import copy_without_run
 from keras_sparseout.callbacks.knobs import adjustable_ones
 from keras_sparseout.callbacks.progress import Progress, StepCount, optimizers_of
 from keras_sparseout.layers.adjustable import has_knob
@@ -96,7 +97,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
         self._settled = self._described = self._told = False
 
     def __deepcopy__(self, memo):
-        return callback_order.copy_of(self, memo, shared=("layers", "schedules"))
+        return copy_without_run(self, memo, shared=("layers", "schedules"))
 
     def log_keys(self):
         """Returns the keys that may come into `logs`, a set."""
@@ -109,7 +110,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
                 "follows its count of steps. Received: optimizer=None. Compile the "
                 'model with one, for example model.compile("adam", "mse").'
             )
-        self._beside = callback_order.callbacks_beside(self)
+        self._beside = callback_list.callbacks_in_list()
         self._progress, self._count = Progress(), None
         self._settled = self._described = self._told = False
         try:
@@ -118,7 +119,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
             if self.model.built:
                 raise
             self._targets = {}  # Its first batch will make the layers.
-        callback_order.check_apart(self, self._beside)
+        log_keys.check_other_callbacks(self, self._beside)
         if self.model.built:
             self._describe()
 
@@ -139,15 +140,15 @@ class SparseoutScheduler(keras.callbacks.Callback):
             return
         self._settled = True
         before, self._targets = self._targets, self._find_targets()
-        callback_order.check_free(self, logs)
+        log_keys.check_model(self, logs)
         if self._targets != before:
-            callback_order.check_apart(self, self._beside, begun=True)
+            log_keys.check_other_callbacks(self, self._beside, begun=True)
         if self._targets != before or not self._described:
             self._describe()
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
-            callback_order.keep_columns(self, self._beside)
+            csv_columns.keep_columns(self, self._beside)
             for knob, targets in self._targets.items():
                 for watched in targets:
                     logs[f"{knob}/{watched.name}"] = getattr(watched.layer, knob)

@@ -15,8 +15,8 @@ from keras_sparseout.callbacks.feedback_loop import (
     check_target,
 )
 from keras_sparseout.callbacks.knobs import adjustable_ones
+from keras_sparseout.callbacks.measuring_callback import MeasuringCallback
 from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
-from keras_sparseout.callbacks.watcher import Watcher
 from keras_sparseout.layers.activation_penalty import ActivationPenalty
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.measure import layer_selection, non_finite
@@ -30,7 +30,7 @@ from keras_sparseout.utils.validation import check_count
 _ON_ITS_INPUT = (ActivationPenalty, Sparseout)
 
 
-class SparsityController(Watcher):
+class SparsityController(MeasuringCallback):
     """Moves q until the activations are as sparse as asked, and holds them there.
 
     A closed loop: every few batches it measures the activations, as
@@ -280,7 +280,8 @@ class SparsityController(Watcher):
         self._tell_of_broken()
         if self._log.unread:
             self._add_totals()
-        figures = self._figures("", self._totals) if self._totals else {}
+        totals = self._training.epoch_sums
+        figures = self._figures("", totals) if totals else {}
         probed = {}
         if self._probe is not None:
             self._probed = probed = self._measure_probe()
@@ -374,10 +375,8 @@ class SparsityController(Watcher):
 
     def _add_totals(self):
         """Adds the sums of the last batches to those before; returns them."""
-        totals = self._training.totals()
-        self._training.reset()
+        totals = self._training.read()
         for name, sums in totals.items():
-            add(self._totals, name, sums)
             add(self._seen, name, sums)
         return totals
 

@@ -82,12 +82,10 @@ def test_positions_and_steps_are_the_true_ones(kind, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-@pytest.mark.parametrize("unknown_length", [False, True])
-def test_accumulated_gradients_leave_them_as_they_are(tmp_path, unknown_length):
+def test_accumulated_gradients_leave_them_as_they_are(tmp_path):
     optimizer = keras.optimizers.SGD(0.01, gradient_accumulation_steps=3)
     model = net(optimizer=optimizer)
-    options = {"x": unknown(21)} if unknown_length else DATA["arrays"]()[0]
-    for folder in "ab":
+    for folder, options in (("a", DATA["arrays"]()[0]), ("b", {"x": unknown(21)})):
         trackers = [
             SparsityTracker(metrics="rms", log_dir=tmp_path / folder, verbose=0),
             SparsityTracker(X[:4], metrics="hoyer", every=8, verbose=0),
