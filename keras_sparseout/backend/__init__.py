@@ -7,10 +7,22 @@ joins with a folder of the same modules, and with a choice here by
 
 from keras_sparseout.backend.tensorflow import (
     compiling,
+    convolutions,
     event_files,
+    graph,
     numerics,
+    operation_macs,
     tracing,
     train_step,
 )
 
-__all__ = ["compiling", "event_files", "numerics", "tracing", "train_step"]
+__all__ = [
+    "compiling",
+    "convolutions",
+    "event_files",
+    "graph",
+    "numerics",
+    "operation_macs",
+    "tracing",
+    "train_step",
+]

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import re
+from typing import TypeAlias
 
 import keras
 
@@ -10,6 +11,9 @@ from keras_sparseout.backend import tracing
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.measure import hooks
 from keras_sparseout.utils import validation
+
+# One entry of the argument `layers`.
+LayerChoice: TypeAlias = str | type | re.Pattern[str] | keras.layers.Layer
 
 # An RNN calls its cell in a loop, attention its Softmax only where nothing is faster.
 _WITH_PARTS = (

@@ -1,7 +1,13 @@
 """Tracing models, and telling which graph a tensor is of."""
 
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 import keras
 import tensorflow as tf
+
+# What tf.function makes.
+GraphFunction: TypeAlias = Any
 
 
 def build(model, batch):
@@ -20,6 +26,40 @@ def trace(model, batch, size):
 
     call = tf.function(lambda x: model(x, training=False), autograph=False)
     call.get_concrete_function(keras.tree.map_structure(spec, batch))
+
+
+def graph_function(function: Callable[[Any], Any]) -> GraphFunction:
+    """Makes `function` a tf.function, for `run`."""
+    return tf.function(function, autograph=False, reduce_retracing=True)
+
+
+def traced_per_shape(function: Callable[..., Any]) -> GraphFunction:
+    """Makes `function` a tf.function, traced once for each shape of its arguments."""
+    return tf.function(function, autograph=False)
+
+
+def run(function: GraphFunction, batch: Any) -> Any:
+    """Returns what a tf.function makes of `batch`.
+
+    It does not call the function itself: TensorFlow counts the calls of all functions
+    with the same code, and would warn of retracing where many models are measured, each
+    once.
+    """
+    return function.get_concrete_function(batch)(batch)
+
+
+def trace_for_any_size(function: GraphFunction, batch: Any) -> None:
+    """Traces a tf.function for batches like `batch` of any size."""
+
+    def spec(x):
+        return tf.TensorSpec((None, *x.shape[1:]), x.dtype)
+
+    function.get_concrete_function(keras.tree.map_structure(spec, batch))
+
+
+def functions_run_eagerly() -> bool:
+    """Whether TensorFlow is set to run functions without tracing them."""
+    return tf.config.functions_run_eagerly()
 
 
 def is_tf_function(function):
