@@ -2,8 +2,8 @@
 
     python benchmarks/weights.py
 
-prints CPU time of all threads and wall time of a training step, forward and backward,
-and the ratio of the CPU times to that of the layer by itself.
+prints the CPU time of all threads and the wall time of a training step, forward and
+backward, and the CPU time as a multiple of what the layer by itself takes.
 """
 
 import argparse
@@ -16,8 +16,7 @@ import numpy as np
 import tensorflow as tf
 from interleave import fastest, measure, print_machine
 
-from keras_sparseout.layers.bridgeout import Bridgeout
-from keras_sparseout.layers.shakeout import Shakeout
+from keras_sparseout import Bridgeout, Shakeout
 
 QS = (1.5, 2, 1.3)
 
@@ -63,7 +62,7 @@ def table(results, steps):
 
 
 def noisy(layer):
-    """The plain layer and those with noise, of a function that makes the plain one."""
+    """The plain layer, which `layer` makes, and layers around it with noise."""
     return {
         "plain": layer(),
         **{f"Bridgeout q={q:g}": Bridgeout(layer(), 0.5, q, seed=1) for q in QS},
