@@ -8,10 +8,12 @@ joins with a folder of the same modules, and with a choice here by
 from keras_sparseout.backend.tensorflow import (
     compiling,
     convolutions,
+    datasets,
     event_files,
     graph,
     numerics,
     operation_macs,
+    tensors,
     tracing,
     train_step,
 )
@@ -19,10 +21,12 @@ from keras_sparseout.backend.tensorflow import (
 __all__ = [
     "compiling",
     "convolutions",
+    "datasets",
     "event_files",
     "graph",
     "numerics",
     "operation_macs",
+    "tensors",
     "tracing",
     "train_step",
 ]

@@ -19,7 +19,7 @@ class Group:
     """One layer, or all together: its loop, its settings, and what it came to.
 
     Args:
-        watched: The layers, as `watching.Watched`.
+        watched: The layers, as `WatchedLayer`.
         controller: The `SparsityController`, whose settings are read.
     """
 

@@ -8,7 +8,7 @@ def adjustable_ones(watched, name, *, named):
     """Returns those of `watched` whose layers have the knob `name` as a variable.
 
     Args:
-        watched: Layers, as `watching.find` gives them.
+        watched: Layers, as `WatchedLayer`s.
         name: Name of the knob.
         named: Whether the user named these layers, so that a constant is an error;
             otherwise it is one only if none is adjustable.

@@ -3,7 +3,7 @@
 import warnings
 
 from keras_sparseout.backend import event_files
-from keras_sparseout.measure import finite_figures
+from keras_sparseout.measure import non_finite
 from keras_sparseout.measure.reading import read
 from keras_sparseout.utils import validation
 
@@ -53,7 +53,7 @@ class Readout:
             loss: The loss of the batches that were measured, if it is known.
         """
         filled, epoch = self._filled[prefix], progress.epoch + 1
-        causes = finite_figures.broken(model, watched, loss)
+        causes = non_finite.invalid_layers(model, watched, loss)
         reading = read(totals, watched, self.metrics, causes, filled)
         for name in reading.nan_layers:
             self.warn_once(

@@ -198,8 +198,8 @@ class SparseoutScheduler(keras.callbacks.Callback):
             ) from None
 
     def _find_targets(self):
-        """Returns the layers to set, as `watching.find` gives them, by knob."""
-        everything = layer_selection.find(self.model)
+        """Returns the layers to set, as `WatchedLayer`s, by knob."""
+        everything = layer_selection.all_layers(self.model)
         chosen = everything
         if self.layers is not None:
             chosen = layer_selection.select(self.model, self.layers)

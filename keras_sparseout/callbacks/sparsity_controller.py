@@ -19,7 +19,7 @@ from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
 from keras_sparseout.callbacks.watcher import Watcher
 from keras_sparseout.layers.activation_penalty import ActivationPenalty
 from keras_sparseout.layers.sparseout import Sparseout
-from keras_sparseout.measure import finite_figures, layer_selection
+from keras_sparseout.measure import layer_selection, non_finite
 from keras_sparseout.measure.layer_sums import add
 from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.measure.reading import read
@@ -276,7 +276,7 @@ class SparsityController(Watcher):
         if not self._log.read_at and self._log.unread:
             self._take_reading()
         self._correct_progress()
-        self._broken = finite_figures.broken(self.model, self._watched, self._loss)
+        self._broken = non_finite.invalid_layers(self.model, self._watched, self._loss)
         self._tell_of_broken()
         if self._log.unread:
             self._add_totals()
@@ -328,7 +328,7 @@ class SparsityController(Watcher):
             )
 
     def _select(self):
-        found = layer_selection.find(self.model)
+        found = layer_selection.all_layers(self.model)
         chosen = found
         if self.layers is not None:
             chosen = layer_selection.select(self.model, self.layers)
@@ -383,7 +383,7 @@ class SparsityController(Watcher):
 
     def _take_reading(self):
         self._correct_progress()
-        self._broken = finite_figures.broken(self.model, self._watched, self._loss)
+        self._broken = non_finite.invalid_layers(self.model, self._watched, self._loss)
         figures = self._figures("", self._add_totals())
         seen = read(self._seen, self._watched, self.metrics, self._broken)
         for name in set(seen.nan_layers) - self._nan_layers:

@@ -7,7 +7,7 @@ from keras_sparseout.callbacks import arming, callback_order
 from keras_sparseout.callbacks.progress import StepCount
 from keras_sparseout.callbacks.readout import Readout, describe
 from keras_sparseout.callbacks.watcher import Watcher
-from keras_sparseout.measure import finite_figures, layer_selection
+from keras_sparseout.measure import layer_selection, non_finite
 from keras_sparseout.measure.layer_sums import add
 from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.metrics import ActivationHistogram
@@ -296,7 +296,9 @@ class SparsityTracker(Watcher):
         else:
             figures = dict(self._new)
             if self._totals:
-                causes = finite_figures.broken(self.model, self._watched, self._loss)
+                causes = non_finite.invalid_layers(
+                    self.model, self._watched, self._loss
+                )
                 figures |= self._readout.figures(self._totals, self._watched, causes)
         self._tell(figures, logs)
 

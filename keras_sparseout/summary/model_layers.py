@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 import keras
 
 from keras_sparseout.measure import layer_selection
-from keras_sparseout.measure.layer_selection import LayerChoice, Watched
+from keras_sparseout.measure.layer_selection import LayerChoice
+from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.summary import layer_macs
 
 
@@ -19,7 +21,7 @@ class ModelLayers:
         where: The side to measure, None for the default of each layer.
 
     Attributes:
-        all: Dict of `Watched` by name.
+        all: Dict of `WatchedLayer` by name.
         listed: Those that the table may list.
         named: Whether the user named them.
     """
@@ -28,9 +30,9 @@ class ModelLayers:
         self,
         model: keras.Model,
         layers: Sequence[LayerChoice] | None,
-        where: str | None,
+        where: Literal["input", "output"] | None,
     ) -> None:
-        self.all = {w.name: w for w in layer_selection.find(model)}
+        self.all = {w.name: w for w in layer_selection.all_layers(model)}
         self.named = layers is not None
         if self.named:
             listed = layer_selection.select(model, layers, where)
@@ -40,11 +42,11 @@ class ModelLayers:
             ]
         self.listed = {w.name: w for w in listed}
         self._inside = {
-            name: [v.layer for v in layer_selection.find(w.layer)]
+            name: [v.layer for v in layer_selection.all_layers(w.layer)]
             for name, w in self.all.items()
         }
 
-    def to_read(self) -> list[Watched]:
+    def to_read(self) -> list[WatchedLayer]:
         """Returns the listed layers, and both sides of layers with products."""
         read = list(self.listed.values())
         for name, w in self.all.items():

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import keras
 
 from keras_sparseout.backend import graph, operation_macs
-from keras_sparseout.measure.layer_selection import Watched
+from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.summary import layer_macs
 from keras_sparseout.utils.types import Tensor
 
@@ -46,7 +46,7 @@ class ModelMacs:
         uncounted: Dict of what is not counted, in words, by name of the layer.
     """
 
-    def __init__(self, model: keras.Model, layers: Mapping[str, Watched]) -> None:
+    def __init__(self, model: keras.Model, layers: Mapping[str, WatchedLayer]) -> None:
         self.model = model
         self.layers = layers
         self.macs: dict[Count, operation_macs.Macs] = {}

@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from keras_sparseout.backend import tracing
-from keras_sparseout.measure import finite_figures, layer_sums
+from keras_sparseout.measure import layer_sums, non_finite
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.metrics.base import StreamingMetric
 from keras_sparseout.summary import layer_macs, model_trace
@@ -34,7 +34,7 @@ class ModelReader:
         self,
         model: keras.Model,
         layers: Sequence[LayerChoice] | None,
-        where: str | None,
+        where: Literal["input", "output"] | None,
         metrics: Mapping[str, StreamingMetric],
     ) -> None:
         self.model = model
@@ -121,13 +121,13 @@ class ModelReader:
     def _erase_invalid(self) -> dict[str, str]:
         """Replaces figures that mean nothing with NaN; returns the causes by layer."""
         listed = list(self.layers.listed.values())
-        causes = finite_figures.broken(self.model, listed)
+        causes = non_finite.invalid_layers(self.model, listed)
         if not causes:
             return {}
         inputs = [
             dataclasses.replace(w, side="input") for w in self.layers.all.values()
         ]
-        invalid_inputs = finite_figures.broken(self.model, inputs)
+        invalid_inputs = non_finite.invalid_layers(self.model, inputs)
         for row, sums in self._rows.items():
             if row.layer in causes:
                 sums[:] = [np.full_like(s, np.nan) for s in sums]

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_sparseout.backend import graph
 from keras_sparseout.measure import hooks, layer_selection, layer_sums
-from keras_sparseout.measure.trace import Trace
+from keras_sparseout.measure.layer_calls import LayerCalls
 from keras_sparseout.summary import layer_macs
 from keras_sparseout.summary.model_layers import ModelLayers
 from keras_sparseout.summary.model_macs import Count, ModelMacs, as_called
@@ -88,7 +88,7 @@ def trace(
     model: keras.Model, layers: ModelLayers, metric_sums: MetricSums, batch: Any
 ) -> ModelTrace:
     """Calls a model with a batch, within a function that is being traced."""
-    step = Trace(model, layers.to_read())
+    step = LayerCalls(model, layers.to_read())
     counted = ModelMacs(model, layers.all)
     # In the scope assignments to variables have no effect: recurrent states, and the
     # seeds of layers that draw even at inference, do not change.
@@ -98,7 +98,7 @@ def trace(
         called = set(step.calls())
         unread = [name for name in layers.listed if name not in called]
         if layers.named and unread:
-            raise layer_selection.unreached(unread, model)
+            raise layer_selection.unreadable(unread, model)
         _count_layers(counted, layers, step, called)
     counted.count_operations(graph.tensors_in(batch), graph.tensors_in(outputs))
 
@@ -110,7 +110,7 @@ def trace(
 
 
 def _count_layers(
-    counted: ModelMacs, layers: ModelLayers, step: Trace, called: set[str]
+    counted: ModelMacs, layers: ModelLayers, step: LayerCalls, called: set[str]
 ) -> None:
     """Counts the products of the layers that could be read."""
     sides: dict[tuple[str, str], list[tuple[Tensor, Tensor | None]]] = {}
@@ -124,7 +124,7 @@ def _count_layers(
 
 
 def _measure_rows(
-    layers: ModelLayers, step: Trace, called: set[str], metric_sums: MetricSums
+    layers: ModelLayers, step: LayerCalls, called: set[str], metric_sums: MetricSums
 ) -> tuple[dict[Row, RowFacts], dict[Row, list[Tensor]]]:
     """Returns what the trace tells about each row, and the sums of its metrics."""
     rows: dict[Row, RowFacts] = {}
@@ -152,7 +152,7 @@ def _measure_rows(
     return rows, sums
 
 
-def _barriers(layers: ModelLayers, step: Trace, called: set[str]) -> set[str]:
+def _barriers(layers: ModelLayers, step: LayerCalls, called: set[str]) -> set[str]:
     """Names of the tensors that are new activations, since layers multiplied."""
     names = layers.barriers(called)
     return {

@@ -74,7 +74,7 @@ def test_of_evaluating_alone_and_after_a_fit_that_failed():
     # Armed after that one too, which fails before.
     with pytest.raises(RuntimeError, match="failed"):
         model.fit(X, y, verbose=0, callbacks=callbacks)
-    assert not isinstance(model.train_function, train_step._Armed)
+    assert not isinstance(model.train_function, train_step._StandIn)
     late.broken = False
     model.fit(X, y, verbose=0, callbacks=callbacks)
     assert callbacks.callbacks == [*before, late]

@@ -92,7 +92,7 @@ def build(name):
 
 def ours(model):
     """The layers of this package in a model, those inside of others too."""
-    found = [w.layer for w in layer_selection.find(model)]
+    found = [w.layer for w in layer_selection.all_layers(model)]
     return [layer for layer in found if isinstance(layer, Adjustable)]
 
 

@@ -44,7 +44,7 @@ def network(wrap=wrapped, **kwargs):
 
 
 def wrappers(model):
-    found = [w.layer for w in layer_selection.find(model)]
+    found = [w.layer for w in layer_selection.all_layers(model)]
     return [layer for layer in found if isinstance(layer, SparseoutCellWrapper)]
 
 

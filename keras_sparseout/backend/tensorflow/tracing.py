@@ -1,24 +1,35 @@
-"""Tracing models, and telling which graph a tensor is of."""
+"""Traces models and functions into graphs, and looks at the tensors there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 
+from keras_sparseout.utils.types import Tensor
+
 # What tf.function makes.
 GraphFunction: TypeAlias = Any
 
+# Operations that a model may put behind its last layer, and that keep all values.
+_KEEP_VALUES = ("Cast", "ExpandDims", "Identity", "Reshape", "Squeeze", "Transpose")
 
-def build(model, batch):
-    """Makes a subclassed model create its layers and weights, without running it."""
+
+def build(model: keras.Model, batch: Any) -> None:
+    """Makes a subclassed model create its layers and weights, without running it.
+
+    Args:
+        model: A Keras model.
+        batch: Inputs of the model, a structure of tensors.
+    """
     if not model.built:
-        # Of any batch size, as `fit` does it: the inputs of the model keep it.
+        # For any batch size, as `fit` does: the inputs of the model keep it.
         trace(model, batch, None)
 
 
-def trace(model, batch, size):
-    """Traces a call of `model` with the inputs in `batch`, but `size` samples."""
+def trace(model: keras.Model, batch: Any, size: int | None) -> None:
+    """Traces a call of the model with inputs like `batch`, but with `size` samples."""
 
     def spec(x):
         x = tf.convert_to_tensor(x)
@@ -62,20 +73,38 @@ def functions_run_eagerly() -> bool:
     return tf.config.functions_run_eagerly()
 
 
-def is_tf_function(function):
-    """Whether `function` is made by tf.function, which may be traced already."""
+def is_tf_function(function: Callable[..., Any]) -> bool:
+    """Whether tf.function made `function`: it may have been traced already."""
     return hasattr(function, "get_concrete_function")
 
 
-def current_graph():
+def current_graph() -> Any | None:
     """The graph that is being traced; None in eager mode."""
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
-def graph_of(tensors):
-    """The graph that tensors belong to; None of eager ones."""
+def outside_graph() -> AbstractContextManager[None]:
+    """Runs what is in this context at once, not in the graph that is being traced."""
+    return tf.init_scope()
+
+
+def graph_of(tensors: Any) -> Any | None:
+    """The graph that tensors belong to; None for eager ones."""
     # A ragged tensor has no graph, but its parts have.
     for tensor in tf.nest.flatten(tensors, expand_composites=True):
         if tf.is_tensor(tensor):
             return getattr(tensor, "graph", None)
     return None
+
+
+def origins(tensors: Iterable[Tensor]) -> set[Any]:
+    """References to `tensors`, and to those that they were cast or reshaped from."""
+    references = set()
+    for tensor in tensors:
+        while tf.is_tensor(tensor):
+            references.add(tensor.ref())
+            operation = getattr(tensor, "op", None)
+            if operation is None or operation.type not in _KEEP_VALUES:
+                break
+            tensor = operation.inputs[0]
+    return references

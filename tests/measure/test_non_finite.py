@@ -8,7 +8,7 @@ import pytest
 from stepped import X, Y, fit, tracker
 
 from keras_sparseout import Sparseout, SparsityController, activation_sparsity
-from keras_sparseout.measure import finite_figures, layer_selection
+from keras_sparseout.measure import layer_selection, non_finite
 
 
 class Block(keras.layers.Layer):
@@ -63,14 +63,14 @@ def break_weight(model, path, value=np.nan):
 )
 def test_a_weight_breaks_its_layer_and_those_behind_it(path, broken, value):
     model = net()
-    found = layer_selection.find(model)
-    assert finite_figures.broken(model, found) == {}
+    found = layer_selection.all_layers(model)
+    assert non_finite.invalid_layers(model, found) == {}
     name = break_weight(model, path, value)
     cause = f"the weights of layer {name!r} are not finite"
-    assert finite_figures.broken(model, found) == dict.fromkeys(broken, cause)
+    assert non_finite.invalid_layers(model, found) == dict.fromkeys(broken, cause)
     inputs = [dataclasses.replace(w, side="input") for w in found]
-    assert set(finite_figures.broken(model, inputs)) == broken - {name}
-    loss = finite_figures.broken(model, found, loss=np.float32(value))
+    assert set(non_finite.invalid_layers(model, inputs)) == broken - {name}
+    loss = non_finite.invalid_layers(model, found, loss=np.float32(value))
     assert set(loss) == {w.name for w in found}
     assert all("the loss is" in cause for cause in loss.values())
 
@@ -80,15 +80,15 @@ def test_large_and_small_weights_are_finite():
     for layer, dtype in (("a", "float32"), ("b", "float32")):
         kernel = model.get_layer(layer).kernel
         kernel.assign(np.full(kernel.shape, np.finfo(dtype).max))
-    assert finite_figures.broken(model, layer_selection.find(model)) == {}
+    assert non_finite.invalid_layers(model, layer_selection.all_layers(model)) == {}
     half = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, dtype="float16")])
     half.layers[0].kernel.assign(np.full((4, 4), np.finfo("float16").max))
-    assert finite_figures.broken(half, layer_selection.find(half)) == {}
+    assert non_finite.invalid_layers(half, layer_selection.all_layers(half)) == {}
     double = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(4, dtype="float64")]
     )
     double.layers[0].kernel.assign(np.full((4, 4), 1e300))
-    assert finite_figures.broken(double, layer_selection.find(double)) == {}
+    assert non_finite.invalid_layers(double, layer_selection.all_layers(double)) == {}
 
 
 @pytest.mark.onednn
@@ -103,7 +103,8 @@ def test_a_tracker_has_nan_and_says_why(path, compiled):
     probed = {name: name for name in names if name != "histogram"}
     probing = tracker(x=X, layers=["block/drop"], metrics=probed)
     with pytest.warns(UserWarning, match="not finite|hold NaN|the loss is") as warned:
-        fit(model, inside, probing, compiled=compiled)
+        # Batches of one size, each of which XLA would compile.
+        fit(model, inside, probing, x=X[:16], y=Y[:16], compiled=compiled)
     if path == "block/unused":
         said = f"the weights of layer {name!r} are not finite, first seen in epoch 1. "
         assert sum(said in str(w.message) for w in warned) == 2

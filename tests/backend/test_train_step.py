@@ -1,4 +1,6 @@
-"""Step functions of the user's own run as without a tracker, or an error says why."""
+"""Steps are measured inside the functions that the model makes, for one call each."""
+
+import contextlib
 
 import keras
 import numpy as np
@@ -7,6 +9,47 @@ import tensorflow as tf
 from stepped import X, Y, figures, fit, is_clean, net, tracker
 
 from keras_sparseout import Sparseout, SparsityController
+from keras_sparseout.backend import train_step
+
+
+def test_armed_then_traced_once_then_restored():
+    model, entered = net(), []
+    model.compile("sgd", "mse")
+
+    def step(name):
+        @contextlib.contextmanager
+        def context():
+            entered.append(name)
+            yield
+
+        return train_step.MeasuredStep(model, "train", context)
+
+    one, other = step("one"), step("other")
+    model.make_train_function()
+    own = model.train_function
+    one.arm()
+    assert model.train_function is not own
+    one.disarm()
+    assert model.train_function is own
+    for batch in range(3):
+        for s in (one, other):
+            s.arm()
+            assert not s.called
+            assert model.train_function is not own
+        assert is_clean(model)
+        model.train_on_batch(X, Y)
+        assert model.train_function is own
+        assert is_clean(model)
+        assert one.called
+        assert other.called
+        # While it is traced: one function for both.
+        assert entered == ["one", "other"], batch
+    model.train_on_batch(X, Y)
+    # Alone it needs a function of its own.
+    one.arm()
+    model.train_on_batch(X, Y)
+    assert entered == ["one", "other", "one"]
+    assert int(model.optimizer.iterations) == 5
 
 
 class Counting(keras.Sequential):
@@ -98,7 +141,7 @@ def test_a_function_that_was_assigned_is_an_error_before_the_first_batch(assign)
     assign(model)
     before, function = model.get_weights(), model.train_function
     with pytest.raises(
-        ValueError, match=r"^`train_function` .* makes anew.*Received"
+        ValueError, match=r"^`train_function` .* makes, since.*Received"
     ) as e:
         model.fit(X, Y, verbose=0, callbacks=[tracker()])
     assert f"model.train_function={function!r}. Override `train_step`" in str(e.value)
