@@ -8,6 +8,7 @@ backward, and the CPU time as a multiple of what the layer by itself takes.
 
 import argparse
 import os
+from collections.abc import Callable, Mapping
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -21,7 +22,13 @@ from keras_sparseout import Bridgeout, Shakeout
 QS = (1.5, 2, 1.3)
 
 
-def forward_and_backward(layer, x, steps, to_inputs=True, jit_compile=False):
+def forward_and_backward(
+    layer: keras.layers.Layer,
+    x: tf.Tensor,
+    steps: int,
+    to_inputs: bool = True,
+    jit_compile: bool = False,
+) -> Callable[[], float]:
     """A function that runs `steps` training steps, without an optimizer's update."""
 
     @tf.function(jit_compile=jit_compile, autograph=False)
@@ -44,15 +51,17 @@ def forward_and_backward(layer, x, steps, to_inputs=True, jit_compile=False):
     return run
 
 
-def fit(layer, x, y, jit_compile=False):
+def fit(
+    layer: keras.layers.Layer, x: np.ndarray, y: np.ndarray
+) -> Callable[[], object]:
     """A function that runs an epoch of `fit`."""
     model = keras.Sequential([keras.Input(x.shape[1:]), layer])
-    model.compile("adam", "mse", jit_compile=jit_compile)
+    model.compile("adam", "mse", jit_compile=False)
     data = tf.data.Dataset.from_tensors((x, y)).repeat(20)
     return lambda: model.fit(data, shuffle=False, verbose=0)
 
 
-def table(results, steps):
+def table(results: Mapping[str, tuple[float, float]], steps: int) -> None:
     reference, _ = next(iter(results.values()))
     for name, (cpu, wall) in results.items():
         print(
@@ -61,7 +70,7 @@ def table(results, steps):
         )
 
 
-def noisy(layer):
+def noisy(layer: Callable[[], keras.layers.Layer]) -> dict[str, keras.layers.Layer]:
     """The plain layer, which `layer` makes, and layers around it with noise."""
     return {
         "plain": layer(),
