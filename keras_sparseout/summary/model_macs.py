@@ -12,16 +12,16 @@ from keras_sparseout.summary import layer_macs
 from keras_sparseout.utils.types import Tensor
 
 
-class Count(NamedTuple):
-    """Names the products of a model that are counted together.
+class Products(NamedTuple):
+    """The name of products that are counted together.
 
     Attributes:
         layer: Name of the layer that they belong to.
         kind: Class of that layer.
-        part: A stage of a call of the layer, or the operation in the graph.
-        factor: "" for all products of that part, which are needless if any of their
-            factors is zero. Otherwise the name of one factor, the only one whose zeros
-            count: a product of two activations has two of these besides.
+        part: A call of the layer and a stage of it, or an operation of the graph.
+        factor: "" if a zero in any factor makes a product needless. The products of two
+            activations are counted again for each factor by itself: then this is its
+            number.
     """
 
     layer: str
@@ -38,21 +38,22 @@ class ModelMacs:
         layers: Its layers, by name.
 
     Attributes:
-        macs: Dict of `Macs` by `Count`.
-        inputs: Dict by `Count` of the tensors whose zeros make products needless.
-        outputs: Names of the tensors that products outside of known layers return.
-        mismatches: Dict by `Count`, of RNNs' products with their states. They are
-            counted right only if this number is 0 in all batches.
+        macs: Dict of `Macs` by `Products`.
+        inputs: Dict by `Products` of the activations that are multiplied, unless these
+            are states of an RNN or between two stages of a layer.
+        outputs: Names of the tensors that counted operations outside of layers return.
+        mismatches: Dict by `Products`, for products of RNNs with their states. The
+            count is right only if this number is 0.
         uncounted: Dict of what is not counted, in words, by name of the layer.
     """
 
     def __init__(self, model: keras.Model, layers: Mapping[str, WatchedLayer]) -> None:
         self.model = model
         self.layers = layers
-        self.macs: dict[Count, operation_macs.Macs] = {}
-        self.inputs: dict[Count, Tensor] = {}
+        self.macs: dict[Products, operation_macs.Macs] = {}
+        self.inputs: dict[Products, Tensor] = {}
         self.outputs: set[str] = set()
-        self.mismatches: dict[Count, Tensor] = {}
+        self.mismatches: dict[Products, Tensor] = {}
         self.uncounted: dict[str, str] = {}
         self._operations_of_layers: set[str] = set()
 
@@ -68,20 +69,21 @@ class ModelMacs:
         layer = self.layers[name].layer
         kind = type(layer).__name__
         for number, (x, mask, y) in enumerate(calls):
-            count = Count(name, kind, f"input of call {number}")
-            self.macs[count] = layer_macs.count(layer, x)
-            self.inputs[count] = x
+            products = Products(name, kind, f"input of call {number}")
+            self.macs[products] = layer_macs.count(layer, x)
+            self.inputs[products] = x
             start, end = as_called(layer, x), as_called(layer, y)
             pointwise = layer_macs.count_pointwise(layer, start, end)
             if pointwise is not None:
-                self.macs[count._replace(part=f"pointwise {number}")] = pointwise
+                second = products._replace(part=f"pointwise of call {number}")
+                self.macs[second] = pointwise
             if layer_macs.is_countable_rnn(layer):
                 states = layer_macs.count_states(layer, x, mask, y)
                 if states is None:
                     self._leave_out(name, "products with the states")
                 else:
-                    count = count._replace(part=f"states of call {number}")
-                    self.macs[count], self.mismatches[count] = states
+                    second = products._replace(part=f"states of call {number}")
+                    self.macs[second], self.mismatches[second] = states
             between = graph.operations_between(start, end)
             self._operations_of_layers |= {operation.name for operation in between}
 
@@ -104,10 +106,10 @@ class ModelMacs:
                 continue
             name, kind = self._owner(operation.name)
             if operation_macs.is_countable(operation):
-                count = Count(name, kind, operation.name)
-                self.macs[count], factors = operation_macs.count(operation, active)
+                products = Products(name, kind, operation.name)
+                self.macs[products], factors = operation_macs.count(operation, active)
                 for place, (x, macs) in enumerate(factors):
-                    factor = count._replace(factor=f"{place}")
+                    factor = products._replace(factor=f"{place}")
                     self.macs[factor] = macs
                     self.inputs[factor] = x
                 self.outputs |= {tensor.name for tensor in operation.outputs}

@@ -13,7 +13,7 @@ from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.metrics.base import StreamingMetric
 from keras_sparseout.summary import layer_macs, model_trace
 from keras_sparseout.summary.model_layers import ModelLayers
-from keras_sparseout.summary.model_macs import Count
+from keras_sparseout.summary.model_macs import Products
 from keras_sparseout.summary.model_trace import ModelTrace, Row, Sums
 from keras_sparseout.summary.table import COLUMNS, SparsityTable
 from keras_sparseout.utils.types import Tensor
@@ -48,8 +48,8 @@ class ModelReader:
         )
         self._samples = 0
         self._rows: dict[Row, list[np.ndarray]] = {}
-        self._macs: dict[Count, list[np.ndarray]] = {}
-        self._mismatches: dict[Count, float] = {}
+        self._macs: dict[Products, list[np.ndarray]] = {}
+        self._mismatches: dict[Products, float] = {}
         self._uncounted: dict[str, str] = {}
         self._sizes: dict[str, dict[Row, list[tuple[int, ...]]]] = {}
         self._varying: set[str] = set()
@@ -72,10 +72,11 @@ class ModelReader:
         for row, arrays in rows.items():
             if row.layer not in self._varying:
                 layer_sums.add(self._rows, row, arrays)
-        for count, macs in sums.macs.items():
-            layer_sums.add(self._macs, count, _arrays(macs))
-        for count, number in sums.mismatches.items():
-            self._mismatches[count] = self._mismatches.get(count, 0) + float(number)
+        for products, macs in sums.macs.items():
+            layer_sums.add(self._macs, products, _arrays(macs))
+        for products, number in sums.mismatches.items():
+            before = self._mismatches.get(products, 0.0)
+            self._mismatches[products] = before + float(number)
 
     def table(self) -> SparsityTable:
         """Returns the `SparsityTable` of the batches that were added."""
@@ -131,21 +132,22 @@ class ModelReader:
         for row, sums in self._rows.items():
             if row.layer in causes:
                 sums[:] = [np.full_like(s, np.nan) for s in sums]
-        for count, macs in self._macs.items():
+        for products, macs in self._macs.items():
             invalid = (
-                count.layer in invalid_inputs or count.layer not in self.layers.all
+                products.layer in invalid_inputs
+                or products.layer not in self.layers.all
             )
-            if invalid and not count.factor:
+            if invalid and not products.factor:
                 macs[0] = np.full_like(macs[0], np.nan)
         return causes
 
     def _macs_by_kind(self) -> dict[str, tuple[float, float]]:
         """Returns dict of (effective, all) MACs a sample by kind, the largest first."""
         by_kind: dict[str, tuple[float, float]] = {}
-        for count, (needless, total) in self._macs.items():
-            if not count.factor and not self._mismatches.get(count):
-                effective, all_macs = by_kind.get(count.kind, (0.0, 0.0))
-                by_kind[count.kind] = (
+        for products, (needless, total) in self._macs.items():
+            if not products.factor and not self._mismatches.get(products):
+                effective, all_macs = by_kind.get(products.kind, (0.0, 0.0))
+                by_kind[products.kind] = (
                     effective + float(total - needless) / self._samples,
                     all_macs + float(total) / self._samples,
                 )
@@ -154,7 +156,7 @@ class ModelReader:
     def _cells(self, row: Row) -> dict[str, Any]:
         """Returns a row of the table, by column."""
         facts = self._trace.rows[row]
-        macs = [self._macs[count] for count in facts.next]
+        macs = [self._macs[products] for products in facts.next]
         needless, total = np.sum(macs, axis=0) if macs else (0.0, 0.0)
         figures = layer_sums.split(self._rows[row], self.metrics)
         cells = (

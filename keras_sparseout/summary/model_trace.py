@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 from keras import ops
 
-from keras_sparseout.backend import graph
+from keras_sparseout.backend import graph, operation_macs
 from keras_sparseout.measure import hooks, layer_selection, layer_sums
 from keras_sparseout.measure.layer_calls import LayerCalls
 from keras_sparseout.summary import layer_macs
 from keras_sparseout.summary.model_layers import ModelLayers
-from keras_sparseout.summary.model_macs import Count, ModelMacs, as_called
+from keras_sparseout.summary.model_macs import ModelMacs, Products, as_called
 from keras_sparseout.utils.types import Tensor
 
 # Takes activations and their mask, returns the sums of all metrics.
@@ -40,14 +40,14 @@ class Sums(NamedTuple):
     Attributes:
         samples: Number of samples.
         rows: Dict of the sums of all metrics, by `Row`.
-        macs: Dict of `Macs`, by `Count`.
-        mismatches: Dict by `Count`, see `ModelMacs`.
+        macs: Dict of `Macs`, by `Products`.
+        mismatches: Dict of numbers by `Products`, as in `ModelMacs`.
     """
 
     samples: Tensor
     rows: dict[Row, list[Tensor]]
-    macs: dict[Count, Any]
-    mismatches: dict[Count, Tensor]
+    macs: dict[Products, operation_macs.Macs]
+    mismatches: dict[Products, Tensor]
 
 
 @dataclasses.dataclass
@@ -64,7 +64,7 @@ class RowFacts:
     shape: tuple[int | None, ...]
     calls: int = 0
     tensors: set[str] = dataclasses.field(default_factory=set)
-    next: list[Count] = dataclasses.field(default_factory=list)
+    next: list[Products] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,8 +166,8 @@ def _find_next(
     rows: dict[Row, RowFacts], counted: ModelMacs, barriers: set[str]
 ) -> None:
     """Finds the products that multiply the activations of each row next."""
-    for count, x in counted.inputs.items():
+    for products, x in counted.inputs.items():
         reached = graph.activations_behind(x, barriers)
         for facts in rows.values():
             if not facts.tensors.isdisjoint(reached):
-                facts.next.append(count)
+                facts.next.append(products)

@@ -19,6 +19,16 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
+def fashion():
+    """The module of the example, its images and the number of classes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        import fashion_cnn
+
+        yield fashion_cnn, *fashion_cnn.load_data(fashion_cnn.EMBEDDED)
+
+
+@pytest.fixture(scope="module")
 def example(fashion):
     return fashion[0]
 

@@ -38,7 +38,7 @@ def padding_of(size, kernel, stride, dilation, padding):
 
 
 def count(x, kernel, stride, dilation, padding):
-    """(products with a zero, products) of one input channel with one filter each."""
+    """(products with a zero, all products) of a convolution, one filter a channel."""
     axes = []
     for size in x.shape[1:-1]:
         outputs, front = padding_of(size, kernel, stride, dilation, padding)
