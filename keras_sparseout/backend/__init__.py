@@ -7,10 +7,13 @@ joins with a folder of the same modules, and with a choice here by
 
 from keras_sparseout.backend.tensorflow import (
     compiling,
+    convolutions,
     datasets,
     event_files,
     files,
+    graph,
     numerics,
+    operation_macs,
     random,
     tensors,
     tracing,
@@ -21,10 +24,13 @@ from keras_sparseout.backend.tensorflow import (
 
 __all__ = [
     "compiling",
+    "convolutions",
     "datasets",
     "event_files",
     "files",
+    "graph",
     "numerics",
+    "operation_macs",
     "random",
     "tensors",
     "tracing",

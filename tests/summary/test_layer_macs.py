@@ -1,15 +1,17 @@
-"""The products that a zero input makes needless, against counting them one by one."""
+"""Products that a zero input makes needless, against counting them one by one."""
 
 import math
 
+import keras
 import numpy as np
 import pytest
 from counted import behind_a_relu, count, rectified
 from keras import layers as kl
 
 SAME = {"padding": "same"}
-# Of each: the class, its options, and how often it uses an element at a position. The
-# second stage of separable ones is in test_macs_model.py.
+
+# Class, options, and how many products each read of an element takes part in, without
+# the second stage of separable convolutions.
 CONVOLUTIONS = {
     "valid": (kl.Conv2D, {"filters": 5}, 5),
     "same": (kl.Conv2D, {"filters": 5, **SAME}, 5),
@@ -25,6 +27,13 @@ CONVOLUTIONS = {
     "1D separable": (kl.SeparableConv1D, {"filters": 3, "strides": 2}, 1),
     "3D": (kl.Conv3D, {"filters": 2, "strides": 2, **SAME}, 2),
 }
+
+
+def test_dense_layers_count_each_input_for_each_unit():
+    x = rectified(5, 3, 4)
+    share, table = behind_a_relu(kl.Dense(7), (3, 4), x)
+    assert (share, table.macs) == (pytest.approx(np.mean(x == 0)), 84)
+    assert table.effective_macs == pytest.approx(84 * np.mean(x != 0))
 
 
 @pytest.mark.parametrize("case", CONVOLUTIONS)
@@ -44,14 +53,15 @@ def test_a_convolution_counts_each_product_within_its_input(case):
         assert table.effective_macs == pytest.approx(effective, rel=1e-12)
 
 
-@pytest.mark.parametrize("rank", [1, 2, 3])
 @pytest.mark.parametrize(
-    "options",
+    ("rank", "options"),
     [
-        {"strides": 2},
-        {"strides": 2, "padding": "same"},
-        {"padding": "same"},
-        {"strides": 3, "padding": "same", "output_padding": 1},
+        (1, {"strides": 2}),
+        (1, {"padding": "same"}),
+        (1, {"strides": 3, "padding": "same", "output_padding": 1}),
+        (2, {"strides": 2, "padding": "same"}),
+        (2, {"strides": 3, "padding": "same", "output_padding": 1}),
+        (3, {"strides": 2}),
     ],
 )
 def test_a_transposed_convolution_counts_what_lands_in_its_output(rank, options):
@@ -82,3 +92,51 @@ def test_worked_by_hand():
     # The last element is never read: products with 0, 2 and 0 alone.
     share, table = behind_a_relu(kl.Conv1D(1, 1, strides=2), (4, 1), x)
     assert (share, table.macs) == (1.0, 2)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_both_stages_of_a_separable_convolution(rank):
+    kind = (kl.SeparableConv1D, kl.SeparableConv2D)[rank - 1]
+    layer = kind(5, 3, padding="same", depth_multiplier=2, activation="relu")
+    layer.depthwise_initializer = "ones"
+    x = rectified(2, *(7, 6)[:rank], 3) * (np.arange(7).reshape(7, *[1] * rank) < 2)
+    _, table = behind_a_relu(layer, x.shape[1:], x.astype("float32"))
+    needless, total = count(x, 3, 1, 1, "same")
+    depthwise = keras.ops.depthwise_conv(x, layer.depthwise_kernel, padding="same")
+    zeros = np.sum(np.array(depthwise) == 0)
+    assert zeros
+    assert table.macs * 2 == total * 2 + depthwise.numpy().size * 5
+    assert (table.macs - table.effective_macs) * 2 == needless * 2 + zeros * 5
+
+
+@pytest.mark.parametrize(
+    ("equation", "output", "shape"),
+    [
+        ("abc,cd->abd", (None, 3), (6, 4)),
+        ("abc,cde->abde", (None, 2, 3), (6, 4)),
+        ("abcd,cde->abe", (None, 3), (6, 2, 4)),
+        ("...c,cd->...d", (3,), (6, 4)),
+        ("ab...,bc->ac...", (3, 6), (4, 6)),
+        ("abc,bc->abc", (6, 4), (6, 4)),
+    ],
+)
+def test_einsum_dense(equation, output, shape):
+    layer = kl.EinsumDense(equation, output_shape=output)
+    x = rectified(3, *shape)
+    share, table = behind_a_relu(layer, shape, x)
+    # With ones for the kernel, each product with a one adds a one.
+    layer.kernel.assign(keras.ops.ones_like(layer.kernel))
+    total = np.sum(layer(np.ones_like(x))) / 3
+    assert table.macs == pytest.approx(total)
+    needed = np.sum(layer((x != 0).astype("float32"))) / 3
+    assert table.effective_macs == pytest.approx(needed)
+    assert share == pytest.approx(1 - needed / total)
+
+
+def test_half_precision_counts_alike():
+    x, tables = rectified(2, 9, 7, 3), []
+    for dtype in ("float32", "mixed_float16"):
+        layer = kl.DepthwiseConv2D(3, strides=2, dtype=dtype)
+        tables.append(behind_a_relu(layer, (9, 7, 3), x))
+    assert tables[0][0] == tables[1][0]
+    assert tables[0][1].macs == tables[1][1].macs
