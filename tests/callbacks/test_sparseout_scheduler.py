@@ -31,7 +31,8 @@ def network(model=keras.Sequential, adjustable=True, **compile_args):
             keras.layers.Dense(2),
         ]
     )
-    model.compile(**{"optimizer": "sgd", "loss": "mse", **compile_args})
+    options = {"optimizer": "sgd", "loss": "mse", "jit_compile": False}
+    model.compile(**{**options, **compile_args})
     return model
 
 
@@ -96,7 +97,7 @@ def test_annealing_q_has_its_effect_without_a_retrace():
     layer = Sparseout(0.5, 2.0, adjustable=True)
     identity = keras.layers.Dense(4, kernel_initializer="identity")
     model = Counting([keras.Input((4,)), identity, layer])
-    model.compile(keras.optimizers.SGD(0.0), "mae")
+    model.compile(keras.optimizers.SGD(0.0), "mae", jit_compile=False)
     scheduler = SparseoutScheduler(q=lambda step: qs[step], verbose=0)
     x = np.full((1, 4), 4.0, "float32")
     losses = fit(model, scheduler, data=lambda: (x, x), epochs=5)["loss"]
@@ -225,7 +226,7 @@ class Nested(keras.Model):
 
 def test_nested_layers_of_subclassed_models_go_by_their_path():
     model = Nested()
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     history = fit(model, SparseoutScheduler(rate=lambda step: 0.25, verbose=0))
     assert history["rate/encoder/drop"] == history["rate/drop"] == [0.25]
 
@@ -252,7 +253,7 @@ def test_by_default_layers_that_are_not_adjustable_are_left_alone():
     model = keras.Sequential([keras.Input((8,)), Sparseout(0.5, name="constant")])
     model.add(Sparseout(0.5, adjustable=True, name="adjustable"))
     model.add(keras.layers.Dense(2))
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     history = fit(model, SparseoutScheduler(rate=lambda step: 0.25, verbose=0))
     assert {k for k in history if "/" in k} == {"rate/adjustable"}
     assert model.get_layer("constant").rate == 0.5
@@ -283,7 +284,7 @@ def test_a_model_without_such_a_layer_raises():
     dense = keras.layers.Dense(2, name="only")
     # It has a rate, but not one that could be assigned.
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dropout(0.5), dense])
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     message = error_of_fit(model, rate=lambda step: 0.1)
     assert "`rate` is scheduled, so a layer of the model must have one." in message
     assert "dropout" in message
@@ -296,7 +297,7 @@ def test_a_model_without_such_a_layer_raises():
 def test_a_model_without_layers_yet_says_what_to_do():
     scheduler = SparseoutScheduler(rate=lambda step: 0.1)
     model = keras.Sequential(name="empty")
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     scheduler.set_model(model)
     # Its first batch might make them.
     scheduler.on_train_begin()

@@ -10,7 +10,7 @@ from keras_sparseout import SparsityController
 
 def test_dead_units_are_told_over_short_epochs():
     model = mostly_dead()
-    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
     controller = SparsityController(0.99, gain=0.1, verbose=0)
     with pytest.warns(UserWarning, match="units of hidden are dead"):
         model.fit(
@@ -25,7 +25,7 @@ def test_dead_units_are_told_over_short_epochs():
 @pytest.mark.onednn
 def test_what_stopped_is_not_frozen_elsewhere():
     model = classifier()
-    model.compile("adam", loss_of_known)
+    model.compile("adam", loss_of_known, jit_compile=False)
     y = Y.copy()
     y[300:310] = np.nan
     controller = SparsityController(0.8, every=4, gain=0.1, freeze_after=1, verbose=0)
