@@ -8,9 +8,10 @@ joins with a folder of the same modules, and with a choice here by
 from keras_sparseout.backend.tensorflow import (
     compiling,
     event_files,
+    files,
     numerics,
     tracing,
     train_step,
 )
 
-__all__ = ["compiling", "event_files", "numerics", "tracing", "train_step"]
+__all__ = ["compiling", "event_files", "files", "numerics", "tracing", "train_step"]

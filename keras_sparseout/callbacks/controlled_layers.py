@@ -85,10 +85,6 @@ class ControlledLayers:
             settings.metric, targets, settings.actuator, settings.bounds
         )
 
-    def leave_out(self, reasons: Mapping[str, str]) -> None:
-        """Says which layers can't be read, by the reasons of each."""
-        self._messages.left_out(reasons)
-
     def begin_epoch(self, epoch: int) -> None:
         """Decides whether the groups move in this epoch."""
         self._units.begin_epoch()

@@ -1,69 +1,99 @@
-"""The readings of a training run: what they gave, and where they were taken."""
+"""The readings of a training run: their figures, and where in the run they were."""
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
+
+from keras_sparseout.callbacks.progress import Progress
 from keras_sparseout.utils.tables import columns
+
+Row = dict[str, float]
 
 
 class ReadingLog:
-    """Rows of figures, one a reading, with the place of each in epochs.
+    """Rows of figures, one a reading, each with its place in epochs.
 
     Args:
         progress: The `Progress` of training.
 
     Attributes:
         rows: List of dicts, with the place under "epoch".
-        read_at: At which batch of the epoch the last reading was taken.
+        read_at: How many batches of the epoch were over at the last reading.
         logs: Dict of Keras' logs of the epochs, by the index of the epoch's last row.
     """
 
-    def __init__(self, progress):
+    def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.rows, self.logs = [], {}
+        self.rows: list[Row] = []
+        self.logs: dict[int, dict[str, Any]] = {}
         self.read_at = 0
-        self._open = []
+        self._rows_of_epoch: list[tuple[Row, int]] = []
 
     @property
-    def unread(self):
+    def unread(self) -> int:
         """How many batches there were since the last reading."""
         return self.progress.batches - self.read_at
 
-    def due(self, every):
+    def due(self, every: int) -> bool:
         """Whether there were executions of `every` batches since the last reading."""
         return self.progress.counted - self.read_at >= every
 
     @property
-    def history(self):
+    def history(self) -> dict[str, list[float]]:
         """The rows as a dict of lists by key."""
         return columns(self.rows)
 
-    def begin_epoch(self):
-        """Notes that an epoch begins."""
-        self.read_at, self._open = 0, []
+    def history_with(self, *keys: str) -> dict[str, list[float]]:
+        """Returns the `history`, with those of `keys` that Keras' logs have.
 
-    def skip(self):
+        They are NaN in rows that do not end an epoch.
+        """
+        history = self.history
+        for key in keys:
+            if any(key in logs for logs in self.logs.values()):
+                history[key] = [
+                    self.logs.get(row, {}).get(key, np.nan)
+                    for row in range(len(self.rows))
+                ]
+        return history
+
+    @property
+    def last_figures(self) -> dict[str, float]:
+        """The figures of the last reading, by key."""
+        return {k: figure for k, figure in self.rows[-1].items() if k != "epoch"}
+
+    def begin_epoch(self) -> None:
+        """Notes that an epoch begins."""
+        self.read_at, self._rows_of_epoch = 0, []
+
+    def skip(self) -> None:
         """Leaves out the batches since the last reading."""
         self.read_at = self.progress.batches
 
-    def add(self, figures):
+    def add(self, figures: Mapping[str, float]) -> None:
         """Adds the figures of a reading that was taken now."""
         # A long run has many rows: they share one text for each key.
         row = {"epoch": self.progress.position}
         row.update((sys.intern(key), figure) for key, figure in figures.items())
         self.rows.append(row)
-        self._open.append((row, self.progress.batches))
+        self._rows_of_epoch.append((row, self.progress.batches))
         self.skip()
 
-    def end_epoch(self, figures, logs):
-        """Adds figures of the whole epoch to its last row, and Keras' logs beside it.
+    def end_epoch(
+        self, figures: Mapping[str, float], logs: Mapping[str, Any] | None
+    ) -> None:
+        """Adds figures of the whole epoch to its last row, and keeps Keras' logs of it.
 
-        Only now the places are known where the length of the data was not.
+        If the length of the data was unknown, the places of the rows are known only
+        now.
         """
-        if figures and not self._open:
+        if figures and not self._rows_of_epoch:
             self.add({})
-        for row, batches in self._open:
-            whole = self.progress.batches
+        whole = self.progress.batches
+        for row, batches in self._rows_of_epoch:
             row["epoch"] = self.progress.epoch + (batches / whole if whole else 1.0)
-        if self._open:
+        if self._rows_of_epoch:
             self.rows[-1].update(figures)
             self.logs[len(self.rows) - 1] = dict(logs or {})

@@ -1,13 +1,15 @@
 """A callback that sets the knobs of adjustable layers by the step of the training."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import keras
 from keras import ops
 
-from keras_sparseout.callbacks import callback_order, knobs
+from keras_sparseout.callbacks import callback_list, csv_columns, knobs, log_keys
+from keras_sparseout.callbacks.callback_copies import copy_without_run
+from keras_sparseout.callbacks.measuring_callback import LayerChoice
 from keras_sparseout.callbacks.progress import Progress, StepCount, optimizers_of
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import Watched
@@ -92,7 +94,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
         rate: Schedule | None = None,
         q: Schedule | None = None,
         weight: Schedule | None = None,
-        layers: Any = None,
+        layers: LayerChoice | Sequence[LayerChoice] | None = None,
         verbose: int = 1,
     ):
         super().__init__()
@@ -113,7 +115,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
         self._settled = self._described = self._warned = False
 
     def __deepcopy__(self, memo):
-        return callback_order.copy_of(self, memo, shared=("layers", "schedules"))
+        return copy_without_run(self, memo, shared=("layers", "schedules"))
 
     def log_keys(self) -> set[str]:
         """Returns the keys that it may put into `logs`."""
@@ -126,7 +128,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
                 "follows its count of steps. Received: optimizer=None. Compile the "
                 'model with one, for example model.compile("adam", "mse").'
             )
-        self._beside = callback_order.callbacks_beside(self)
+        self._beside = callback_list.callbacks_in_list()
         self._begin_run()
         try:
             self._scheduled = self._find_layers()
@@ -134,7 +136,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
             if self.model.built:
                 raise
             # Its first batch will make the layers.
-        callback_order.check_apart(self, self._beside)
+        log_keys.check_other_callbacks(self, self._beside)
         if self.model.built:
             self._describe()
 
@@ -157,15 +159,15 @@ class SparseoutScheduler(keras.callbacks.Callback):
             return
         self._settled = True
         before, self._scheduled = self._scheduled, self._find_layers()
-        callback_order.check_free(self, logs)
+        log_keys.check_model(self, logs)
         if self._scheduled != before:
-            callback_order.check_apart(self, self._beside, begun=True)
+            log_keys.check_other_callbacks(self, self._beside, begun=True)
         if self._scheduled != before or not self._described:
             self._describe()
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
-            callback_order.keep_columns(self, self._beside)
+            csv_columns.keep_columns(self, self._beside)
             for knob, layers in self._scheduled.items():
                 logs.update(knobs.values(layers, knob))
 

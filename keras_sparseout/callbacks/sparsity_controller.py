@@ -1,21 +1,21 @@
 """SparsityController: asks for a sparsity, and gets it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_sparseout import plots
-from keras_sparseout.callbacks import arming, knobs
 from keras_sparseout.callbacks import controller_arguments as arguments
+from keras_sparseout.callbacks import knobs
 from keras_sparseout.callbacks.actuators import ActuatorName
 from keras_sparseout.callbacks.controlled_group import ControlSettings
 from keras_sparseout.callbacks.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.controller_messages import ControllerMessages
+from keras_sparseout.callbacks.figure_sources import TrainingSteps, not_begun
+from keras_sparseout.callbacks.measuring_callback import LayerChoice, MeasuringCallback
 from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
-from keras_sparseout.callbacks.watcher import Watcher
 from keras_sparseout.measure import layer_selection
-from keras_sparseout.measure.layer_sums import add
 from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.metrics.get import check_metrics
 from keras_sparseout.utils import validation
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class SparsityController(Watcher):
+class SparsityController(MeasuringCallback):
     """Moves q until the activations are as sparse as asked, and holds them there.
 
     A feedback loop: every few batches it measures the activations, as
@@ -36,29 +36,24 @@ class SparsityController(Watcher):
         ActivationPenalty(0.0, adjustable=True)           # actuator "weight"
 
     The target holds for training batches, with the weights as they move. With probe
-    data `x` it holds for the probe data, at inference: after each epoch the setpoint
-    moves toward the gap between the two.
-
-    At the end of each epoch it puts these into `logs`, for the callbacks after it:
+    data `x` it holds for these, at inference: after each epoch the setpoint moves
+    toward the gap between the two. At the end of each epoch it puts these into `logs`,
+    for the callbacks after it:
 
     - `<metric>/<layer>`: the figure of the epoch's training batches, and with `x`
-      `val_<metric>/<layer>`;
+      `val_<metric>/<layer>`. If a tracker has the same key, the tracker's figure stays;
     - `<actuator>/<layer>`: the setting, for example `q/<layer>`;
     - `error/<layer>`: target minus figure, with `x` the figure of the probe data.
 
-    Where a tracker in the list writes the same key, the tracker's figure stays. An
-    epoch without batches has neither figure nor error, except those of `x`.
+    An epoch without batches has neither figure nor error, except those of `x`. With
+    `steps_per_execution` it moves after whole executions. A model that is not built
+    makes its layers in the first batch: they move from the second batch on.
 
-    With `steps_per_execution` it moves after whole executions. A model that is not
-    built makes its layers in the first batch. They are measured and moved from the
-    second batch on.
-
-    If more than `max_dead` of a layer's units are dead, it warns and stops pushing
-    toward sparser. Once the loss is not finite, it changes nothing any more. Its state
-    is saved with the weights: with `keras.callbacks.BackupAndRestore` a resumed run
-    equals the run that was not interrupted. Put BackupAndRestore after this callback
-    where the length of the data is unknown: an epoch shorter than `every` is read only
-    when it is over.
+    If too many of a layer's units are dead, it warns and stops pushing toward sparser.
+    Once the loss is not finite, it changes nothing any more. Its state is saved with
+    the weights: with `keras.callbacks.BackupAndRestore` a resumed run equals one that
+    was not interrupted, but counts dead units from 0. Put that after this callback if
+    the length of the data is unknown: it reads a short epoch only when that is over.
 
     Args:
         target: The figure asked for: a number for all layers, or a dict of numbers by
@@ -68,10 +63,8 @@ class SparsityController(Watcher):
             where activations are exactly 0, as after ReLU.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
-            Sparseout or ActivationPenalty layers that have the actuator, and that the
-            model calls where they can be read.
-        actuator: "q" or "rate" of Sparseout layers, "weight" of `ActivationPenalty`
-            layers.
+            Sparseout or ActivationPenalty layers with the actuator that can be read.
+        actuator: "q" or "rate" of Sparseout, "weight" of ActivationPenalty layers.
         bounds: Least and largest setting. None: (1, 4) for q, (0.05, 0.9) for rate,
             (0, 0.1) for weight. Sparsity is not free: at q <= 1 accuracy falls.
         together: Whether all layers share one setting, moved until the mean over the
@@ -84,17 +77,15 @@ class SparsityController(Watcher):
             setting still answers to them in proportion.
         freeze_after: Number of epochs after which the setting stays at the mean of
             about the last 8 readings; None for never.
-        max_dead: Share of a layer's units that may be dead before it stops pushing
-            toward sparser. It needs at least 256 vectors to tell, over several epochs
-            if one has fewer. A resumed run counts from 0.
+        max_dead: Share of a layer's units that may be dead before it stops pushing. It
+            takes 256 vectors to tell, of several epochs if one has fewer.
         batch_size: With `x`, how many samples of arrays run at once.
         steps: With `x`, how many batches of a data set to take; None for all.
-        verbose: 1 to print what is controlled, which layers could not be read, and at
-            the end the settings that were found; 0 for nothing.
+        verbose: 1 to print what is controlled, what could not be read, and at the end
+            the settings that were found; 0 for nothing.
 
     Attributes:
-        history: Dict of lists by key, one entry a reading; "epoch" tells when, in
-            epochs.
+        history: Dict of lists by key, one entry a reading, with its time as "epoch".
         targets: Dict of the targets by layer.
 
     Raises:
@@ -106,12 +97,9 @@ class SparsityController(Watcher):
 
     Example:
 
-    >>> model = keras.Sequential([
-    ...     keras.Input((4,)),
-    ...     keras.layers.Dense(64, activation="relu"),
-    ...     keras_sparseout.Sparseout(0.5, q=2.0, adjustable=True, name="hidden"),
-    ...     keras.layers.Dense(1),
-    ... ])
+    >>> noise = keras_sparseout.Sparseout(0.5, q=2.0, adjustable=True, name="hidden")
+    >>> layers = [keras.layers.Dense(64, "relu"), noise, keras.layers.Dense(1)]
+    >>> model = keras.Sequential([keras.Input((4,)), *layers])
     >>> model.compile("adam", "mse")
     >>> controller = SparsityController(0.7, every=8, verbose=0)
     >>> x, y = np.random.rand(256, 4), np.random.rand(256, 1)
@@ -126,7 +114,7 @@ class SparsityController(Watcher):
         metric: str | Callable | keras.metrics.Metric = "zero_fraction",
         *,
         x: Any = None,
-        layers: Any = None,
+        layers: LayerChoice | Sequence[LayerChoice] | None = None,
         actuator: ActuatorName = "q",
         bounds: tuple[float, float] | None = None,
         together: bool = False,
@@ -143,9 +131,9 @@ class SparsityController(Watcher):
         self.actuator = arguments.check_actuator(actuator)
         [self.metric] = metrics = check_metrics([arguments.check_metric(metric)])
         self.target = arguments.check_target(target, self.metric)
-        layers = layer_selection.check_layers(layers)
-        if layers is None and isinstance(target, dict):
-            layers = list(target)
+        chosen = layer_selection.check_layers(layers)
+        if chosen is None and isinstance(target, Mapping):
+            chosen = list(target)
         self.bounds = arguments.check_bounds(bounds, actuator)
         self.together = arguments.check_together(together, target)
         self.every = validation.check_count("every", every)
@@ -157,17 +145,18 @@ class SparsityController(Watcher):
         data = None if x is None else ProbeData(x, batch_size=batch_size, steps=steps)
         self.verbose = verbose
         metrics.update(check_metrics("dead_units"))
-        super().__init__(metrics, data, layers, sample_size, in_steps=True)
+        super().__init__(metrics, data, chosen, sample_size, in_steps=True)
 
     def _forget(self):
         super()._forget()
-        self._run: ControlledLayers | None = None
+        self._messages = ControllerMessages()
+        self._control: ControlledLayers | None = None
 
     @property
-    def _control(self) -> ControlledLayers:
-        if self._run is None:
-            raise arming.not_begun(self)
-        return self._run
+    def _begun(self) -> tuple[ControlledLayers, TrainingSteps]:
+        if self._control is None or self._training is None:
+            raise not_begun(self)
+        return self._control, self._training
 
     @property
     def targets(self) -> dict[str, float]:
@@ -195,14 +184,14 @@ class SparsityController(Watcher):
     def log_keys(self) -> set[str]:
         """Returns the keys that it may put into `logs`.
 
-        Where a tracker in the list has the same key, the tracker puts it there.
+        A key that a tracker in the list has too is the tracker's.
         """
         figures = self.probe_keys() | {f"{self.metric}/{name}" for name in self._names}
         for other in self._beside:
             if isinstance(other, SparsityTracker):
                 figures -= other.log_keys()
-        settings = (self.actuator, "error")
-        return figures | {f"{key}/{name}" for key in settings for name in self._names}
+        keys = (self.actuator, "error")
+        return figures | {f"{key}/{name}" for key in keys for name in self._names}
 
     def probe_keys(self) -> set[str]:
         """Returns the keys of figures of probe data."""
@@ -222,71 +211,67 @@ class SparsityController(Watcher):
             max_dead=self.max_dead,
             has_probe=self.data is not None,
         )
-        messages = ControllerMessages(self.verbose)
-        self._run = ControlledLayers(self.model, self.metrics, settings, messages)
+        self._messages = messages = ControllerMessages(self.verbose)
+        self._control = ControlledLayers(self.model, self.metrics, settings, messages)
         self._begin()
         if self.model.built:
-            self._run.describe(self._names)
+            self._control.describe(self._names)
 
     def on_epoch_begin(self, epoch, logs=None):
+        control, _ = self._begun
         # Not before, as BackupAndRestore loads weights when training begins.
-        self._control.follow(self._watched)
+        control.follow(self._watched)
         self._begin_epoch(epoch)
-        self._control.begin_epoch(epoch)
-        if self._probe is not None and self._control.needs_probe:
-            self._control.measure_probe(self._probe.measure(self.data))
-        self._control.shift_setpoints()
+        control.begin_epoch(epoch)
+        if self._probe is not None and control.needs_probe:
+            control.measure_probe(self._probe.read())
+        control.shift_setpoints()
 
     def on_train_batch_end(self, batch, logs=None):
         self._end_batch(batch, logs)
         if not self._settled:
             self._settle(logs)
-            self._control.describe(self._names)
+            control, _ = self._begun
+            control.describe(self._names)
+        control, training = self._begun
         if self._log.unread and not self._reached:
             self._reached = True
-            self._training.check_reached()
-            self._leave_out(self._training)
-        self._control.follow(self._watched)
-        self._control.check_loss(self._loss)
+            training.check_reached()
+            self._leave_out(training)
+        control.follow(self._watched)
+        control.check_loss(self._loss)
         # The last batch too where an epoch is shorter, if its length is known.
         if self._log.due(min(self.every, self._progress.steps or self.every)):
             self._take_reading()
 
     def on_epoch_end(self, epoch, logs=None):
+        control, training = self._begun
         if not self._log.read_at and self._log.unread:
             self._take_reading()
         self._correct_progress()
         if self._log.unread:
-            self._control.count_units(self._read_sums())
-        probe_sums = None if self._probe is None else self._probe.measure(self.data)
-        figures = self._control.end_epoch(self._totals, probe_sums, self._loss)
-        self._log.end_epoch(self._control.probed, logs)
+            control.count_units(training.read())
+        probe_sums = None if self._probe is None else self._probe.read()
+        figures = control.end_epoch(training.epoch_sums, probe_sums, self._loss)
+        self._log.end_epoch(control.probed, logs)
         self._tell(figures, logs)
 
     def on_train_end(self, logs=None):
-        self._control.conclude()
+        self._begun[0].conclude()
+
+    def _take_reading(self):
+        control, training = self._begun
+        self._correct_progress()
+        self._log.add(control.take(training.read(), self._loss))
 
     def _leave_out(self, measured):
-        reasons = {
-            n: measured.left_out[n] for n in self._names if n in measured.left_out
-        }
-        if reasons:
-            self._control.leave_out(reasons)
-            self._watch([w for w in self._watched if w.name not in reasons])
+        reasons = measured.left_out
+        left_out = {name: reasons[name] for name in self._names if name in reasons}
+        if left_out:
+            self._messages.left_out(left_out)
+            self._watch([w for w in self._watched if w.name not in left_out])
 
     def _select(self):
         watched = knobs.layers_to_control(self.model, self.layers, self.actuator)
         arguments.check_targets_fit(self.target, [w.name for w in watched])
         return watched
-
-    def _take_reading(self):
-        self._correct_progress()
-        self._log.add(self._control.take(self._read_sums(), self._loss))
-
-    def _read_sums(self):
-        """Returns the sums since the last reading, and adds them to the epoch's."""
-        sums = self._training.totals()
-        self._training.reset()
-        for name, own in sums.items():
-            add(self._totals, name, own)
-        return sums

@@ -1,4 +1,4 @@
-"""A small classifier and data that the tests of controllers share, and what a controller left in it."""
+"""A small classifier and data that tests of controllers share, and their states."""
 
 import keras
 import numpy as np

@@ -1,25 +1,41 @@
-"""Figures and histograms for TensorBoard."""
+"""Event files, from which TensorBoard reads figures and histograms."""
 
 import os
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import tensorflow as tf
 
+from keras_sparseout.utils.types import PathLike, Tensor
 
-class Board:
-    """Writes into the subfolder "sparsity" of a TensorBoard folder.
 
-    The file is opened when there is something to write.
+class Histogram(Protocol):
+    """A histogram, as `keras_sparseout.metrics.ActivationHistogram` is one."""
+
+    def buckets(self) -> Tensor:
+        """Returns rows of (left edge, right edge, count)."""
+
+
+class EventFile:
+    """A file in the subfolder "sparsity" of a TensorBoard folder.
+
+    It is opened when there is something to write.
 
     Args:
         log_dir: The folder, as for `keras.callbacks.TensorBoard`.
     """
 
-    def __init__(self, log_dir):
+    def __init__(self, log_dir: PathLike) -> None:
         self.log_dir = log_dir
-        self._writer = None
+        self._writer: Any = None
 
-    def write(self, step, figures, histograms):
-        """Writes figures and `ActivationHistogram`s by key."""
+    def write(
+        self,
+        step: int,
+        figures: Mapping[str, float],
+        histograms: Mapping[str, Histogram],
+    ) -> None:
+        """Writes figures and histograms by key."""
         if self._writer is None:
             folder = os.path.join(os.fspath(self.log_dir), "sparsity")
             self._writer = tf.summary.create_file_writer(folder)
@@ -29,12 +45,12 @@ class Board:
             for key, figure in figures.items():
                 tf.summary.scalar(key, figure)
             for key, histogram in histograms.items():
-                # tf.summary.histogram wants the activations; these are its buckets.
+                # tf.summary.histogram wants the activations; these are buckets.
                 tf.summary.write(key, histogram.buckets(), metadata=metadata)
         self._writer.flush()
 
-    def close(self):
-        """Closes the file, if there is one; to write again opens another."""
+    def close(self) -> None:
+        """Closes the file, if it is open. The next `write` opens another one."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
