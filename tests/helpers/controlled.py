@@ -45,7 +45,7 @@ def loop_state(model, name="hidden"):
 
 
 def fit(model, *callbacks, epochs=3, y=Y, **kwargs):
-    options = {"optimizer": "adam", "loss": "mse", "jit_compile": False}
+    options = {"optimizer": "sgd", "loss": "mse", "jit_compile": False}
     model.compile(**{**options, **kwargs})
     return model.fit(
         X, y, batch_size=16, epochs=epochs, verbose=0, callbacks=list(callbacks)
