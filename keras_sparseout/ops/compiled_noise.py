@@ -15,7 +15,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_sparseout.backend import compiling, random
+from keras_sparseout.backend import compiling, random, tensors
 from keras_sparseout.ops import masks, noise
 from keras_sparseout.ops.multiplier import is_cheap, multiplier
 from keras_sparseout.utils.types import Shape, Tensor
@@ -81,10 +81,10 @@ def _as_tensors(rate: float | Tensor, q: float | Tensor) -> tuple[Tensor, Tensor
     if isinstance(rate, float):
         # The quantised rate is exact in float32, `rate` itself is not.
         _, keep_prob = masks.quantise(rate)
-        rate = ops.convert_to_tensor(1 - keep_prob, "float32")
+        rate = tensors.scalar(1 - keep_prob, "float32")
     if isinstance(q, float):
         # In float64, so that the exponent is rounded as a constant exponent is.
-        q = ops.convert_to_tensor(q, "float64")
+        q = tensors.scalar(q, "float64")
     return rate, q
 
 

@@ -147,8 +147,7 @@ def seed_pair(
         pair = ops.convert_to_tensor([int(seed), 0], "int64")
     else:
         pair = seed
-    # int64: with 32 bits two of 200,000 steps collide more often than not.
-    return random.fold_in_replica(ops.cast(pair, "int64"))
+    return random.seed_of_replica(pair)
 
 
 def _check_backend() -> None:

@@ -60,16 +60,18 @@ def bits_at_least(
     return drawn
 
 
-def fold_in_replica(seed: Tensor) -> Tensor:
-    """Returns the seed of this replica under `tf.distribute`, else `seed` itself.
+def seed_of_replica(seed: Tensor) -> Tensor:
+    """Returns a seed as int64, under `tf.distribute` a different one on each replica.
 
     The replica's number is folded in by hashing. If it were added, replica 1 would
     repeat at step t what replica 0 draws at step t + 1, since the state of a
     `SeedGenerator` steps by one too.
 
     Args:
-        seed: int64 tensor of shape (2,).
+        seed: Integer tensor of shape (2,).
     """
+    # int64: with 32 bits two of 200,000 steps collide more often than not.
+    seed = tf.cast(seed, tf.int64)
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return seed
