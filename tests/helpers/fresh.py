@@ -1,4 +1,4 @@
-"""Models in files of every format, and what a fresh process finds in them."""
+"""Saves models in every format, and loads them in a fresh process."""
 
 import pathlib
 import subprocess
@@ -10,7 +10,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import keras_sparseout
 
-# Loads models that `save` has saved in folders below one: exports first, then files.
+# Loads the models that `save` saved in folders below one: first exports, then files.
 SCRIPT = """
 import pathlib, sys
 import keras, numpy as np, tensorflow as tf
@@ -53,14 +53,14 @@ def save(model, folder):
 
 
 def run_fresh(folder, script=SCRIPT):
-    """What `script` finds in a fresh process, a dict of arrays."""
+    """Runs `script` in a fresh process; returns the arrays that it saves, by name."""
     root = pathlib.Path(keras_sparseout.__file__).parent.parent
     subprocess.run([sys.executable, "-c", script, folder], cwd=root, check=True)
     return np.load(folder / "fresh.npz")
 
 
 def random_ops(graph_def):
-    """The random ops of a graph, in which something has to be multiplied."""
+    """Returns the random ops of a graph, in which there must be a product."""
     nodes = [*graph_def.node]
     for function in graph_def.library.function:
         nodes.extend(function.node_def)
@@ -70,7 +70,7 @@ def random_ops(graph_def):
 
 
 def random_ops_of_file(folder):
-    """The random ops of a SavedModel."""
+    """Returns the random ops of a SavedModel."""
     contents = saved_model_pb2.SavedModel()
     contents.ParseFromString((folder / "saved_model.pb").read_bytes())
     (meta_graph,) = contents.meta_graphs

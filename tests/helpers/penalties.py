@@ -9,7 +9,7 @@ def normal(*shape):
 
 
 def loss(layer, x, **kwargs):
-    """The one loss that a call adds; the call passes `x` on."""
+    """Returns the one loss that a call adds; asserts that the call passes `x` on."""
     y = layer(x, **kwargs)
     np.testing.assert_array_equal(y, x)
     (added,) = layer.losses

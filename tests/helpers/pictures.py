@@ -1,4 +1,4 @@
-"""Data that the tests of pictures share, and how they look at one."""
+"""Data that the tests of pictures share, and what they see in a picture."""
 
 import itertools
 
@@ -15,7 +15,7 @@ MANY = [
 
 
 def figures(layers, epochs=6, metric="hoyer", kinds=("", "val_")):
-    """A history as `fit` gives it, in which no two figures are equal."""
+    """A history like one of `fit`, in which no two figures are equal."""
     rng = np.random.default_rng(0)
     history = {}
     for kind in kinds:
@@ -27,7 +27,7 @@ def figures(layers, epochs=6, metric="hoyer", kinds=("", "val_")):
 
 
 def readings(layers, epochs=4, every=10, actuator="q"):
-    """A history as a controller gives it: val_ figures at the ends of epochs alone."""
+    """A history like one of a controller: val_ figures only at the ends of epochs."""
     rng = np.random.default_rng(0)
     count = epochs * every
     history = {"epoch": list(np.arange(1, count + 1) / every)}
@@ -58,7 +58,7 @@ def line(panel, key):
 
 
 def words(figure):
-    """All texts that are seen, with their boxes in pixels."""
+    """Returns all visible texts, with their boxes in pixels."""
     figure.draw_without_rendering()
     labels, seen = set(), set()
     for axes in figure.axes:
@@ -77,14 +77,14 @@ def words(figure):
 
 
 def assert_readable(figure):
-    """All texts lie in the figure, none over another, and no legend over a panel."""
+    """Asserts that no text is cut off or overlaps another, and no legend a panel."""
     texts = words(figure)
     assert texts
     for text, box in texts:
         outside = 4 - figure.bbox.padded(1).count_contains(box.corners())
         assert not outside, f"{text!r} is cut off"
     left, bottom, right, top = np.transpose([box.extents for _, box in texts])
-    # Each with each; by a pixel they may overlap.
+    # All pairs at once. They may overlap by a pixel.
     overlaps = np.minimum(right[:, None], right) - np.maximum(left[:, None], left) > 1
     overlaps &= np.minimum(top[:, None], top) - np.maximum(bottom[:, None], bottom) > 1
     for one, other in zip(*np.nonzero(np.triu(overlaps, 1)), strict=True):

@@ -15,13 +15,13 @@ KINDS = ("l1", "hoyer_square")
 every_kind = pytest.mark.parametrize("kind", KINDS)
 jit_or_not = pytest.mark.parametrize("jit_compile", [True, False])
 
-# Rows of one active unit, of equal ones, of two, of zeros.
+# Rows with one active unit, with equal ones, with two, and with zeros.
 ROWS = np.array([[0, -5, 0, 0], [2, 2, -2, 2], [3, 0, 0, -1], [0, 0, 0, 0]], "float32")
 PENALTIES = {"l1": [5, 8, 4, 0], "hoyer_square": [1, 4, 1.6, 0]}
 
 
 def penalty_of(x, kind, epsilon=0.0):
-    """The formula, as the mean over vectors, and its gradient in x; in float64."""
+    """Returns the mean of the formula over vectors, and its gradient, in float64."""
     x = np.asarray(x, "float64")
     n = x.size / x.shape[-1]
     one = np.abs(x).sum(-1, keepdims=True)
@@ -175,7 +175,7 @@ def test_dimensions_may_be_unknown_and_the_batch_empty(kind, jit_compile):
 
 
 def network(layer, **compile_args):
-    """A model whose other loss is 0 as long as it is not trained."""
+    """A model with no loss but the penalty, as long as it is not trained."""
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, use_bias=False)])
     model.add(layer)
     model.add(keras.layers.Dense(1, kernel_initializer="zeros"))

@@ -15,7 +15,7 @@ jit_or_not = pytest.mark.parametrize("jit_compile", [True, False])
 
 
 def penalty_of(x, kind, mask=None):
-    """The formula, vector by vector, and its gradient in x; in float64."""
+    """Computes the formula vector by vector, and its gradient, in float64."""
     x = np.asarray(x, "float64")
     mask = np.ones(x.shape[:2], bool) if mask is None else mask
     slope, values = np.zeros_like(x), []

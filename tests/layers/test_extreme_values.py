@@ -18,7 +18,7 @@ from keras_sparseout import (
 )
 
 L = keras.layers
-# Each with the dtype of weights and that of activations.
+# By policy, the dtype of weights and the dtype of activations.
 POLICIES = {
     "float16": ("float16", "float16"),
     "bfloat16": ("bfloat16", "bfloat16"),
@@ -28,7 +28,7 @@ POLICIES = {
     "float64": ("float64", "float64"),
 }
 RATES, QS = (0.0, 0.5, 1.0), (0.0, 1.0, 1.3, 2.0, 4.0)
-# How many draws each number has: one kind only has a probability of 2^-23.
+# Draws for each number: that all 24 are kept, or all dropped, has probability 2^-23.
 DRAWS = 24
 pytestmark = pytest.mark.onednn
 every_policy = pytest.mark.parametrize("policy", POLICIES)
@@ -57,10 +57,10 @@ def shakeout(w, keep, p, c):
 
 
 def assert_kept_or_dropped(formula, x, value, gradient, *settings):
-    """Checks that each element is what `formula` gives where it is kept or dropped."""
+    """Asserts that `formula` gives each element, for a kept or for a dropped unit."""
     dtype = x.dtype
     info = ml_dtypes.finfo(dtype)
-    # Of a float32 or bfloat16 these are flushed to 0.
+    # Subnormal numbers are flushed to 0, except in float16.
     tiny = 0 if dtype == "float16" else float(info.smallest_normal)
     wide = x.astype("float64")
     wide = np.where(np.abs(wide) < tiny, 0, wide)
@@ -72,7 +72,7 @@ def assert_kept_or_dropped(formula, x, value, gradient, *settings):
         for keep in (1, 0):
             exact = formula(wide, keep, *settings)
             y, n = (np.clip(a, -largest, largest) for a in exact)
-            # What a difference of 1 and nearly 1 leaves.
+            # The rounding error of 1 minus nearly 1.
             rest = np.minimum(np.abs(wide), 1e3) * 1e-6 + tiny * (1 + np.abs(n))
             close = np.abs(value - y) <= rtol * np.abs(y) + rest
             kinds.append(close & (np.abs(gradient - n) <= rtol * np.abs(n) + 1e-6))
@@ -145,7 +145,7 @@ def test_cells(policy):
     cell = L.SimpleRNNCell(units, None, use_bias=False, dtype=policy, **settings)
     noisy_cell = SparseoutCellWrapper(cell, 0.5, 0.5, seed=1, adjustable=True)
     rnn = L.RNN(noisy_cell, dtype=policy)
-    # In a product with the identity each unit adds those of all others times 0.
+    # One number at a time: the product with the identity adds 0 times all others.
     given = tf.constant(np.repeat(x[:, None], DRAWS, axis=1).transpose(1, 2, 0))
     for p, q in product(RATES, (0.0, 1.3, 4.0)):
         noisy_cell.rate, noisy_cell.q = p, q
@@ -159,7 +159,7 @@ def test_cells(policy):
 def test_penalties(policy, kind):
     dtype = POLICIES[policy][1]
     layer = ActivationPenalty(0.01, kind, dtype=policy)
-    # The sum of the largest ones is no number of their dtype, nor is their square.
+    # The sum and the squares of the largest numbers overflow their dtype.
     x = edges(dtype)[:, 0]
     for some in (x[:2], x[2:4], x[4:6], x[:6], x[:-2], -x[:-2]):
         given = tf.constant(np.broadcast_to(some, (2, 3, len(some))))

@@ -1,4 +1,4 @@
-"""Draws of layers inside of ours, which go on where they stopped in a resumed run."""
+"""Layers inside ours continue their sequence of draws in a resumed run."""
 
 import h5py
 import keras
@@ -44,12 +44,12 @@ def cells():
 
 
 def shared():
-    # In both of the layers of the model that are ours.
+    # Both of our layers contain it.
     dropout = L.Dropout(0.5)
     return [ks.Bridgeout(keras.Sequential([L.Dense(3), dropout]), 0.2) for _ in "ab"]
 
 
-# With how many seed generators of others are inside.
+# With the number of seed generators of other layers inside.
 MODELS = {
     "cell": (lambda: L.RNN(cell()), 1),
     "cells": (lambda: L.RNN(cells()), 3),

@@ -1,4 +1,4 @@
-"""What Keras asks of a layer, asked of all; a new one joins with a line in CASES."""
+"""What Keras expects of a layer, for all layers. A new one needs a line in CASES."""
 
 import json
 from typing import NamedTuple
@@ -14,10 +14,11 @@ L = keras.layers
 
 
 class Case(NamedTuple):
-    """A layer: what makes it, of a dtype; the shapes of its inputs and outputs.
+    """A layer, and what is expected of it.
 
-    `weights`, `seeds` and `losses` are how many it has once it was called, `plain` what
-    makes the layer that it is at inference: None for the identity.
+    `make` makes it, of a given dtype. `shape` and `output` are the shapes of its inputs
+    and outputs. Once it was called it has so many `weights`, `seeds` and `losses`. At
+    inference it computes the layer that `plain` makes; None stands for the identity.
     """
 
     layer: type
@@ -131,7 +132,7 @@ def test_symbolic_shapes_are_those_of_eager_calls(case):
     symbolic = layer(keras.Input(case.shape[1:]))
     assert tuple(symbolic.shape) == (None, *case.output[1:])
     assert tuple(layer.get_build_config()["input_shape"]) == unknown
-    # Unknown sizes too, but those of the features.
+    # All sizes but the last may be unknown.
     sizes = (None,) * (len(case.shape) - 1)
     inputs = keras.Input((*sizes[1:], case.shape[-1]))
     assert tuple(case.make()(inputs).shape) == (*sizes, case.output[-1])
@@ -201,7 +202,7 @@ def test_masks_pass_through(case):
     x[:, 0] = 0
     layer, probe = case.make(), Probe()
     assert layer.supports_masking
-    # RNN, as every one of Keras, takes a mask of timesteps.
+    # Like all RNN layers of Keras, RNN takes a mask of timesteps.
     keras.Sequential([L.Masking(), layer, probe])(x, training=True)
     np.testing.assert_array_equal(probe.mask, (x != 0).any(-1))
 
@@ -239,7 +240,7 @@ def test_a_subclass_that_makes_something_is_built_by_keras(case):
     assert [tuple(w.shape) for w in layer.trainable_weights] == [(3,)]
 
 
-# Shapes of other ranks than its own that a layer takes.
+# Further shapes that a layer takes, of other ranks than the shape of its case.
 OTHER_SHAPES = {ks.Sparseout: [(), (7,), (6, 3)], ks.ActivationPenalty: [(6, 3)]}
 
 

@@ -119,7 +119,7 @@ def test_ragged_and_sparse_inputs_are_named(name, training):
             assert f"kind {kind}, of shape {tuple(x.shape)}" in str(error.value)
             assert remedy in str(error.value)
             assert not layer.losses
-    # What the remedy gives is taken.
+    # The remedy works.
     MAKERS[name]()(given["ragged"][0].to_tensor())
     MAKERS[name]()(tf.sparse.to_dense(given["sparse"][0]))
 

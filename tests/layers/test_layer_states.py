@@ -1,4 +1,4 @@
-"""States that a layer can't have, from files and from whoever else assigns them."""
+"""States that a layer refuses, from files, `set_weights` and other assignments."""
 
 import h5py
 import keras
@@ -57,7 +57,7 @@ def knobs(layer):
 
 
 def rewrite(path, name, value):
-    """Puts `value` into a weights file, in the place of the one entry `name`."""
+    """Replaces the one entry `name` of a weights file by `value`."""
     with h5py.File(path, "r+") as file:
         entries = []
         file.visit(entries.append)
@@ -78,7 +78,7 @@ def test_weights_that_a_knob_can_not_have_are_refused(name, knob, value):
     with pytest.raises(ValueError, match=rule):
         model.set_weights(weights)
     assert getattr(layer, knob) == before[names.index(knob)]
-    # Of the layer itself nothing is assigned, those before it neither.
+    # The layer assigns nothing, not even the weights before the bad one.
     own = [w + 0.125 if w.size == 1 else w for w in layer.get_weights()]
     own[[w.name for w in layer.weights].index(knob)] = np.float32(value)
     kept = layer.get_weights()
@@ -237,6 +237,6 @@ def test_a_state_that_a_controller_can_not_have_left_is_refused():
         fit(model)
     layer.controller_state = None
     fit(model)
-    # That of another callback is left alone.
+    # A controller leaves the state of another callback alone.
     layer.controller_state = [1.0, np.nan]
     fit(model)

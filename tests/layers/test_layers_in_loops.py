@@ -1,4 +1,4 @@
-"""Sparseout inside of loops, maps and recomputed gradients, where others call it."""
+"""Sparseout inside loops, maps and recomputed gradients."""
 
 import keras
 import numpy as np

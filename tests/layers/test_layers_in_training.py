@@ -1,4 +1,4 @@
-"""The layers where models run them: in fit, in loops, compiled, on replicas."""
+"""Sparseout in models: in `fit`, compiled, in mixed precision, on replicas."""
 
 import keras
 import numpy as np
@@ -59,7 +59,7 @@ def test_a_fit_traces_its_step_once_and_once_more_for_a_partial_batch():
 
 
 class EachBatch(keras.callbacks.Callback):
-    """Runs `begin(batch)` before each batch; `losses` are those of the batches."""
+    """Calls `begin(batch)` before each batch; `losses` has the loss of each batch."""
 
     def __init__(self, begin):
         super().__init__()
@@ -164,7 +164,7 @@ def test_200_steps_in_mixed_precision_stay_finite(policy, jit_compile):
     losses = fit(model, x, y, batch_size=4)
     assert_finite(losses, *model.get_weights())
     # Loss scaling skips a step with a gradient that is not finite, and halves its
-    # scale of 2^15: more than 15 skipped steps are none of a scale too large.
+    # scale of 2^15. A scale that is too large explains at most 15 skipped steps.
     applied = getattr(optimizer, "inner_optimizer", optimizer).iterations
     assert int(applied) >= 200 - 15
 
@@ -289,7 +289,7 @@ def test_a_varying_batch_size_does_not_retrace_without_end(jit_compile, monkeypa
     assert model.traces <= 2
     assert 1 <= len(traces) <= 2
     if jit_compile:
-        # Called eagerly it is the compiled call alone that is traced.
+        # An eager call traces only the compiled call.
         for size in range(1, 4):
             layer(x[:size], training=True)
         assert len(traces) <= 4

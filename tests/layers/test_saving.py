@@ -1,4 +1,4 @@
-"""What a layer is saved as, and what comes back, here and in a fresh process."""
+"""Saving the Sparseout layers and loading them, here and in a fresh process."""
 
 import inspect
 import json
@@ -53,7 +53,7 @@ def network(make=ours, **kwargs):
 
 
 def eager(seed, **kwargs):
-    """A model that is not compiled: where it is not tested, to trace takes longer."""
+    """A model that runs eagerly: in a few steps that takes less time than tracing."""
     keras.utils.set_random_seed(seed)
     model = network(**kwargs)
     model.run_eagerly = True
@@ -90,7 +90,7 @@ def assert_equal(arrays, others):
 
 
 def own_arguments(layer):
-    """Names of the arguments of a layer, those that it passes on to Sparseout too."""
+    """Names of the arguments of a layer, with those that it passes to Sparseout."""
     names = set(inspect.signature(layer).parameters) - {"kwargs"}
     further = inspect.signature(Sparseout).parameters.values()
     return names | {p.name for p in further if p.kind is p.KEYWORD_ONLY}
@@ -200,7 +200,7 @@ def test_a_training_graph_holds_a_random_op():
 
 
 class Block(keras.layers.Layer):
-    """In a file of this one ours and Dropout stand at one place, that of `drop`."""
+    """In its file our layer or Dropout has the same path, the one of `drop`."""
 
     def __init__(self, make, **kwargs):
         super().__init__()

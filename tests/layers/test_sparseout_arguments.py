@@ -35,7 +35,7 @@ def test_bad_arguments_are_named_at_construction(argument, value):
         with pytest.raises(ValueError, match=f"`{argument}` must be") as error:
             case.ours(**{"rate": 0.5, argument: value})
         assert f"Received: {argument}={value!r}." in str(error.value)
-        # Where Dropout has its noise_shape ours has q.
+        # Our second argument is q, the second one of Dropout is noise_shape.
         told = f"Pass noise_shape={value!r} by name." in str(error.value)
         assert told == (argument == "q" and isinstance(value, tuple))
 

@@ -23,7 +23,7 @@ def seed_state(layer):
 
 
 def assert_drawn_for(drawn, y):
-    """Asserts that the mask of an input of ones is `drawn` large, and broadcast."""
+    """Asserts that an input of ones got a mask of the shape `drawn`, broadcast."""
     corner = y[tuple(slice(size) for size in drawn)]
     np.testing.assert_array_equal(y, np.broadcast_to(corner, y.shape))
     for axis in (axis for axis, size in enumerate(drawn) if size > 1):

@@ -67,7 +67,7 @@ def test_error_bars_where_there_is_a_spread():
     assert with_bars.has_yerr
     assert not without.has_xerr
     across, up = (bars.get_segments() for bars in with_bars.lines[2])
-    # That of setting 4, the first of the rows, is the last of the curve.
+    # The first row has setting 4, so its point is the last one of the curve.
     assert np.ptp(across[3], axis=0) == pytest.approx([0.02, 0])
     assert np.ptp(up[3], axis=0) == pytest.approx([0, 0.04])
 

@@ -8,7 +8,7 @@ from keras_sparseout import metrics, plots
 
 
 class Histogram:
-    """Fine logarithmic bins, with one for zeros between them."""
+    """Fine logarithmic bins, with a bin for zeros in the middle."""
 
     def __init__(self, x):
         powers = 2.0 ** np.linspace(-24, 16, 40 * 64 + 1)
@@ -56,7 +56,7 @@ def test_bars_and_zeros_are_all_activations(count):
     for panel, x in zip(figure.axes, arrays.values(), strict=True):
         shares, edges, _ = bars(panel)
         assert shares.sum() == pytest.approx(60)
-        # About so many bars as can be seen.
+        # As many bars as one can see.
         assert 20 < len(shares) <= 40
         expected = np.histogram(x[x != 0], edges)[0] / len(x)
         np.testing.assert_allclose(shares, 100 * expected, atol=1e-9)

@@ -63,7 +63,7 @@ def test_colours_go_by_depth_and_none_is_too_light(count):
     )
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = linear @ [0.2126, 0.7152, 0.0722]
-    # In grey too the order is seen; 2 is the contrast with white paper.
+    # The order can be seen in grey too; 2 is the contrast with white paper.
     assert (np.diff(luminance) > 0).all()
     assert 1.05 / (luminance.max() + 0.05) > 2
 
@@ -87,8 +87,8 @@ def test_more_than_8_layers_have_a_colour_bar():
         expected = line(panel, f"hoyer/{name}").get_color()
         np.testing.assert_allclose(colour_map.to_rgba(place), expected)
     assert_readable(figure)
-    # The panels are of one width, so that epochs stand below each other, and leave
-    # no more room for the bar than it needs.
+    # The panels have the same width, so that epochs stand below each other, and the bar
+    # takes no more room than it needs.
     assert upper.bbox.x1 == pytest.approx(panel.bbox.x1)
     assert bar.bbox.x0 - panel.bbox.x1 < 50
 
@@ -145,7 +145,7 @@ def test_the_mean_of_one_layer_is_not_drawn():
 
 def test_epoch_places_the_readings_and_gaps_are_bridged():
     history = readings(FEW)
-    # What fit logged stands beside it, once an epoch.
+    # `fit` logged this one once an epoch.
     history["accuracy"] = [0.5, 0.6, 0.7, 0.8]
     upper, panel = plots.sparsity(history).axes
     np.testing.assert_array_equal(line(upper, "accuracy").get_xdata(), [1, 2, 3, 4])
