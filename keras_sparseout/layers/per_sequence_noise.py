@@ -101,7 +101,7 @@ class PerSequenceNoise(Seeded, *_DROPOUT_RNN_CELL):  # type: ignore[misc]
         knobs = {name: getattr(self, f"_{name}") for name in self._knobs}
         if not self._adjustable:
             return knobs
-        # A cast reads the variable; convert_to_tensor would return it as it is.
+        # A cast reads the variable, which convert_to_tensor would not.
         return {name: ops.cast(knob, knob.dtype) for name, knob in knobs.items()}
 
     # RNN calls the next four methods, the first two in this order.
