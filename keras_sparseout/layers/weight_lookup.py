@@ -83,7 +83,7 @@ def find_weights(
             `has_all_weights`.
 
     Raises:
-        ValueError: if a name is that of no weight, unless `incomplete`.
+        ValueError: if no weight has one of the names, unless `incomplete`.
     """
     weights = _all_weights(layer)
     if names is None:

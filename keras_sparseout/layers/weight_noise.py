@@ -126,8 +126,8 @@ class WeightNoise(PerSequenceNoise, keras.layers.Wrapper):
     def _check_weights(self, called=False):
         """Checks the weights; raises unless they are there and can be perturbed.
 
-        A layer without a `build` may get weights only as it is called. Until it has
-        been called, missing weights are no error.
+        A layer without a `build` may make weights only in its first call. Until then,
+        missing weights are no error.
         """
         complete = called or weight_lookup.has_all_weights(self.layer)
         for weight in self._find_weights(incomplete=not complete):
@@ -213,7 +213,7 @@ class WeightNoise(PerSequenceNoise, keras.layers.Wrapper):
         perturbed = []
         for weight in found:
             if not weight.is_quantized:
-                # A cast reads the variable; convert_to_tensor would return it as it is.
+                # A cast reads the variable, which convert_to_tensor would not.
                 value = ops.cast(weight.variable, weight.variable.dtype)
                 seed = masks.seed_pair(self.seed_generator)
                 noisy = self.perturb_weight(weight, value, seed)
@@ -259,8 +259,8 @@ class WeightNoise(PerSequenceNoise, keras.layers.Wrapper):
     def _make_config(self):
         config = super().get_config()
         del config["dtype"]
-        # Serialized again: where a file has a layer twice, Keras marks the first dict,
-        # and loses the mark if that was copied before, as it is in another wrapper.
+        # Serialized again: where a file has a layer twice, Keras marks the first dict.
+        # In another wrapper that dict was copied before, and the mark would be lost.
         layer = keras.saving.serialize_keras_object(self.layer)
         if _builds_by_default(self.layer):
             # Keras would take the layer as built, while its children are not.

@@ -186,6 +186,22 @@ def test_weights_of_several_inputs_are_made_without_a_call_before():
     np.testing.assert_allclose(copied(X), model(X), rtol=1e-6)
 
 
+@register
+class OfTwo(NoBuild):
+    """Takes a list of inputs, and has no shape of one to be built from."""
+
+    def call(self, inputs):
+        return super().call(inputs[0] + inputs[1])
+
+
+def test_a_list_of_inputs_makes_the_weights_of_a_loaded_layer(tmp_path):
+    inputs = [keras.Input(X.shape[1:]) for _ in range(2)]
+    model = keras.Model(inputs, bridgeout(OfTwo())(inputs))
+    loaded = saved(model, tmp_path, "model.keras")
+    np.testing.assert_allclose(loaded([X, X]), model([X, X]), rtol=1e-6)
+    assert not np.allclose(loaded([X, X], training=True), loaded([X, X]))
+
+
 class Counting(NoBuild):
     def __init__(self):
         super().__init__()
