@@ -11,7 +11,7 @@ from keras_sparseout.callbacks import knobs
 from keras_sparseout.callbacks.actuators import ACTUATORS, ActuatorName
 from keras_sparseout.callbacks.controller_messages import ControllerMessages
 from keras_sparseout.callbacks.feedback_loop import FeedbackLoop, LoopState
-from keras_sparseout.measure.layer_selection import Watched
+from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.layer_text import call_of
 
 # Readings at a bound, with no gain, after which a target is out of reach.
@@ -59,7 +59,7 @@ class ControlledGroup:
 
     def __init__(
         self,
-        watched: Sequence[Watched],
+        watched: Sequence[WatchedLayer],
         target: float,
         settings: ControlSettings,
         messages: ControllerMessages,
@@ -175,7 +175,7 @@ class ControlledGroup:
     def _setting_of_layers(self) -> float:
         return getattr(self._watched[0].layer, self._settings.actuator)
 
-    def _key(self, prefix: str, watched: Watched) -> str:
+    def _key(self, prefix: str, watched: WatchedLayer) -> str:
         return f"{prefix}{self._settings.metric}/{watched.name}"
 
     def _mean(self, prefix: str, figures: Mapping[str, float]) -> float:
@@ -237,7 +237,7 @@ class ControlledGroup:
                 self._messages.dead_units(self._subject, worst, share, max_dead)
 
 
-def _sign(watched: Sequence[Watched], actuator: ActuatorName) -> int:
+def _sign(watched: Sequence[WatchedLayer], actuator: ActuatorName) -> int:
     """Returns -1 if more of the actuator makes the layers denser, else 1."""
     if actuator != "rate":
         return 1

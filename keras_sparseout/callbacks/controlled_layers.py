@@ -1,6 +1,7 @@
 """The layers that a SparsityController moves: from their sums to their settings."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -10,11 +11,12 @@ from keras_sparseout.callbacks.controlled_group import ControlledGroup, ControlS
 from keras_sparseout.callbacks.controller_arguments import targets_by_layer
 from keras_sparseout.callbacks.controller_messages import ControllerMessages
 from keras_sparseout.callbacks.dead_units import DeadUnitCount
-from keras_sparseout.measure import finite_figures
-from keras_sparseout.measure.layer_selection import Watched
+from keras_sparseout.measure import non_finite
+from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.reading import read
+from keras_sparseout.measure.watched_layer import WatchedLayer
 
-Sums = Mapping[str, Sequence[np.ndarray]]
+Sums: TypeAlias = Mapping[str, list[np.ndarray]]
 
 
 class ControlledLayers:
@@ -37,7 +39,7 @@ class ControlledLayers:
     def __init__(
         self,
         model: keras.Model,
-        metrics: Mapping[str, keras.metrics.Metric],
+        metrics: Metrics,
         settings: ControlSettings,
         messages: ControllerMessages,
     ):
@@ -45,7 +47,7 @@ class ControlledLayers:
         self._metrics = metrics
         self._settings = settings
         self._messages = messages
-        self._watched: Sequence[Watched] = []
+        self._watched: Sequence[WatchedLayer] = []
         self._groups: list[ControlledGroup] = []
         self._units = DeadUnitCount(metrics)
         self._broken: dict[str, str] = {}
@@ -58,7 +60,7 @@ class ControlledLayers:
         started = any(group.started for group in self._groups)
         return self._moving and started and not self.probed
 
-    def follow(self, watched: Sequence[Watched]) -> None:
+    def follow(self, watched: Sequence[WatchedLayer]) -> None:
         """Makes the groups of the layers, if these are others than before.
 
         The groups go on from the layers' states.
@@ -162,7 +164,7 @@ class ControlledLayers:
             group.conclude()
 
     def _find_broken(self, loss: float) -> None:
-        self._broken = finite_figures.broken(self._model, self._watched, loss)
+        self._broken = non_finite.invalid_layers(self._model, self._watched, loss)
 
     def _figures(self, prefix: str, sums: Sums) -> dict[str, float]:
         figures = read(sums, self._watched, self._metrics, self._broken).figures

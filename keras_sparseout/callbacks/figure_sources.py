@@ -5,18 +5,17 @@ keys, `prefix`. `watched` and `left_out` are the layers that it could read, and 
 that it could not.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import keras
 import numpy as np
 
-from keras_sparseout.measure.layer_selection import Watched
-from keras_sparseout.measure.layer_sums import add
+from keras_sparseout.measure.layer_sums import Metrics, add
 from keras_sparseout.measure.probe import Probe
 from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.measure.step_sums import StepSums
-from keras_sparseout.metrics.base import StreamingMetric
+from keras_sparseout.measure.watched_layer import WatchedLayer
 
 Sums: TypeAlias = dict[str, list[np.ndarray]]
 
@@ -87,7 +86,7 @@ class EvaluationSteps(StepSums):
         if self.error is None:
             super().arm()
 
-    def end_batch(self, select: Callable[[], Sequence[Watched]]) -> None:
+    def end_batch(self, select: Callable[[], Sequence[WatchedLayer]]) -> None:
         """Raises if the first batch made layers that `select` finds only now."""
         self.disarm()
         if not self._is_built:
@@ -129,8 +128,8 @@ class ProbeSums(Probe):
     def __init__(
         self,
         model: keras.Model,
-        watched: Sequence[Watched],
-        metrics: Mapping[str, StreamingMetric],
+        watched: Sequence[WatchedLayer],
+        metrics: Metrics,
         named: bool,
         data: ProbeData,
     ) -> None:

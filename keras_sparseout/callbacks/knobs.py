@@ -10,7 +10,7 @@ from keras_sparseout.layers.activation_penalty import ActivationPenalty
 from keras_sparseout.layers.adjustable import has_knob
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.measure import layer_selection
-from keras_sparseout.measure.layer_selection import Watched
+from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.layer_text import call_of
 
@@ -18,12 +18,12 @@ from keras_sparseout.utils.layer_text import call_of
 _ACTING_ON_THEIR_INPUT = (ActivationPenalty, Sparseout)
 
 
-def values(watched: Iterable[Watched], knob: str) -> dict[str, float]:
+def values(watched: Iterable[WatchedLayer], knob: str) -> dict[str, float]:
     """Returns what the layers' `knob` is set to, by log key, "q/hidden"."""
     return {f"{knob}/{w.name}": getattr(w.layer, knob) for w in watched}
 
 
-def assign(watched: Iterable[Watched], knob: str, value: float) -> None:
+def assign(watched: Iterable[WatchedLayer], knob: str, value: float) -> None:
     """Sets the layers' `knob` to `value`, where it is another."""
     for w in watched:
         # What a float32 variable would keep of it.
@@ -33,7 +33,7 @@ def assign(watched: Iterable[Watched], knob: str, value: float) -> None:
 
 def layers_to_control(
     model: keras.Model, layers: Sequence | None, knob: str
-) -> list[Watched]:
+) -> list[WatchedLayer]:
     """Returns the layers of `model` whose input a controller measures and moves.
 
     Args:
@@ -44,7 +44,7 @@ def layers_to_control(
     Raises:
         ValueError: if there is none, or one that the user named is not adjustable.
     """
-    found = chosen = layer_selection.find(model)
+    found = chosen = layer_selection.all_layers(model)
     named = layers is not None
     if named:
         chosen = layer_selection.select(model, layers)
@@ -71,7 +71,7 @@ def layers_to_control(
 
 def layers_to_schedule(
     model: keras.Model, layers: Sequence | None, knobs: Iterable[str]
-) -> dict[str, list[Watched]]:
+) -> dict[str, list[WatchedLayer]]:
     """Returns the layers of `model` to set, by knob.
 
     Args:
@@ -83,7 +83,7 @@ def layers_to_schedule(
         ValueError: if a knob has no layer, or a layer that the user named has none of
             the knobs or is not adjustable.
     """
-    found = chosen = layer_selection.find(model)
+    found = chosen = layer_selection.all_layers(model)
     if layers is not None:
         chosen = layer_selection.select(model, layers)
         for wanted in layers:
@@ -97,11 +97,13 @@ def layers_to_schedule(
     return scheduled
 
 
-def _adjustable(watched: Iterable[Watched], knob: str, *, named: bool) -> list[Watched]:
+def _adjustable(
+    watched: Iterable[WatchedLayer], knob: str, *, named: bool
+) -> list[WatchedLayer]:
     """Returns those of `watched` whose layers have `knob` as a variable.
 
     Args:
-        watched: Layers, from `layer_selection.find`.
+        watched: Layers, from `layer_selection.all_layers`.
         knob: Name of the knob.
         named: Whether the user named these layers, so that a constant is an error.
             Otherwise it is one only if no layer is adjustable.
@@ -118,7 +120,7 @@ def _adjustable(watched: Iterable[Watched], knob: str, *, named: bool) -> list[W
     return adjustable
 
 
-def _check_has_one(watched: Sequence[Watched], knobs: Iterable[str]) -> None:
+def _check_has_one(watched: Sequence[WatchedLayer], knobs: Iterable[str]) -> None:
     if not any(has_knob(w.layer, knob) for w in watched for knob in knobs):
         raise ValueError(
             "`layers` must be layers with a knob that is scheduled, of "
@@ -129,7 +131,7 @@ def _check_has_one(watched: Sequence[Watched], knobs: Iterable[str]) -> None:
 
 
 def _none_has(
-    knob: str, where: str, model: keras.Model, found: Sequence[Watched]
+    knob: str, where: str, model: keras.Model, found: Sequence[WatchedLayer]
 ) -> ValueError:
     """The error for a knob that no layer has."""
     if not found:

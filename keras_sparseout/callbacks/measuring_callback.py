@@ -1,7 +1,6 @@
 """The base of SparsityTracker and SparsityController: it measures a model's layers."""
 
 import contextlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
@@ -21,14 +20,14 @@ from keras_sparseout.callbacks.figure_sources import (
 )
 from keras_sparseout.callbacks.progress import OptimizerBatches, Progress
 from keras_sparseout.callbacks.reading_log import ReadingLog
-from keras_sparseout.measure.layer_selection import Watched
+from keras_sparseout.measure.layer_selection import LayerChoice
+from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.measure.step_sums import StepSums
-from keras_sparseout.metrics.base import StreamingMetric
+from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.tables import dataframe
 
 Logs: TypeAlias = Mapping[str, Any] | None
-LayerChoice: TypeAlias = str | type | re.Pattern[str] | keras.layers.Layer
 
 
 class MeasuringCallback(keras.callbacks.Callback):
@@ -48,11 +47,11 @@ class MeasuringCallback(keras.callbacks.Callback):
     """
 
     log_keys: Callable[[], set[str]]
-    _select: Callable[[], list[Watched]]
+    _select: Callable[[], list[WatchedLayer]]
 
     def __init__(
         self,
-        metrics: dict[str, StreamingMetric],
+        metrics: Metrics,
         data: ProbeData | None,
         layers: Sequence[LayerChoice] | None,
         sample_size: int,
@@ -75,14 +74,14 @@ class MeasuringCallback(keras.callbacks.Callback):
 
     def _forget(self) -> None:
         """Sets the attributes that belong to a run of training to their start."""
-        self._selected: Sequence[Watched] = []
-        self._watched: Sequence[Watched] = []
+        self._selected: Sequence[WatchedLayer] = []
+        self._watched: Sequence[WatchedLayer] = []
         self._beside: list[keras.callbacks.Callback] = []
         self._training: TrainingSteps | None = None
         self._testing: EvaluationSteps | None = None
         self._tested: EvaluationSteps | None = None
         self._probe: ProbeSums | None = None
-        self._given: OptimizerBatches | None = None
+        self._optimizer_batches: OptimizerBatches | None = None
         self._loss: Any = 0.0
         self._settled = self._described = self._reached = self._called_last = False
 
@@ -181,7 +180,7 @@ class MeasuringCallback(keras.callbacks.Callback):
         callback_list.warn_if_late(self, self._beside)
         self._progress.begin_run()
         self._log = ReadingLog(self._progress)
-        self._testing = self._given = None
+        self._testing = self._optimizer_batches = None
         self._settled = self._described = self._reached = False
         self._watch_selected()
         log_keys.check_other_callbacks(self, self._beside)
@@ -193,10 +192,10 @@ class MeasuringCallback(keras.callbacks.Callback):
 
     def _begin_epoch(self, epoch: int) -> None:
         self._progress.begin_epoch(epoch, self)
-        if self._given is None:
+        if self._optimizer_batches is None:
             # Not when training begins, which may restore the optimizer.
-            self._given = OptimizerBatches(self.model, self._progress)
-        self._given.begin_epoch()
+            self._optimizer_batches = OptimizerBatches(self.model, self._progress)
+        self._optimizer_batches.begin_epoch()
         self._log.begin_epoch()
         self._loss, self._reached = 0.0, False
         if self._training is not None:
@@ -256,7 +255,7 @@ class MeasuringCallback(keras.callbacks.Callback):
         """Goes on with the layers that `measured` could read."""
         self._watch(measured.watched)
 
-    def _watch(self, watched: Sequence[Watched]) -> None:
+    def _watch(self, watched: Sequence[WatchedLayer]) -> None:
         self._watched = watched
         self._names = [w.name for w in watched]
 
@@ -279,5 +278,5 @@ class MeasuringCallback(keras.callbacks.Callback):
         if self._progress.may_be_off:
             if self._training is not None:
                 self._progress.correct(self._log.read_at + self._training.steps())
-            elif self._given is not None:
-                self._given.correct()
+            elif self._optimizer_batches is not None:
+                self._optimizer_batches.correct()

@@ -1,7 +1,7 @@
 """Turns the sums of a tracker's layers into figures, and reports them."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,10 +10,10 @@ import numpy as np
 from keras_sparseout.backend import event_files
 from keras_sparseout.callbacks.figure_sources import Source, TrainingSteps
 from keras_sparseout.callbacks.progress import Progress
-from keras_sparseout.measure import finite_figures
+from keras_sparseout.measure import non_finite
+from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.reading import read
 from keras_sparseout.metrics import ActivationHistogram
-from keras_sparseout.metrics.base import StreamingMetric
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import PathLike
 
@@ -39,7 +39,7 @@ class Reporter:
 
     def __init__(
         self,
-        metrics: Mapping[str, StreamingMetric],
+        metrics: Metrics,
         log_dir: PathLike | None,
         per_layer: bool | None,
         data: str | None,
@@ -93,7 +93,7 @@ class Reporter:
         """Returns the figures of an epoch's training batches, and reports nothing."""
         if source is None or not source.epoch_sums:
             return {}
-        causes = finite_figures.broken(model, source.watched, loss)
+        causes = non_finite.invalid_layers(model, source.watched, loss)
         return read(source.epoch_sums, source.watched, self.metrics, causes).figures
 
     def report(
@@ -109,7 +109,7 @@ class Reporter:
         """
         sums, watched, prefix = source.read(), source.watched, source.prefix
         filled, epoch = self._histograms[prefix], progress.epoch + 1
-        causes = finite_figures.broken(model, watched, loss)
+        causes = non_finite.invalid_layers(model, watched, loss)
         reading = read(sums, watched, self.metrics, causes, filled)
         for name in reading.nan_layers:
             self.warn_once(

@@ -9,10 +9,10 @@ from keras import ops
 
 from keras_sparseout.callbacks import callback_list, csv_columns, knobs, log_keys
 from keras_sparseout.callbacks.callback_copies import copy_without_run
-from keras_sparseout.callbacks.measuring_callback import LayerChoice
 from keras_sparseout.callbacks.progress import Progress, StepCount, optimizers_of
 from keras_sparseout.measure import layer_selection
-from keras_sparseout.measure.layer_selection import Watched
+from keras_sparseout.measure.layer_selection import LayerChoice
+from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils import validation
 
 Schedule: TypeAlias = (
@@ -109,7 +109,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
         self._begin_run()
 
     def _begin_run(self):
-        self._scheduled: dict[str, list[Watched]] = {}
+        self._scheduled: dict[str, list[WatchedLayer]] = {}
         self._progress = Progress()
         self._count: StepCount | None = None
         self._settled = self._described = self._warned = False
@@ -171,7 +171,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
             for knob, layers in self._scheduled.items():
                 logs.update(knobs.values(layers, knob))
 
-    def _find_layers(self) -> dict[str, list[Watched]]:
+    def _find_layers(self) -> dict[str, list[WatchedLayer]]:
         return knobs.layers_to_schedule(self.model, self.layers, self.schedules)
 
     def _describe(self) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 from keras_sparseout import plots
 from keras_sparseout.callbacks import log_keys
 from keras_sparseout.callbacks.figure_sources import Source, not_begun
-from keras_sparseout.callbacks.measuring_callback import LayerChoice, MeasuringCallback
+from keras_sparseout.callbacks.measuring_callback import MeasuringCallback
 from keras_sparseout.callbacks.reporter import MOST_LAYERS_IN_LOGS, Reporter
 from keras_sparseout.measure import layer_selection
+from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.metrics import ActivationHistogram
 from keras_sparseout.metrics.get import check_metrics

@@ -1,1 +1,1 @@
-"""Which layers are read, how they are read, and what the sums come to."""
+"""Which layers are measured, how they are read, and what the sums come to."""

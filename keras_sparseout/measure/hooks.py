@@ -1,11 +1,19 @@
-"""Reading the activations of layers while a model is traced."""
+"""Reads the activations of layers while a model is called or traced."""
 
 import functools
 import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import keras
-import tensorflow as tf
 from keras import ops
+
+from keras_sparseout.backend import tensors
+from keras_sparseout.measure.watched_layer import WatchedLayer
+from keras_sparseout.utils.types import Tensor
+
+# Gets a layer, its activations, and their mask.
+Record: TypeAlias = Callable[[WatchedLayer, Tensor, Tensor | None], None]
 
 _LOCK = threading.RLock()
 
@@ -13,22 +21,21 @@ _LOCK = threading.RLock()
 class Hooks:
     """Makes layers report their activations for as long as a context is entered.
 
-    `record(watched, x, mask)` gets the activations with the units last, and their mask
-    of timesteps or None. Only calls in the thread that entered the context are
-    reported: others may run or trace the same layers meanwhile, with hooks of their
-    own or with none.
+    Only calls in the thread that entered the context are reported: other threads may
+    run or trace the same layers meanwhile, with hooks of their own or with none.
 
     Args:
-        watched: List of `watching.Watched`. Of one whose side is "outputs" `record`
-            gets what the layer returns, as it is.
-        record: The function to report to.
+        watched: List of `WatchedLayer`.
+        record: The function to report to. It gets the layer, its activations with the
+            units last, and their mask of timesteps or None. If the side is "outputs",
+            it gets whatever the layer returns, unchanged.
     """
 
-    def __init__(self, watched, record):
+    def __init__(self, watched: Sequence[WatchedLayer], record: Record) -> None:
         self.watched = watched
         self.record = record
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         thread = threading.get_ident()
         with _LOCK:
             for w in self.watched:
@@ -36,7 +43,7 @@ class Hooks:
                 reader = functools.partial(_report, w, self.record)
                 stand_in.readers.append((thread, self, reader))
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         thread = threading.get_ident()
         with _LOCK:
             for layer in {id(w.layer): w.layer for w in self.watched}.values():
@@ -49,18 +56,19 @@ class Hooks:
 
 
 class _StandIn:
-    """Takes the place of a layer's `call` while some thread reads it."""
+    """Takes the place of a layer's `call` while some thread reads the layer."""
 
-    def __init__(self, layer):
+    def __init__(self, layer: keras.layers.Layer) -> None:
         self.layer = layer
         self.name = "quantized_call" if layer.quantization_mode else "call"
         self.own = vars(layer).get(self.name)
         self.call = getattr(layer, self.name)
-        self.readers = []
-        # Past Layer.__setattr__, which would track it.
+        # Threads, their hooks, and functions that get what the layer was called with.
+        self.readers: list[tuple[int, Hooks, Callable[..., None]]] = []
+        # Not by setattr: Layer.__setattr__ would track it.
         vars(layer)[self.name] = self
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         outputs = self.call(*args, **kwargs)
         here = threading.get_ident()
         for thread, _, reader in list(self.readers):
@@ -68,21 +76,24 @@ class _StandIn:
                 reader(outputs, *args, **kwargs)
         return outputs
 
-    def leave(self):
+    def leave(self) -> None:
         del vars(self.layer)[self.name]
         if self.own is not None:
             vars(self.layer)[self.name] = self.own
 
 
-def _stand_in_for(layer):
+def _stand_in_for(layer: keras.layers.Layer) -> _StandIn:
     for name in ("call", "quantized_call"):
-        if isinstance(vars(layer).get(name), _StandIn):
-            return vars(layer)[name]
+        present = vars(layer).get(name)
+        if isinstance(present, _StandIn):
+            return present
     return _StandIn(layer)
 
 
-def _report(w, record, outputs, *args, **kwargs):
-    """Reports one call of the layer of `w`."""
+def _report(
+    w: WatchedLayer, record: Record, outputs: Any, *args: Any, **kwargs: Any
+) -> None:
+    """Reports one call of a layer."""
     if w.side == "outputs":
         record(w, outputs, None)
         return
@@ -90,13 +101,13 @@ def _report(w, record, outputs, *args, **kwargs):
     mask = kwargs.get("mask")
     if mask is None:
         mask = keras.tree.map_structure(_mask_of, inputs)
-    seen = inputs
+    activations = inputs
     if w.side == "output":
-        seen = outputs
+        activations = outputs
         supported = w.layer.supports_masking
         mask = w.layer.compute_mask(inputs, mask) if supported else None
-    x, mask = _first(seen), _first(mask)
-    if isinstance(x, tf.SparseTensor):
+    x, mask = _first(activations), _first(mask)
+    if tensors.is_sparse(x):
         x = ops.convert_to_tensor(x, sparse=False)
     rank = rank_of(x)
     if mask is not None and len(mask.shape) >= rank:
@@ -105,26 +116,21 @@ def _report(w, record, outputs, *args, **kwargs):
     backwards = w.side == "output" and getattr(w.layer, "go_backwards", False)
     if mask is not None and backwards:
         mask = ops.flip(mask, axis=1)
-    if channels_first(w, rank):
+    if w.is_channels_first(rank):
         x = ops.moveaxis(x, 1, -1)
     record(w, x, mask)
 
 
-def rank_of(x):
+def rank_of(x: Any) -> int:
     """The number of dimensions of `x`, 0 if unknown or if it is no tensor."""
     shape = getattr(x, "shape", ())
     return 0 if getattr(shape, "rank", 0) is None else len(shape)
 
 
-def channels_first(watched, rank):
-    """Whether activations of this rank have their channels before the positions."""
-    return rank > 2 and getattr(watched.layer, "data_format", "") == "channels_first"
+def _first(structure: Any) -> Tensor | None:
+    return next(iter(keras.tree.flatten(structure)), None)
 
 
-def _first(tensors):
-    return next(iter(keras.tree.flatten(tensors)), None)
-
-
-def _mask_of(x):
-    # Where Keras keeps the mask of a tensor, as its guide to masking has it.
+def _mask_of(x: Tensor) -> Tensor | None:
+    # The attribute that the Keras guide to masking names.
     return getattr(x, "_keras_mask", None)

@@ -1,24 +1,46 @@
-"""Measuring watched layers: on probe data, and inside the model's own steps.
+"""The sums of the metrics of measured layers.
 
-Both ways add up, for each layer, the sums of its streaming metrics.
+A layer's sums are a list: those of the first metric, then those of the second, and so
+on, see `metrics.base.StreamingMetric`. Sums of several batches add up.
 """
 
 import contextlib
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from typing import Any, TypeAlias
 
 import keras
-import tensorflow as tf
+from keras import ops
 
-from keras_sparseout.backend import compiling, numerics
-from keras_sparseout.measure import hooks
+from keras_sparseout.backend import compiling, numerics, tracing
+from keras_sparseout.measure.hooks import rank_of
+from keras_sparseout.measure.layer_calls import LayerCall
+from keras_sparseout.measure.watched_layer import WatchedLayer
+from keras_sparseout.metrics.base import StreamingMetric
+from keras_sparseout.utils.types import Tensor
 
-# Functions that were compiled, by what they are for.
-_COMPILED = {}
+Metrics: TypeAlias = Mapping[str, StreamingMetric]
+# Numbers, and None for an unknown number of units.
+Shape: TypeAlias = tuple[Any, ...]
+# Activations and their mask.
+Activations: TypeAlias = tuple[Tensor, Tensor | None]
+
+# Compiled functions, by metrics and kinds of activations.
+_COMPILED: dict[tuple[Any, ...], Callable[..., list[Tensor]]] = {}
 _MOST_COMPILED = 32
 
 
-def layer_sums(watched, metrics, x, mask):
-    """Returns the sums of all `metrics` of one layer's activations, in order."""
-    if hooks.rank_of(x) < 2:
+def layer_sums(
+    watched: WatchedLayer, metrics: Metrics, x: Tensor, mask: Tensor | None
+) -> list[Tensor]:
+    """Returns the sums of all `metrics` over one layer's activations."""
+    if rank_of(x) < 2:
         raise ValueError(
             "`layers` must be layers whose activations have a batch and a feature "
             f"dimension. Received: {watched.name} with shape {getattr(x, 'shape', ())}."
@@ -33,38 +55,41 @@ def layer_sums(watched, metrics, x, mask):
 
 
 @numerics.unchecked()
-def packed_sums(seen, metrics):
-    """Returns the sums of all `metrics` of several layers, a vector for each.
+def packed_sums(calls: Sequence[LayerCall], metrics: Metrics) -> list[Tensor]:
+    """Returns the sums of all `metrics`, a vector for each call of a layer.
 
-    Args:
-        seen: List of (watched, x, mask), one for each call of a layer.
-        metrics: Dict of streaming metrics by name.
+    Where it pays, one function computes all of them, compiled with XLA. As single
+    operations they are some 20 for each metric and layer, and starting these takes
+    longer than running them.
     """
-    activations = [(x, mask) for _, x, mask in seen]
-    # By themselves they are some 20 operations a metric and layer, that take longer to
-    # start than to run. Not in eager mode, where it would be compiled at each call.
+    activations = [(x, mask) for _, x, mask in calls]
     if (
-        not tf.executing_eagerly()
+        # In eager mode it would be compiled at each call.
+        tracing.current_graph() is not None
         and all(metric.compiles for metric in metrics.values())
-        and all(hooks.rank_of(x) and compiling.pays(x.shape) for x, _ in activations)
+        and all(rank_of(x) and compiling.pays(x.shape) for x, _ in activations)
     ):
-        with contextlib.suppress(ValueError):  # What follows tells of which layer.
+        # The code below raises the error again, with the name of the layer.
+        with contextlib.suppress(ValueError):
             return _compiled(metrics, activations)(activations)
-    return [_pack(layer_sums(w, metrics, x, mask)) for w, x, mask in seen]
+    return [_pack(layer_sums(w, metrics, x, mask)) for w, x, mask in calls]
 
 
-def _compiled(metrics, activations):
-    """Returns a compiled function of `activations`, one for all that are alike.
+def _compiled(
+    metrics: Metrics, activations: Sequence[Activations]
+) -> Callable[[Sequence[Activations]], list[Tensor]]:
+    """Returns a compiled function of `activations`: one for all of the same kind.
 
-    What XLA compiled stays in memory, so that new callbacks share it with old ones.
+    XLA never frees what it has compiled. So new callbacks use the functions of old
+    ones.
     """
-    key = [(type(m), repr(m.get_config())) for m in metrics.values()]
+    kinds: list[Any] = [(type(m), repr(m.get_config())) for m in metrics.values()]
     for tensor in keras.tree.flatten(activations):
-        key.append(None if tensor is None else (tensor.dtype, repr(tensor.shape)))
-    key = tuple(key)
+        kinds.append(None if tensor is None else (tensor.dtype, repr(tensor.shape)))
+    key = tuple(kinds)
     if key not in _COMPILED:
 
-        @tf.function(jit_compile=True, autograph=False)
+        @compiling.compiled
         def call(activations):
             return [
                 _pack(part for m in metrics.values() for part in m.sums(x, mask=mask))
@@ -77,17 +102,34 @@ def _compiled(metrics, activations):
     return _COMPILED[key]
 
 
-def _pack(sums):
-    return tf.concat([tf.reshape(s, [-1]) for s in sums], axis=0)
+def _pack(sums: Iterable[Tensor]) -> Tensor:
+    return ops.concatenate([ops.reshape(s, (-1,)) for s in sums])
 
 
-def shapes(metrics, units):
-    """Returns the shapes of the sums of all `metrics`, in order."""
+def shapes(metrics: Metrics, units: int | None) -> list[Shape]:
+    """Returns the shapes of the sums of a layer with `units` units."""
     return [shape for metric in metrics.values() for shape in metric.shapes(units)]
 
 
-def check_same_units(watched, shapes, others):
-    """Raises unless the sums of a call have the shapes of those before."""
+def size(shapes: Iterable[Shape]) -> int:
+    """The length of a vector of sums that have these shapes."""
+    return sum(shape[0] if shape else 1 for shape in shapes)
+
+
+def unpacked(vector: Tensor, shapes: Iterable[Shape]) -> list[Tensor]:
+    """Returns the sums of a layer, from their vector."""
+    sums = []
+    for shape in shapes:
+        length = size([shape])
+        sums.append(vector[:length].reshape(shape))
+        vector = vector[length:]
+    return sums
+
+
+def check_same_units(
+    watched: WatchedLayer, shapes: Iterable[Shape], others: Iterable[Shape]
+) -> None:
+    """Raises unless the sums of one call of a layer have the shapes of another's."""
     for a, b in zip(shapes, others, strict=True):
         if None not in (*a, *b) and tuple(a) != tuple(b):
             raise ValueError(
@@ -97,7 +139,9 @@ def check_same_units(watched, shapes, others):
             )
 
 
-def add(totals, name, sums):
+def add(
+    totals: MutableMapping[Any, list[Tensor]], name: Any, sums: list[Tensor]
+) -> None:
     """Adds one layer's `sums` to its entry in `totals`."""
     old = totals.get(name)
     totals[name] = (
@@ -105,8 +149,10 @@ def add(totals, name, sums):
     )
 
 
-def split(sums, metrics):
-    """Yields (name, metric, its own sums), from all sums of a layer."""
+def split(
+    sums: Sequence[Tensor], metrics: Metrics
+) -> Iterator[tuple[str, StreamingMetric, Sequence[Tensor]]]:
+    """Yields (name, metric, the metric's own sums), from all sums of a layer."""
     start = 0
     for name, metric in metrics.items():
         stop = start + len(metric.shapes(None))

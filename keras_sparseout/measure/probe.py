@@ -1,80 +1,93 @@
-"""Measuring watched layers on probe data, without training."""
+"""Measures layers on probe data, without training."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
-import tensorflow as tf
+import numpy as np
+from keras import ops
 
-from keras_sparseout.measure import layer_selection
-from keras_sparseout.measure.layer_sums import add, check_same_units, layer_sums
-from keras_sparseout.measure.trace import Trace
+from keras_sparseout.backend import tracing
+from keras_sparseout.measure.layer_calls import LayerCalls
+from keras_sparseout.measure.layer_selection import unreadable
+from keras_sparseout.measure.layer_sums import (
+    Metrics,
+    add,
+    check_same_units,
+    layer_sums,
+)
+from keras_sparseout.measure.watched_layer import WatchedLayer
+from keras_sparseout.utils.types import Tensor
 
 
 class Probe:
-    """Measures watched layers on given data, without training.
+    """Measures layers on given data, without training.
 
-    The hooks are in place only while one compiled function is traced, that returns
-    the sums and not the activations: at run time they cost nothing.
+    The hooks are in place only while one function is traced. It returns the sums and
+    not the activations. So the hooks cost nothing when it runs.
 
     Args:
         model: A built Keras model.
-        watched: The layers, from `watching.select`.
-        metrics: Dict of streaming metrics by name, from `check_metrics`.
-        named: Whether the user named the layers, so that one that can't be read is an
+        watched: The layers, from `layer_selection.select`.
+        metrics: Dict of streaming metrics by name.
+        named: Whether the user named the layers. One that can't be read is then an
             error; otherwise it is left out.
 
     Attributes:
         watched: The layers that are measured.
-        left_out: Dict of reasons, by name, of those that are not.
+        left_out: Dict of reasons, by name, for those that are not.
     """
 
-    def __init__(self, model, watched, metrics, *, named=True):
+    def __init__(
+        self,
+        model: keras.Model,
+        watched: Sequence[WatchedLayer],
+        metrics: Metrics,
+        *,
+        named: bool = True,
+    ) -> None:
         self.settings = model, watched, metrics, named
         self.model = model
         self.watched = watched
         self.metrics = metrics
         self.named = named
-        self.left_out, self._calls = {}, {}
-        self._step = tf.function(self._trace, autograph=False, reduce_retracing=True)
+        self.left_out: dict[str, str] = {}
+        self._calls: dict[str, int] = {}
+        self._step = tracing.graph_function(self._trace)
 
-    def calls(self):
-        """Returns how often each layer is called, by name."""
+    def calls(self) -> dict[str, int]:
+        """Returns how often the model calls each layer, by name."""
         return dict(self._calls)
 
-    def measure(self, batches):
-        """Returns the totals over `batches` of model inputs, by layer."""
-        totals = {}
+    def measure(self, batches: Iterable[Any]) -> dict[str, list[np.ndarray]]:
+        """Returns the sums over `batches` of model inputs, by layer."""
+        totals: dict[str, list[np.ndarray]] = {}
         for batch in batches:
-            for name, sums in run(self._step, batch).items():
-                add(totals, name, [s.numpy() for s in sums])
+            for name, sums in tracing.run(self._step, batch).items():
+                add(totals, name, [ops.convert_to_numpy(s) for s in sums])
         return totals
 
-    def _trace(self, batch):
-        trace = Trace(self.model, self.watched)
-        # In the scope assignments to variables go nowhere: recurrent states and the
-        # seeds of layers that draw even at inference stay what they are.
-        with keras.StatelessScope(), trace.reading():
+    def _trace(self, batch: Any) -> dict[str, list[Tensor]]:
+        step = LayerCalls(self.model, self.watched)
+        # In the scope assignments to variables have no effect: recurrent states, and
+        # the seeds of layers that draw even at inference, do not change.
+        with keras.StatelessScope(), step.reading():
             self.model(batch, training=False)
         if not self.named:
-            self.left_out.update(trace.left_out())
+            self.left_out.update(step.left_out())
             self.watched = [w for w in self.watched if w.name not in self.left_out]
-        missed = trace.missed()
-        if missed and (self.named or not self.watched):
-            raise layer_selection.unreached(missed, self.model, named=self.named)
-        self._calls = trace.calls()
-        sums = {}
-        for watched, x, mask in trace.seen:
+        unread = step.unread()
+        if unread and (self.named or not self.watched):
+            raise unreadable(unread, self.model, named=self.named)
+        self._calls = step.calls()
+        totals: dict[str, list[Tensor]] = {}
+        for watched, x, mask in step.seen:
             if watched.name in self.left_out:
                 continue
-            own = layer_sums(watched, self.metrics, x, mask)
-            before = sums.get(watched.name, own)
-            check_same_units(watched, *([s.shape for s in x] for x in (before, own)))
-            add(sums, watched.name, own)
-        return sums
-
-
-def run(function, batch):
-    """Returns what a tf.function makes of `batch`.
-
-    It is not called itself: TensorFlow counts the calls of all functions of the same
-    code, and would warn of retracing where many models are measured, each once.
-    """
-    return function.get_concrete_function(batch)(batch)
+            sums = layer_sums(watched, self.metrics, x, mask)
+            before = totals.get(watched.name, sums)
+            check_same_units(
+                watched, [s.shape for s in before], [s.shape for s in sums]
+            )
+            add(totals, watched.name, sums)
+        return totals

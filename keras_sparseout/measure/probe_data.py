@@ -1,13 +1,16 @@
-"""Probe data: samples that activations are measured on."""
+"""Probe data: samples on which activations are measured."""
 
 import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
 
-from keras_sparseout.backend import tracing
+from keras_sparseout.backend import datasets, tensors, tracing
 from keras_sparseout.metrics.inputs import remedy_for_kind
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import Tensor
 
 
 class ProbeData:
@@ -16,27 +19,29 @@ class ProbeData:
     Args:
         x: A numpy array or tensor, a tuple or dict of them, a `tf.data.Dataset` or a
             `keras.utils.PyDataset`.
-        batch_size: How many samples of arrays make a batch, unless the model can take
-            but one size, that of its inputs.
+        batch_size: How many samples of arrays make a batch, unless the model takes only
+            batches of one size, which its inputs say.
         steps: How many batches of a data set to take; None for all.
 
     Raises:
         ValueError: if there is nothing in `x`, or no end to it.
     """
 
-    def __init__(self, x, *, batch_size=256, steps=None):
+    def __init__(
+        self, x: Any, *, batch_size: int = 256, steps: int | None = None
+    ) -> None:
         self.batch_size = validation.check_count("batch_size", batch_size)
         self.steps = None if steps is None else validation.check_count("steps", steps)
         self.x = self._check(x)
-        self._fixed = None
+        self._fixed: int | None = None
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return itertools.islice(self._batches(), self.steps)
 
-    def first_for(self, model):
+    def first_for(self, model: keras.Model) -> Any:
         """Returns the first batch; raises if there is none, or `model` can't take it.
 
-        From then on the batches are those for this model.
+        From then on the batches have the size that this model takes.
         """
         self._fixed = None
         first = next(iter(self), None)
@@ -46,33 +51,33 @@ class ProbeData:
         _check_fits(model, first)
         self._fixed = _fixed_size(model, first)
         if self._fixed and not self._is_dataset():
-            self._check_cut()
+            self._check_cut(self._fixed)
         return next(iter(self))
 
-    def describe(self):
-        """Returns a few words for the number of samples."""
+    def describe(self) -> str:
+        """Returns a few words about the number of samples."""
         if not self._is_dataset():
             return f"{_samples(self.x):,} samples"
         return "the given data set" + (f", {self.steps} batches" if self.steps else "")
 
-    def _is_dataset(self):
-        return isinstance(self.x, (tf.data.Dataset, keras.utils.PyDataset))
+    def _is_dataset(self) -> bool:
+        return datasets.is_dataset(self.x) or isinstance(self.x, keras.utils.PyDataset)
 
-    def _batches(self):
+    def _batches(self) -> Iterator[Any]:
+        if self._is_dataset():
+            return self._batches_of_dataset()
+        size = self._fixed or self.batch_size
+        starts = range(0, _samples(self.x), size)
+        return (_part(self.x, start, start + size) for start in starts)
+
+    def _batches_of_dataset(self) -> Iterator[Any]:
+        batches: Iterable[Any] = self.x
         if isinstance(self.x, keras.utils.PyDataset):
             batches = (self.x[i] for i in _indices(self.x))
-        elif isinstance(self.x, tf.data.Dataset):
-            batches = self.x
-        else:
-            size = self._fixed or self.batch_size
-            for start in range(0, _samples(self.x), size):
-                part = slice(start, start + size)
-                yield keras.tree.map_structure(lambda a: a[part], self.x)  # noqa: B023
-            return
         for batch in batches:
             inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
             for part in keras.tree.flatten(inputs):
-                if not _is_ragged(part):
+                if not tensors.is_ragged(part):
                     _check_kind(part, "x that yields parts")
             inputs = keras.tree.map_structure(as_tensor, inputs)
             if self._fixed and _samples(inputs) != self._fixed:
@@ -84,17 +89,17 @@ class ProbeData:
                 )
             yield inputs
 
-    def _check_ragged(self, model, batch):
+    def _check_ragged(self, model: keras.Model, batch: Any) -> None:
         inputs = getattr(model, "inputs", None)
         if inputs is None or any(tensor.ragged for tensor in inputs):
-            return  # A subclassed model will tell.
+            return  # A subclassed model raises by itself.
         received = "x that yields parts" if self._is_dataset() else "x"
-        for part in filter(_is_ragged, keras.tree.flatten(batch)):
+        for part in filter(tensors.is_ragged, keras.tree.flatten(batch)):
             _check_kind(part, received)
 
-    def _check_cut(self):
-        """Raises unless the samples can be cut into batches of the fixed size."""
-        samples, size = _samples(self.x), self._fixed
+    def _check_cut(self, size: int) -> None:
+        """Raises unless the samples can be cut into batches of this size."""
+        samples = _samples(self.x)
         whole = samples // size * size
         if whole == samples:
             return
@@ -106,10 +111,10 @@ class ProbeData:
             f"{remedy}, or make the model with inputs of any batch size."
         )
 
-    def _check(self, x):
+    def _check(self, x: Any) -> Any:
         endless = False
-        if isinstance(x, tf.data.Dataset):
-            endless = x.cardinality() == tf.data.INFINITE_CARDINALITY
+        if datasets.is_dataset(x):
+            endless = datasets.is_endless(x)
         elif isinstance(x, keras.utils.PyDataset):
             endless = x.num_batches is None
         else:
@@ -122,13 +127,18 @@ class ProbeData:
         return x
 
 
-def _fixed_size(model, batch):
-    """Returns the one batch size that `model` can take, None if it takes others."""
+def as_tensor(x: Any) -> Tensor:
+    """Returns an array as a tensor; leaves a ragged one ragged."""
+    return x if tensors.is_ragged(x) else ops.convert_to_tensor(x)
+
+
+def _fixed_size(model: keras.Model, batch: Any) -> int | None:
+    """Returns the only batch size that `model` takes, None if it takes others."""
     sizes = {tensor.shape[0] for tensor in getattr(model, "inputs", None) or []}
     size = next(iter(sizes - {None}), None)
     if size is None:
         return None
-    # It may be but that of the first call, in a model made without keras.Input.
+    # A model made without keras.Input has the size of its first call there.
     try:
         with keras.StatelessScope():
             tracing.trace(model, batch, size + 1)
@@ -137,11 +147,11 @@ def _fixed_size(model, batch):
     return None
 
 
-def _check_fits(model, batch):
-    """Raises unless `batch` is what the inputs take that `model` was made with."""
+def _check_fits(model: keras.Model, batch: Any) -> None:
+    """Raises unless `batch` fits the inputs that `model` was made with."""
     expected = getattr(model, "inputs", None)
     if not expected:
-        return  # A subclassed model: it will tell.
+        return  # A subclassed model raises by itself.
     given = keras.tree.flatten(batch)
     if isinstance(batch, dict):
         named = getattr(model, "input", None)
@@ -170,11 +180,11 @@ def _check_fits(model, batch):
         _check_dtype(want.dtype, as_tensor(have).dtype.name, name)
 
 
-def _check_shape(want, have, name):
+def _check_shape(want: tuple, have: tuple, name: str) -> None:
     fits = len(want) == len(have) and all(
         None in (a, b) or a == b for a, b in zip(want[1:], have[1:], strict=True)
     )
-    # Keras lets a last dimension of 1 be left out, or be there.
+    # Keras adds a last dimension of 1, or takes it away, where the model needs that.
     if fits or want[1:] == (*have[1:], 1) or (*want[1:], 1) == have[1:]:
         return
     remedy = "Give samples as those that `fit` gets, without labels."
@@ -188,7 +198,7 @@ def _check_shape(want, have, name):
     )
 
 
-def _check_dtype(want, have, name):
+def _check_dtype(want: str, have: str, name: str) -> None:
     if (want == "string") == (have == "string") and (
         "complex" in want or "complex" not in have
     ):
@@ -204,35 +214,30 @@ def _check_dtype(want, have, name):
     )
 
 
-def _indices(dataset):
+def _indices(dataset: keras.utils.PyDataset) -> Iterable[int]:
     count = dataset.num_batches
     return itertools.count() if count is None else range(count)
 
 
-def _samples(x):
+def _samples(x: Any) -> int:
     return keras.tree.flatten(x)[0].shape[0]
 
 
-def _is_ragged(x):
-    return isinstance(x, tf.RaggedTensor)
+def _part(x: Any, start: int, stop: int) -> Any:
+    return keras.tree.map_structure(lambda array: array[start:stop], x)
 
 
-def as_tensor(x):
-    """Returns an array as a tensor, a ragged one as it is."""
-    return x if _is_ragged(x) else tf.convert_to_tensor(x)
-
-
-def _check_kind(array, received="x"):
+def _check_kind(array: Any, received: str = "x") -> None:
     """Raises if `array` can't be made a dense tensor."""
     remedy = remedy_for_kind(array)
     if remedy is None:
         try:
-            # Of many samples one is enough to tell.
+            # One of many samples is enough to tell.
             few = array[:1] if len(getattr(array, "shape", ())) else array
-            tf.convert_to_tensor(few)
+            ops.convert_to_tensor(few)
             return
         except (TypeError, ValueError):
-            # Of objects that are neither numbers nor strings, of dates and the like.
+            # For objects that are neither numbers nor strings, such as dates.
             kind = f"dtype {getattr(array, 'dtype', 'object')}"
             remedy = (
                 'Convert it, for example with numpy.asarray(x.tolist(), "float32").'
@@ -245,10 +250,10 @@ def _check_kind(array, received="x"):
     )
 
 
-def _check_arrays(x):
+def _check_arrays(x: Any) -> None:
     arrays = keras.tree.flatten(x)
     for array in arrays:
-        if hasattr(array, "shape") and not _is_ragged(array):
+        if hasattr(array, "shape") and not tensors.is_ragged(array):
             _check_kind(array)
     if not arrays or not all(
         len(getattr(a, "shape", ())) and hasattr(a, "__getitem__") for a in arrays
@@ -268,12 +273,12 @@ def _check_arrays(x):
         raise _empty(_brief(x))
 
 
-def _empty(received):
+def _empty(received: str) -> ValueError:
     return ValueError(
         f"`x` must hold at least one sample. Received: x={received}. Give probe data, "
         "for example a thousand validation samples."
     )
 
 
-def _brief(x):
+def _brief(x: Any) -> str:
     return f"an array of shape {x.shape}" if hasattr(x, "shape") else repr(x)[:80]

@@ -1,88 +1,106 @@
-"""What the sums of watched layers come to: figures of layers and units, and means."""
+"""Turns the sums of measured layers into figures of layers and units, and means."""
 
+from collections.abc import Container, Iterable, Mapping, MutableMapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from keras_sparseout.measure.layer_sums import split
+from keras_sparseout.measure.layer_sums import Metrics, split
+from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.metrics import ActivationHistogram
+from keras_sparseout.metrics.base import StreamingMetric
 
 
 class Reading(NamedTuple):
     """The figures that the sums over some data give.
 
     Attributes:
-        figures: Dict of numbers by key, "<metric>/<layer>" of a layer and "<metric>" of
-            the mean over the layers.
-        units: Dict of arrays by key, of the metrics that have a figure for each unit.
+        figures: Dict of numbers by key, "<metric>/<layer>" for a layer and "<metric>"
+            for the mean over the layers.
+        units: Dict of arrays by key, from the metrics with a figure for each unit.
         nan_layers: Names of the layers with NaN among their activations.
     """
 
-    figures: dict
-    units: dict
-    nan_layers: list
+    figures: dict[str, float]
+    units: dict[str, np.ndarray]
+    nan_layers: list[str]
 
 
-def read(totals, watched, metrics, broken=(), histograms=None):
-    """Returns the `Reading` of `totals`, as they come from a `Probe` or `StepSums`.
+def read(
+    totals: Mapping[str, Sequence[np.ndarray]],
+    watched: Iterable[WatchedLayer],
+    metrics: Metrics,
+    invalid: Container[str] = (),
+    histograms: MutableMapping[str, ActivationHistogram] | None = None,
+) -> Reading:
+    """Returns the `Reading` of sums from a `Probe` or `StepSums`.
+
+    A layer for which a metric is undefined has NaN, and does not count in the mean over
+    the layers. NaN activations show in both. Per-unit metrics are averaged over the
+    units for which they are defined.
 
     Args:
         totals: Dict of sums by layer.
         watched: The layers.
         metrics: Dict of streaming metrics by name.
-        broken: Names of layers whose figures are NaN whatever their sums are, as from
-            `finite.broken`.
-        histograms: Dict of `ActivationHistogram` by layer, to be filled; those that it
-            lacks are made. None for no histograms.
-
-    A layer for which a metric is undefined has NaN, and does not count in the mean over
-    the layers. NaN activations show in both. Per-unit metrics are averaged over the
-    units for which they are defined.
+        invalid: Names of layers whose figures are NaN whatever their sums are, from
+            `non_finite.invalid_layers`.
+        histograms: Dict of `ActivationHistogram` by layer to fill; missing ones are
+            made. None for no histograms.
     """
-    figures, means, units, nan_layers = {}, {}, {}, []
+    figures: dict[str, float] = {}
+    of_layers: dict[str, list[float]] = {}
+    units, nan_layers = {}, []
     for w in watched:
-        own = list(split(totals[w.name], metrics))
-        has_nan = any(_has_nan(metric, sums) for _, metric, sums in own)
+        parts = list(split(totals[w.name], metrics))
+        has_nan = any(_has_nan(metric, sums) for _, metric, sums in parts)
         if has_nan:
             nan_layers.append(w.name)
-        elif w.name in broken:
-            own = [(name, m, _all_nan(m, sums)) for name, m, sums in own]
-        for name, metric, sums in own:
+        elif w.name in invalid:
+            parts = [(name, m, _all_nan(m, sums)) for name, m, sums in parts]
+        for name, metric, sums in parts:
             if isinstance(metric, ActivationHistogram):
                 if histograms is not None:
                     _fill(histograms, w.name, metric, sums)
                 continue
-            figure = np.asarray(metric.figure(*sums))
-            if figure.ndim:
-                units[f"{name}/{w.name}"] = figure
-                defined = figure[~np.isnan(figure)]
-                figure = defined.mean() if defined.size else np.nan
-            figures[f"{name}/{w.name}"] = float(figure)
-            if has_nan or w.name in broken or not np.isnan(figure):
-                means.setdefault(name, []).append(float(figure))
-            means.setdefault(name, [])
-    figures.update(
-        (name, np.mean(f).item() if f else np.nan) for name, f in means.items()
-    )
+            result = np.asarray(metric.figure(*sums))
+            if result.ndim:
+                units[f"{name}/{w.name}"] = result
+                result = result[~np.isnan(result)]
+            figure = _mean(result)
+            figures[f"{name}/{w.name}"] = figure
+            counted = of_layers.setdefault(name, [])
+            if has_nan or w.name in invalid or not np.isnan(figure):
+                counted.append(figure)
+    figures.update((name, _mean(counted)) for name, counted in of_layers.items())
     return Reading(figures, units, nan_layers)
 
 
-def _fill(histograms, name, metric, sums):
-    # Those of the last reading are used anew: Keras keeps the memory of variables.
+def _mean(values: np.ndarray | Sequence[float]) -> float:
+    return np.mean(values).item() if np.size(values) else np.nan
+
+
+def _fill(
+    histograms: MutableMapping[str, ActivationHistogram],
+    name: str,
+    metric: ActivationHistogram,
+    sums: Sequence[np.ndarray],
+) -> None:
+    # It fills the histogram of the last reading: Keras never frees variables.
     if name not in histograms:
         histograms[name] = metric.from_config(metric.get_config())
     for variable, total in zip(histograms[name].variables, sums, strict=True):
         variable.assign(total)
 
 
-def _has_nan(metric, sums):
+def _has_nan(metric: StreamingMetric, sums: Sequence[np.ndarray]) -> bool:
     if isinstance(metric, ActivationHistogram):
-        return sums[0][-1] > 0  # It counts NaN, last of all.
+        return bool(sums[0][-1] > 0)  # The last count is of NaN.
     return any(np.isnan(s).any() for s in sums)
 
 
-def _all_nan(metric, sums):
-    """Returns sums like `sums`, of activations that are all NaN."""
+def _all_nan(metric: StreamingMetric, sums: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Returns sums like `sums`, as if all activations were NaN."""
     if not isinstance(metric, ActivationHistogram):
         return [np.full_like(s, np.nan) for s in sums]
     counts = np.zeros_like(sums[0])

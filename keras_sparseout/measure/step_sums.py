@@ -1,144 +1,150 @@
-"""Measuring activations inside the model's own training and test steps."""
+"""Measures layers inside the model's own training and test steps."""
 
 import contextlib
+import functools
 import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
-from keras_sparseout.backend import train_step
-from keras_sparseout.measure import hooks, layer_selection, layer_sums
-from keras_sparseout.measure.trace import OUTPUT, Trace
+from keras_sparseout.backend import tracing, train_step
+from keras_sparseout.measure import layer_sums
+from keras_sparseout.measure.hooks import rank_of
+from keras_sparseout.measure.layer_calls import OUTPUT, LayerCall, LayerCalls
+from keras_sparseout.measure.layer_selection import unreadable
+from keras_sparseout.measure.watched_layer import WatchedLayer
 
 
 class StepSums:
-    """Adds up watched layers' metrics inside the model's own steps.
+    """Adds up layers' metrics inside the model's own steps.
 
-    `arm` before each batch makes the model run a step function of ours for that one
-    call: it is traced from the model's own step with the hooks in place, and so also
-    adds the sums to variables of ours. Between the batches the model is as it was, and
-    no variable of ours is ever one of the model's. In a loop that calls no step of the
-    model `reading` does the same for what is called in its context.
+    `arm` before each batch makes the model's next step measure, as
+    `backend.train_step` explains: the hooks are in place while that step is traced, and
+    its graph then also adds the sums to variables of ours. Between the batches the
+    model is unchanged, and our variables never belong to the model. In a training loop
+    that calls no step of the model, `reading` measures what is called in its context.
 
     Args:
         model: A Keras model.
-        kind: The step to measure, "train" or "test".
-        watched: The layers, from `watching.select`.
+        kind: Which steps to measure, "train" or "test".
+        watched: The layers, from `layer_selection.select`.
         metrics: Dict of streaming metrics by name.
-        sample_size: How many samples of each batch, the first ones, are measured.
-        missing: What becomes of a layer that can't be read: "raise", "leave out", or
+        sample_size: How many samples of each batch are measured: the first ones.
+        missing: What to do with a layer that can't be read: "raise", "leave out", or
             "keep" it with sums of 0.
 
     Attributes:
         watched: The layers that are measured.
-        left_out: Dict of reasons, by name, of those that are not.
+        left_out: Dict of reasons, by name, for those that are not.
     """
 
-    def __init__(self, model, kind, watched, metrics, sample_size, missing="raise"):
+    def __init__(
+        self,
+        model: keras.Model,
+        kind: Literal["train", "test"],
+        watched: Sequence[WatchedLayer],
+        metrics: layer_sums.Metrics,
+        sample_size: int,
+        missing: Literal["raise", "leave out", "keep"] = "raise",
+    ) -> None:
         self.settings = model, kind, watched, metrics, sample_size, missing
         self.model = model
-        self.kind = kind
         self.watched = self._candidates = watched
         self.metrics = metrics
         self.sample_size = sample_size
         self.missing = missing
-        self.left_out, self._calls = {}, {}
-        # Of `step_functions`: the function made last, and of what; whether the one that
-        # was armed last was called.
-        self.built, self.called = None, False
+        self.left_out: dict[str, str] = {}
+        self._calls: dict[str, int] = {}
+        whole_step = functools.partial(self.reading, whole=True)
+        self._step = train_step.MeasuredStep(model, kind, whole_step)
         # Replicas are traced in threads that take turns within a step.
         self._thread = threading.local()
-        self._checked = None
         self._settled = False
         self._sums = _Sums(name="sums")
-        self._shapes, self._variables = {}, {}
+        self._shapes: dict[str, list[layer_sums.Shape]] = {}
+        self._variables: dict[str, keras.Variable] = {}
         with model.distribute_strategy.scope():
             self._steps = self._sums.add_variable((), "zeros", "float64")
             for w in watched:
-                self._make_variable(w, layer_selection.units(w))
+                self._make_variable(w, w.number_of_units())
 
-    def check(self):
+    def check(self) -> None:
         """Raises if the model's step function is one that can't be measured."""
         if self.model.compiled:
-            function = train_step.present(self.model, self.kind)
-            if function is not self._checked:
-                train_step.check(self.model, self.kind)
-                self._checked = function
+            self._step.check()
 
-    def arm(self):
+    def arm(self) -> None:
         """Makes the next step of the model measure."""
         if self.model.compiled:
-            train_step.arm(self.model, self.kind, self)
+            self._step.arm()
 
-    def disarm(self):
-        """Undoes `arm`, where the model made no step since."""
-        train_step.disarm(self.model, self.kind)
+    def disarm(self) -> None:
+        """Undoes `arm`, if the model has made no step since."""
+        self._step.disarm()
 
-    def check_reached(self):
-        """Raises if no step was measured since the last `reset`, or not each layer."""
+    def check_reached(self) -> None:
+        """Raises unless a step and each layer were measured since the last `reset`."""
         if not self.steps():
-            raise train_step.unread(self.model, self.kind, self.called)
-        self._check_missed()
+            raise self._step.not_measured()
+        self._check_unread()
 
-    def steps(self):
+    def steps(self) -> int:
         """Returns how many steps were measured since the last `reset`."""
         replicas = self.model.distribute_strategy.num_replicas_in_sync
-        return int(tf.convert_to_tensor(self._steps).numpy()) // replicas
+        return int(ops.convert_to_numpy(self._steps)) // replicas
 
-    def calls(self):
-        """Returns how often each layer was called in the step traced last."""
+    def calls(self) -> dict[str, int]:
+        """Returns how often each layer was called in the step traced last, by name."""
         return dict(self._calls)
 
-    def totals(self):
-        """Returns the sums since the last `reset`, by layer."""
+    def totals(self) -> dict[str, list[np.ndarray]]:
+        """Returns the sums since the last `reset`, by layer, over all replicas."""
         totals = {}
         for w in self.watched:
             shapes = self._shapes.get(w.name, layer_sums.shapes(self.metrics, 1))
-            packed = np.zeros(_size(shapes))
+            vector = np.zeros(layer_sums.size(shapes))
             if w.name in self._variables:
-                # Summed over the replicas.
-                packed = tf.convert_to_tensor(self._variables[w.name]).numpy()
-            totals[w.name] = []
-            for shape in shapes:
-                size = shape[0] if shape else 1
-                totals[w.name].append(packed[:size].reshape(shape))
-                packed = packed[size:]
+                vector = ops.convert_to_numpy(self._variables[w.name])
+            totals[w.name] = layer_sums.unpacked(vector, shapes)
         return totals
 
-    def reset(self):
+    def reset(self) -> None:
         """Sets the sums to 0."""
         self._sums.reset_state()
 
     @contextlib.contextmanager
-    def reading(self, *, whole=False):
-        """Adds the metrics of what the layers are called with in this context.
+    def reading(self, *, whole: bool = False) -> Iterator[None]:
+        """Adds the metrics of the layers that are called in this context.
 
         Args:
-            whole: Whether this is all of a step, so that what it lacks is missing.
+            whole: Whether this is all of a step, so that a layer that is not called in
+                it is missing.
         """
         if getattr(self._thread, "reads", False):  # In a step that is measured.
             yield
             return
-        trace = Trace(self.model, self._candidates)
+        step = LayerCalls(self.model, self._candidates)
         variables = len(self.model.variables)
         self._thread.reads = True
         try:
-            with trace.reading():
+            with step.reading():
                 yield
         finally:
             self._thread.reads = False
-        reasons = trace.left_out() if self.missing == "leave out" else {}
-        self._settle(trace.calls(), reasons)
-        # A step that makes variables is traced anew.
+        reasons = step.left_out() if self.missing == "leave out" else {}
+        self._settle(step.calls(), reasons)
+        # A step that makes variables is traced a second time.
         if whole and not self._settled and len(self.model.variables) == variables:
             self._settled = True
             if self.missing != "keep":
-                # Now, before the first step: it is only traced yet.
-                self._check_missed()
-        self._add([s for s in trace.seen if s[0].name not in reasons])
+                # Now, before the first step runs: so far it is only traced.
+                self._check_unread()
+        self._add([call for call in step.seen if call.watched.name not in reasons])
 
-    def _settle(self, calls, reasons):
+    def _settle(self, calls: dict[str, int], reasons: dict[str, str]) -> None:
         """Decides which layers count, from all that was traced so far."""
         self._calls = {**self._calls, **calls}
         self.left_out = {
@@ -148,46 +154,51 @@ class StepSums:
         }
         self.watched = [w for w in self._candidates if w.name not in self.left_out]
 
-    def _check_missed(self):
-        missed = [w.name for w in self._candidates if w.name not in self._calls]
-        all_missed = len(missed) == len(self._candidates)
-        if missed and (self.missing == "raise" or all_missed):
+    def _check_unread(self) -> None:
+        unread = [w.name for w in self._candidates if w.name not in self._calls]
+        all_unread = len(unread) == len(self._candidates)
+        if unread and (self.missing == "raise" or all_unread):
             named = self.missing == "raise"
-            raise layer_selection.unreached(missed, self.model, named=named)
+            raise unreadable(unread, self.model, named=named)
 
-    def _add(self, seen):
-        seen = [
-            (
-                w,
-                x[: self.sample_size] if hooks.rank_of(x) else x,
-                None if mask is None else mask[: self.sample_size],
-            )
-            for w, x, mask in seen
-            if w.name in self._calls
+    def _add(self, calls: Iterable[LayerCall]) -> None:
+        calls = [
+            self._first_samples(call)
+            for call in calls
+            if call.watched.name in self._calls
         ]
-        sums = layer_sums.packed_sums(seen, self.metrics)
-        for (watched, x, _), packed in zip(seen, sums, strict=True):
-            if watched.name not in self._variables:
-                with tf.init_scope():
-                    self._make_variable(watched, x.shape[-1])
-            if watched.name not in self._variables:
+        sums = layer_sums.packed_sums(calls, self.metrics)
+        for (watched, x, _), vector in zip(calls, sums, strict=True):
+            name, units = watched.name, x.shape[-1]
+            if name not in self._variables:
+                with tracing.outside_graph():
+                    self._make_variable(watched, units)
+            if name not in self._variables:
                 raise ValueError(
                     "`metrics` with a figure for each unit need layers with a known "
-                    f"number of units. Received: {watched.name} with shape {x.shape}. "
+                    f"number of units. Received: {name} with shape {x.shape}. "
                     "Leave it out of `layers`."
                 )
-            shapes = layer_sums.shapes(self.metrics, x.shape[-1])
-            layer_sums.check_same_units(watched, self._shapes[watched.name], shapes)
-            self._variables[watched.name].assign_add(packed)
+            shapes = layer_sums.shapes(self.metrics, units)
+            layer_sums.check_same_units(watched, self._shapes[name], shapes)
+            self._variables[name].assign_add(vector)
         self._steps.assign_add(1.0)
 
-    def _make_variable(self, watched, units):
+    def _first_samples(self, call: LayerCall) -> LayerCall:
+        watched, x, mask = call
+        return LayerCall(
+            watched,
+            x[: self.sample_size] if rank_of(x) else x,
+            None if mask is None else mask[: self.sample_size],
+        )
+
+    def _make_variable(self, watched: WatchedLayer, units: int | None) -> None:
         shapes = layer_sums.shapes(self.metrics, units)
-        # A model that is not built has unknown sizes until its step is traced.
+        # In a model that is not built, sizes are unknown until its step is traced.
         if not any(None in shape for shape in shapes):
             self._shapes[watched.name] = shapes
             self._variables[watched.name] = self._sums.add_variable(
-                (_size(shapes),), "zeros", "float64"
+                (layer_sums.size(shapes),), "zeros", "float64"
             )
 
 
@@ -196,7 +207,3 @@ class _Sums(keras.metrics.Metric):
 
     def result(self):
         return self.variables
-
-
-def _size(shapes):
-    return sum(shape[0] if shape else 1 for shape in shapes)

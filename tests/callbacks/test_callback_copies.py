@@ -50,46 +50,63 @@ def largest(x):
     return keras.ops.max(x, axis=-1)
 
 
-DATASET = tf.data.Dataset.from_tensor_slices(X).batch(8)
-CALLBACKS = {
-    "plain": lambda: SparsityTracker(metrics="hoyer", verbose=0),
-    "histogram": lambda: SparsityTracker(metrics=["rms", "histogram"], verbose=0),
-    "function": lambda: SparsityTracker(metrics=largest, verbose=0),
-    "lambda": lambda: SparsityTracker(metrics={"a": lambda x: largest(x)}, verbose=0),
-    "array": lambda: SparsityTracker(X, metrics="hoyer", verbose=0),
-    "tensor": lambda: SparsityTracker(tf.constant(X), metrics="hoyer", verbose=0),
-    "data set": lambda: SparsityTracker(DATASET, metrics="hoyer", verbose=0),
-    "sequence": lambda: SparsityTracker(Batches(), metrics="hoyer", verbose=0),
-    "controller": lambda: SparsityController(0.6, largest_share, every=1, verbose=0),
-    "controller x": lambda: SparsityController(0.6, x=DATASET, every=1, verbose=0),
-    "scheduler": lambda: SparseoutScheduler(
-        rate=keras.optimizers.schedules.PolynomialDecay(0.5, 4, 0.1),
-        q=lambda step: 1.5,
-        verbose=0,
-    ),
-}
-
-
 def largest_share(x, axis=-1):
-    x = keras.ops.abs(x)
     return keras.ops.max(x, axis) / (1e-9 + keras.ops.sum(x, axis))
 
 
-@pytest.mark.parametrize("kind", CALLBACKS)
-def test_a_copy_does_what_the_original_does(kind):
-    original = CALLBACKS[kind]()
-    before = copy.deepcopy(original)
-    expected = fit(original, epochs=2)
-    after = copy.deepcopy(original)
-    assert after.model is None
-    if kind != "scheduler":
-        assert after.history == original.history
-        assert before.history == {}
-    # Each on its own: the original is trained on meanwhile.
-    assert fit(before, epochs=2) == fit(after, epochs=2) == expected
-    length = len(getattr(original, "history", {}).get("epoch", []))
-    fit(original, epochs=1)
-    assert len(getattr(after, "history", {}).get("epoch", [])) == length
+DATASET = tf.data.Dataset.from_tensor_slices(X).batch(8)
+
+
+def trackers():
+    """A tracker for each kind of metrics and data, with log keys of its own."""
+    return [
+        SparsityTracker(metrics="hoyer", verbose=0),
+        SparsityTracker(metrics=["rms", "histogram"], verbose=0),
+        SparsityTracker(metrics=largest, verbose=0),
+        SparsityTracker(metrics={"lambda": lambda x: largest(x)}, verbose=0),
+        *(
+            SparsityTracker(x, metrics={f"of_{name}": "hoyer"}, verbose=0)
+            for name, x in (
+                ("array", X),
+                ("tensor", tf.constant(X)),
+                ("dataset", DATASET),
+                ("sequence", Batches()),
+            )
+        ),
+    ]
+
+
+def controllers():
+    rate = keras.optimizers.schedules.PolynomialDecay(0.5, 4, 0.1)
+    return [
+        SparsityController(0.6, largest_share, every=1, verbose=0),
+        SparseoutScheduler(rate=rate, verbose=0),
+    ]
+
+
+def controllers_of_probe_data():
+    return [
+        SparsityController(0.6, x=DATASET, actuator="rate", every=1, verbose=0),
+        SparseoutScheduler(q=lambda step: 1.5, verbose=0),
+    ]
+
+
+@pytest.mark.parametrize("made", [trackers, controllers, controllers_of_probe_data])
+def test_copies_do_what_the_originals_do(made):
+    originals = made()
+    before = copy.deepcopy(originals)
+    expected = fit(*originals, epochs=2)
+    after = copy.deepcopy(originals)
+    for original, early, late in zip(originals, before, after, strict=True):
+        assert late.model is None
+        if hasattr(original, "history"):
+            assert late.history == original.history
+            assert early.history == {}
+    # Each on its own: the originals are trained on meanwhile.
+    assert fit(*before, epochs=2) == fit(*after, epochs=2) == expected
+    lengths = [len(c.history["epoch"]) for c in after if hasattr(c, "history")]
+    fit(*originals, epochs=1)
+    assert lengths == [len(c.history["epoch"]) for c in after if hasattr(c, "history")]
 
 
 def test_what_is_the_users_is_not_copied():

@@ -21,53 +21,61 @@ def batches(count):
         yield X, Y
 
 
-def callbacks(kind, every):
-    if kind == "probe":
-        return SparsityTracker(X, metrics="hoyer", every=every, verbose=0)
-    if kind == "batches":
-        return SparsityTracker(metrics="hoyer", every=every, verbose=0)
-    if kind == "scheduler":
-        return SparseoutScheduler(rate=lambda step: 0.3, verbose=0)
-    x = X if kind == "controller of probe data" else None
-    return SparsityController(0.6, x=x, every=2 if every == "epoch" else every)
+def trackers(every):
+    """Of probe data and of batches."""
+    return (
+        SparsityTracker(X, metrics={"probe": "hoyer"}, every=every, verbose=0),
+        SparsityTracker(metrics="hoyer", every=every, verbose=0),
+    )
 
 
-KINDS = ("probe", "batches", "scheduler", "controller", "controller of probe data")
+def controllers(every):
+    """A controller and one of probe data, which a scheduler need not disturb."""
+    return (
+        SparsityController(0.6, every=every, verbose=0),
+        SparseoutScheduler(rate=lambda step: 0.3, verbose=0),
+    ), (SparsityController(0.6, x=X, every=every, verbose=0),)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("count", [4, 6, 8])
-def test_data_that_end_with_an_epoch(kind, count):
+def check(figures, places, filled):
+    """One figure for each epoch that had batches, read at places in these epochs."""
+    assert len(figures) == len(filled)
+    assert np.isfinite(figures).all()
+    assert sorted({math.ceil(place) for place in places}) == filled
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(("count", "every"), [(4, "epoch"), (6, 3), (8, 1)])
+def test_data_that_end_with_an_epoch(count, every):
     options = {"steps_per_epoch": 4, "epochs": 3, "verbose": 0, "shuffle": False}
-    plain = net().fit(batches(count), **options).history
-    callback = callbacks(kind, {4: "epoch", 6: 3, 8: 1}[count])
-    history = net().fit(batches(count), callbacks=[callback], **options).history
+
+    def fit(*callbacks):
+        return net().fit(batches(count), callbacks=list(callbacks), **options).history
+
+    plain = fit()
     # A generator that was looked into gives a few batches once more.
     filled = [epoch for epoch, loss in enumerate(plain["loss"], 1) if loss]
     assert len(filled) < 3 or count > 4
-    if not kind.startswith(("controller", "scheduler")):
-        assert history["loss"] == plain["loss"]
-    assert len(history["loss"]) == 3
-    places = getattr(callback, "history", {}).get("epoch", [])
-    if kind == "scheduler":
-        assert history["rate/hidden"] == pytest.approx([0.3] * 3)
-    elif "probe" in kind:
-        # What the probe data give is measured whatever was trained on.
-        key = "val_hoyer" if kind == "probe" else "val_zero_fraction/hidden"
-        assert len(history[key]) == 3
-        assert np.isfinite(history[key]).all()
-        assert places[-1] == 3
-    else:
-        key = "hoyer" if kind == "batches" else "zero_fraction/hidden"
-        assert len(history[key]) == len(filled)
-        assert np.isfinite(history[key]).all()
-        assert sorted({math.ceil(place) for place in places}) == filled
-        assert places == sorted(places)
-    if kind.startswith("controller"):
-        assert len(history["q/hidden"]) == 3
+    probe, seen = trackers(every)
+    history = fit(probe, seen)
+    assert history["loss"] == plain["loss"]
+    check(history["hoyer"], seen.history["epoch"], filled)
+    # The probe data are measured whatever was trained on.
+    assert len(history["val_probe"]) == 3
+    assert np.isfinite(history["val_probe"]).all()
+    assert probe.history["epoch"][-1] == 3
+    alone, with_probe = controllers(2 if every == "epoch" else every)
+    history = fit(*alone)
+    assert history["rate/hidden"] == pytest.approx([0.3] * 3)
+    assert len(history["loss"]) == len(history["q/hidden"]) == 3
+    check(history["zero_fraction/hidden"], alone[0].history["epoch"], filled)
+    history = fit(*with_probe)
+    assert len(history["val_zero_fraction/hidden"]) == len(history["q/hidden"]) == 3
+    assert np.isfinite(history["val_zero_fraction/hidden"]).all()
+    assert with_probe[0].history["epoch"][-1] == 3
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["trackers", "controllers", "probe data"])
 def test_a_data_set_that_is_empty_in_one_epoch(kind):
     passes = []
 
@@ -77,24 +85,27 @@ def test_a_data_set_that_is_empty_in_one_epoch(kind):
 
     signature = (tf.TensorSpec((16, 4)), tf.TensorSpec((16, 1)))
     data = tf.data.Dataset.from_generator(made, output_signature=signature)
-    callback = callbacks(kind, "epoch")
+    alone, with_probe = controllers(2)
+    callbacks = {"controllers": alone, "probe data": with_probe}
+    callbacks = callbacks.get(kind) or trackers("epoch")
     history = net().fit(
         data,
         epochs=3,
         verbose=0,
         shuffle=False,
         validation_data=(X, Y),
-        callbacks=[callback],
+        callbacks=list(callbacks),
     )
     assert history.epoch == [0, 1, 2]
     figures = history.history
-    if kind == "batches":
+    if kind == "trackers":
         assert len(figures["hoyer"]) == 2
-        assert len(figures["val_hoyer"]) == 3
-        assert callback.history["epoch"] == [1, 2, 3]
-        assert np.isnan(callback.history["hoyer"]).tolist() == [False, True, False]
-    if kind.startswith("controller"):
-        measured = "val_" if "probe" in kind else ""
+        assert len(figures["val_hoyer"]) == len(figures["val_probe"]) == 3
+        read = callbacks[1].history
+        assert read["epoch"] == [1, 2, 3]
+        assert np.isnan(read["hoyer"]).tolist() == [False, True, False]
+    else:
+        measured = "val_" if kind == "probe data" else ""
         errors = len(figures["error/hidden"])
         assert errors == len(figures[f"{measured}zero_fraction/hidden"])
-        assert errors == (3 if "probe" in kind else 2)
+        assert errors == (3 if kind == "probe data" else 2)

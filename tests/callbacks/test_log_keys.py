@@ -44,7 +44,7 @@ class Batches(keras.callbacks.Callback):
 
 @pytest.mark.parametrize(
     ("name", "probe"),
-    [("gini", False), ("hoyer", True), ("rms", False), ("largest", True)],
+    [("gini", False), ("largest", True)],
 )
 def test_names_of_the_models_own_metrics_are_refused_in_the_first_batch(name, probe):
     def largest(x):
@@ -186,7 +186,6 @@ def test_a_models_metric_with_the_key_of_a_knob_is_refused():
             return {**super().train_step(data), self.key: 0.0}
 
     for callback, key in (
-        (SparsityController(0.6, every=1, verbose=0), "q/hidden"),
         (SparsityController(0.6, every=1, verbose=0), "error/hidden"),
         (SparseoutScheduler(q=lambda step: 2.0, verbose=0), "q/hidden"),
     ):

@@ -19,10 +19,18 @@ def activations(model, layer, x):
 
 
 def test_figures_are_those_of_the_activations_that_the_model_gives(capsys):
+    def largest(x):
+        return keras.ops.max(x, axis=-1)
+
+    nearly = functools.partial(metrics.zero_fraction, threshold=0.1)
     model = small_model()
     probe = X[:50]
     tracker = SparsityTracker(probe, batch_size=16)
-    history = fit(model, tracker).history
+    # A dict gives a metric another name, and arguments.
+    others = SparsityTracker(
+        probe, metrics={"largest": largest, "nearly": nearly}, layers="first", verbose=0
+    )
+    history = fit(model, tracker, others).history
     expected = {}
     for name, function in (
         ("hoyer", metrics.hoyer),
@@ -43,10 +51,16 @@ def test_figures_are_those_of_the_activations_that_the_model_gives(capsys):
         assert tracker.history[key] == history[key]
     assert set(tracker.history) == {"epoch", *expected}
     assert tracker.history["epoch"] == [1, 2]
+    a = activations(model, model.get_layer("first"), probe)
+    for key, value in (("largest", a.max(-1).mean()), ("nearly", (a <= 0.1).mean())):
+        assert history[f"val_{key}"][-1] == pytest.approx(value, rel=1e-5)
     assert capsys.readouterr().out == (
         "SparsityTracker: hoyer, zero_fraction of the inputs of first, second "
         "on 50 samples\n"
     )
+    # A second fit starts a new history.
+    fit(model, tracker, epochs=3)
+    assert len(tracker.history["val_hoyer"]) == 3
 
 
 def test_silent_samples_do_not_count_in_hoyer():
@@ -61,20 +75,23 @@ def test_silent_samples_do_not_count_in_hoyer():
     assert tracker.history["val_zero_fraction"] == [pytest.approx((0.75 + 1 + 0) / 3)]
 
 
-def test_a_silent_layer_is_nan_and_left_out_of_the_mean():
-    dead = keras.layers.Dense(
+def test_layers_without_a_figure_are_nan_and_left_out_of_the_mean():
+    silent = keras.layers.Dense(
         8, "relu", kernel_initializer="zeros", bias_initializer="zeros", trainable=False
     )
     inputs = keras.Input((6, 4))
-    a = Sparseout(0.5, name="dead")(dead(inputs))
+    a = Sparseout(0.5, name="silent")(silent(inputs))
     b = Sparseout(0.5, name="live")(inputs)
-    outputs = keras.layers.Dense(1)(
-        keras.layers.Flatten()(keras.layers.Concatenate()([a, b]))
-    )
-    history = fit(keras.Model(inputs, outputs), SparsityTracker(X)).history
-    assert math.isnan(history["val_hoyer/dead"][0])
+    x = keras.layers.Flatten()(keras.layers.Concatenate()([a, b]))
+    # Of one unit, it has no Hoyer's sparsity, but zeros.
+    outputs = keras.layers.Dense(1, "sigmoid", name="head")(x)
+    tracker = SparsityTracker(X, layers=["silent", "live", "head"])
+    history = fit(keras.Model(inputs, outputs), tracker).history
+    assert math.isnan(history["val_hoyer/silent"][0])
+    assert math.isnan(history["val_hoyer/head"][0])
     assert history["val_hoyer"] == history["val_hoyer/live"]
-    assert history["val_zero_fraction/dead"] == [1.0, 1.0]
+    assert history["val_zero_fraction/silent"] == [1.0, 1.0]
+    assert history["val_zero_fraction/head"] == [0.0, 0.0]
 
 
 @pytest.mark.onednn
@@ -98,41 +115,22 @@ def test_probe_data_may_be_a_dataset_a_dict_or_a_tuple():
     by_place = keras.Model(list(inputs.values()), outputs)
     data = {"a": X, "b": X[::-1]}
     dataset = tf.data.Dataset.from_tensor_slices((data, Y)).batch(32)
-    figures = []
-    for model, x, probe in (
-        (by_name, data, data),
-        (by_name, data, dataset),
-        (by_place, tuple(data.values()), tuple(data.values())),
-    ):
-        tracker = SparsityTracker(probe)
-        fit(model, tracker, x=x, epochs=1)
-        figures.append(tracker.history["val_hoyer/layer"][0])
+    trackers = [
+        SparsityTracker(data),
+        SparsityTracker(dataset, metrics={"of_dataset": "hoyer"}),
+        SparsityTracker(tuple(data.values())),
+    ]
+    fit(by_name, *trackers[:2], x=data, epochs=1)
+    fit(by_place, trackers[2], x=tuple(data.values()), epochs=1)
+    figures = [
+        tracker.history[f"val_{name}/layer"][0]
+        for tracker, name in zip(
+            trackers, ("hoyer", "of_dataset", "hoyer"), strict=True
+        )
+    ]
     # The watched sum of the inputs does not move with the weights.
     assert figures[1] == pytest.approx(figures[0], rel=1e-5)
     assert figures[2] == pytest.approx(figures[0], rel=1e-5)
-
-
-def test_metrics_may_be_functions():
-    def largest(x):
-        return keras.ops.max(x, axis=-1)
-
-    tracker = SparsityTracker(X, metrics=("hoyer", largest), layers=["first"])
-    model = small_model()
-    fit(model, tracker)
-    a = activations(model, model.get_layer("first"), X)
-    assert tracker.history["val_largest"][-1] == pytest.approx(
-        a.max(-1).mean(), rel=1e-5
-    )
-
-
-def test_a_dict_gives_a_metric_another_name_and_arguments():
-    nearly = functools.partial(metrics.zero_fraction, threshold=0.1)
-    tracker = SparsityTracker(X, metrics={"nearly": nearly}, layers="first")
-    model = small_model()
-    fit(model, tracker)
-    a = activations(model, model.get_layer("first"), X)
-    expected = (a <= 0.1).mean()
-    assert tracker.history["val_nearly"][-1] == pytest.approx(expected, rel=1e-5)
 
 
 def test_csv_early_stopping_checkpoint_and_tensorboard_see_the_keys(tmp_path):
@@ -171,28 +169,20 @@ def test_csv_early_stopping_checkpoint_and_tensorboard_see_the_keys(tmp_path):
 
 
 def test_many_layers_go_into_the_history_alone_unless_asked_for():
-    def deep():
-        layers = [Sparseout(0.1, name=f"layer{i}") for i in range(9)]
-        return keras.Sequential(
-            [
-                keras.Input((6, 4)),
-                *layers,
-                keras.layers.Flatten(),
-                keras.layers.Dense(1),
-            ]
-        )
-
+    layers = [Sparseout(0.1, name=f"layer{i}", jit_compile=False) for i in range(9)]
+    head = [keras.layers.Flatten(), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((6, 4)), *layers, *head])
     tracker = SparsityTracker(X)
-    assert set(fit(deep(), tracker).history) == {
-        "loss",
-        "val_hoyer",
-        "val_zero_fraction",
-    }
+    all_of_them = SparsityTracker(X, metrics={"each": "hoyer"}, per_layer=True)
+    none = SparsityTracker(
+        X, metrics={"mean": "hoyer"}, layers=layers[:2], per_layer=False
+    )
+    history = fit(model, tracker, all_of_them, none, epochs=1).history
+    each = {f"val_each/layer{i}" for i in range(9)}
+    means = {"val_hoyer", "val_zero_fraction", "val_each", "val_mean"}
+    assert set(history) == {"loss", *means, *each}
     assert len(tracker.history) == 1 + 2 * 9 + 2
-    history = fit(deep(), SparsityTracker(X, per_layer=True)).history
-    assert "val_hoyer/layer8" in history
-    history = fit(small_model(), SparsityTracker(X, per_layer=False)).history
-    assert "val_hoyer/first" not in history
+    assert "val_mean/layer1" in none.history
 
 
 @pytest.mark.onednn
@@ -213,7 +203,13 @@ def test_a_tracked_run_is_the_untracked_run_bit_for_bit(eager):
         )
         model.compile("adam", "mse", run_eagerly=eager)
         model.fit(
-            X, Y, batch_size=35, epochs=2, shuffle=False, verbose=0, callbacks=callbacks
+            X,
+            Y,
+            batch_size=35,
+            epochs=1 + eager,
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
         )
         return [tf.convert_to_tensor(v).numpy() for v in model.variables]
 
@@ -224,35 +220,20 @@ def test_a_tracked_run_is_the_untracked_run_bit_for_bit(eager):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_second_fit_starts_a_new_history():
-    tracker = SparsityTracker(X)
-    model = small_model()
-    fit(model, tracker)
-    fit(model, tracker, epochs=3)
-    assert len(tracker.history["val_hoyer"]) == 3
-
-
 @pytest.mark.onednn
-@pytest.mark.parametrize(
-    "kwargs",
-    [{"jit_compile": True}, {"steps_per_execution": 2}, {"run_eagerly": True}],
-)
-def test_it_works_however_the_model_is_compiled(kwargs):
-    history = fit(small_model(), SparsityTracker(X), **kwargs).history
-    assert np.isfinite(history["val_hoyer/first"]).all()
-
-
-def test_it_works_in_mixed_precision():
+def test_it_works_in_mixed_precision_with_xla():
     model = small_model(dtype="mixed_float16")
-    history = fit(model, SparsityTracker(X)).history
-    assert np.isfinite(history["val_hoyer"]).all()
+    history = fit(model, SparsityTracker(X), epochs=1, jit_compile=True).history
+    assert np.isfinite(history["val_hoyer/first"]).all()
 
 
 def test_it_warns_of_callbacks_that_come_too_early(tmp_path):
     log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
     stopping = keras.callbacks.EarlyStopping("loss")
+    callbacks = [log, stopping, SparsityTracker()]
+    callbacks = keras.callbacks.CallbackList(callbacks, model=small_model())
     with pytest.warns(UserWarning, match="CSVLogger, EarlyStopping will not see"):
-        fit(small_model(), log, stopping, SparsityTracker(X))
+        callbacks.on_train_begin()
 
 
 def test_it_works_behind_a_callback_that_passes_calls_on():
@@ -267,20 +248,6 @@ def test_it_works_behind_a_callback_that_passes_calls_on():
             tracker.on_epoch_end(epoch, logs)
 
     assert "val_hoyer" in fit(small_model(), Forwarding()).history
-
-
-def test_a_layer_of_one_unit_has_no_hoyer_and_its_zeros():
-    model = keras.Sequential(
-        [
-            keras.layers.Flatten(),
-            keras.layers.Dense(8, "relu", name="hidden"),
-            keras.layers.Dense(1, "sigmoid", name="head"),
-        ]
-    )
-    history = fit(model, SparsityTracker(X, layers=["hidden", "head"])).history
-    assert math.isnan(history["val_hoyer/head"][0])
-    assert history["val_hoyer"] == history["val_hoyer/hidden"]
-    assert history["val_zero_fraction/head"] == [0.0, 0.0]
 
 
 @pytest.mark.onednn

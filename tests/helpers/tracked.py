@@ -17,6 +17,7 @@ def fit(model, *callbacks, x=X, epochs=2, **kwargs):
 
 
 def small_model(**kwargs):
+    kwargs = {"jit_compile": False, **kwargs}
     return keras.Sequential(
         [
             keras.Input((6, 4)),

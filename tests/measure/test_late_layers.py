@@ -13,12 +13,13 @@ from keras_sparseout import (
 
 X = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
 Y = np.abs(X[:, :1])
+NO_NOISE = {"rate": 0.0, "adjustable": True, "name": "first", "jit_compile": False}
 
 
 def parts():
     return (
         keras.layers.Dense(16, "relu", name="inner"),
-        Sparseout(0.5, q=2.0, adjustable=True, name="drop"),
+        Sparseout(0.5, q=2.0, adjustable=True, name="drop", jit_compile=False),
     )
 
 
@@ -49,7 +50,7 @@ class Subclassed(keras.Model):
     def __init__(self, block):
         super().__init__()
         self.block = block
-        self.first = Sparseout(0.0, adjustable=True, name="first")
+        self.first = Sparseout(**NO_NOISE)
         self.head = keras.layers.Dense(1, name="head")
 
     def call(self, x, training=False):
@@ -62,12 +63,8 @@ def sequential(block, *first):
 
 
 MODELS = {
-    "build": lambda: sequential(
-        BuildsThem(name="block"), Sparseout(0.0, adjustable=True, name="first")
-    ),
-    "call": lambda: sequential(
-        CallsThem(name="block"), Sparseout(0.0, adjustable=True, name="first")
-    ),
+    "build": lambda: sequential(BuildsThem(name="block"), Sparseout(**NO_NOISE)),
+    "call": lambda: sequential(CallsThem(name="block"), Sparseout(**NO_NOISE)),
     "subclassed": lambda: Subclassed(BuildsThem(name="block")),
 }
 
@@ -132,13 +129,14 @@ def test_no_other_layer_is_watched_in_their_place(capsys):
 
     head = keras.layers.Dense(1, "sigmoid", name="head")
     model = keras.Sequential([Block(name="block"), head])
-    history = fit(model, SparsityTracker(metrics="zero_fraction"))
+    history = fit(model, SparsityTracker(metrics="zero_fraction"), run_eagerly=True)
     assert 0 < history["zero_fraction/block/dense"][0] < 1
     assert "block/dense" in capsys.readouterr().out
     # None at all before, and one that is named.
     for layers in (None, "block/dense"):
         model = keras.Sequential([Block(name="block"), keras.layers.Dense(1)])
-        history = fit(model, SparsityTracker(metrics="zero_fraction", layers=layers))
+        t = SparsityTracker(metrics="zero_fraction", layers=layers)
+        history = fit(model, t, run_eagerly=True)
         assert "zero_fraction/block/dense" in history
 
 
@@ -163,7 +161,7 @@ def test_a_layer_that_the_first_batch_does_not_make_is_an_error():
         SparseoutScheduler(rate=lambda step: 0.1, layers="block/other"),
     ):
         with pytest.raises(ValueError, match="layers='block/other', which is not"):
-            fit(MODELS["build"](), callback)
+            fit(MODELS["build"](), callback, run_eagerly=True)
 
 
 def test_evaluating_says_that_the_model_has_to_be_built():

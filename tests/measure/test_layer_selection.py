@@ -5,10 +5,16 @@ import re
 import keras
 import pytest
 import tensorflow as tf
-from tracked import X, fit, small_model
+import tracked
+from tracked import X, small_model
 
 from keras_sparseout import Sparseout, SparsityTracker
 from keras_sparseout.measure import layer_selection
+
+
+def fit(model, *callbacks, **kwargs):
+    """Trains eagerly: most of these tests are about names, and tracing takes time."""
+    tracked.fit(model, *callbacks, **{"epochs": 1, "run_eagerly": True, **kwargs})
 
 
 class Block(keras.layers.Layer):
@@ -16,7 +22,10 @@ class Block(keras.layers.Layer):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.steps = [keras.layers.Dense(4, "relu"), Sparseout(0.3, name="drop")]
+        self.steps = [
+            keras.layers.Dense(4, "relu"),
+            Sparseout(0.3, name="drop", jit_compile=False),
+        ]
 
     def build(self, input_shape):
         for step in self.steps:
@@ -61,7 +70,8 @@ def test_parts_that_a_layer_may_go_without_are_not_watched_by_default(probe):
     x = keras.layers.Dense(3, "relu", name="a")(x)
     outputs = keras.layers.Dense(1)(keras.layers.Flatten()(x))
     tracker = SparsityTracker(probe)
-    fit(keras.Model(inputs, outputs), tracker)
+    # In the graph alone TensorFlow tells which way attention goes.
+    fit(keras.Model(inputs, outputs), tracker, run_eagerly=False)
     watched = {key.split("/", 1)[1] for key in tracker.history if "/" in key}
     assert watched == {"each", "a"}
 
@@ -94,7 +104,9 @@ def test_layers_inside_others_go_by_their_path(kind, names):
     else:
         inner_in = keras.Input((24,))
         inner = keras.Model(
-            inner_in, Sparseout(0.5, name="layer")(inner_in), name="inner"
+            inner_in,
+            Sparseout(0.5, name="layer", jit_compile=False)(inner_in),
+            name="inner",
         )
         encoder_in = keras.Input((6, 4))
         encoder = keras.Model(
@@ -124,14 +136,14 @@ def test_layers_in_odd_attributes_are_found_once():
     model = keras.Sequential(name="model")
     model.add(odd := Odd(model, name="odd"))
     vars(odd.parts[1])["parent"] = odd
-    assert [w.name for w in layer_selection.find(model)] == [
+    assert [w.name for w in layer_selection.all_layers(model)] == [
         "odd",
         "odd/dense",
         "odd/drop",
     ]
     model.add(keras.layers.Flatten())
     model.add(keras.layers.Dense(1))
-    fit(model, tracker := SparsityTracker(verbose=0), epochs=1)
+    fit(model, tracker := SparsityTracker(verbose=0))
     assert "hoyer/odd/drop" in tracker.history
 
 
@@ -198,7 +210,8 @@ def test_two_layers_of_one_name_keep_apart():
     class Twins(keras.Model):
         def __init__(self):
             super().__init__()
-            self.twins = [Sparseout(0.5, name="twin"), Sparseout(0.5, name="twin")]
+            options = {"name": "twin", "jit_compile": False}
+            self.twins = [Sparseout(0.5, **options), Sparseout(0.5, **options)]
             self.flatten, self.head = keras.layers.Flatten(), keras.layers.Dense(1)
 
         def call(self, x, training=False):
@@ -212,7 +225,7 @@ def test_two_layers_of_one_name_keep_apart():
 
 
 def test_a_shared_layer_counts_all_its_calls(capsys):
-    shared = Sparseout(0.5, name="shared")
+    shared = Sparseout(0.5, name="shared", jit_compile=False)
     inputs = keras.Input((6, 4))
     zeros = keras.layers.Rescaling(0.0)(inputs)
     outputs = keras.layers.Concatenate()([shared(inputs), shared(zeros)])
@@ -225,7 +238,7 @@ def test_a_shared_layer_counts_all_its_calls(capsys):
 
 def test_hooks_are_gone_after_training_and_after_an_error():
     model = small_model()
-    fit(model, SparsityTracker(X))
+    fit(model, SparsityTracker(X), SparsityTracker())
     assert not any("call" in vars(layer) for layer in model.layers)
 
     def failing(x):
@@ -240,7 +253,7 @@ class CellWithSparseout(keras.layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.state_size = 4
-        self.drop = Sparseout(0.5, name="drop")
+        self.drop = Sparseout(0.5, name="drop", jit_compile=False)
 
     def build(self, input_shape):
         self.drop.build(input_shape)

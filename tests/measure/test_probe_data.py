@@ -23,7 +23,7 @@ def fixed():
             keras.Input((2,), batch_size=4),
             kl.ReLU(name="relu"),
             kl.Reshape((1, 2)),
-            kl.GRU(2, stateful=True),
+            kl.SimpleRNN(2, stateful=True),
         ]
     )
 
@@ -52,8 +52,9 @@ ONES = np.ones((12, 2), "float32")
 A, B = np.ones((5, 2)), np.ones((5, 3))
 
 
-@pytest.mark.parametrize("size", [4, 8, 12])
-@pytest.mark.parametrize("form", ["array", "dataset"])
+@pytest.mark.parametrize(
+    ("size", "form"), [(4, "array"), (12, "array"), (8, "dataset")]
+)
 def test_a_fixed_batch_size_is_kept_to(size, form):
     x = rectified(size, 2)
     data = x if form == "array" else dataset(x, 4)
@@ -81,10 +82,10 @@ def unbuilt():
     return keras.Sequential([kl.ReLU(name="relu"), kl.Dense(2)])
 
 
-@pytest.mark.parametrize("samples", [5, 12])
 @pytest.mark.parametrize("called_with", [1, 4, None])
-def test_the_size_of_the_first_batch_is_no_fixed_one(called_with, samples):
-    model, x = unbuilt(), rectified(samples, 2)
+def test_the_size_of_the_first_batch_is_no_fixed_one(called_with):
+    # The last batch has another size than those before.
+    model, x = unbuilt(), rectified(12, 2)
     if called_with:
         model(x[:called_with])
         assert model.inputs[0].shape[0] == called_with

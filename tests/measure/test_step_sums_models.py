@@ -229,13 +229,18 @@ def test_data_sets_in_batches(kind):
 
 @pytest.mark.onednn
 def test_a_network_of_keras_applications():
-    model = keras.applications.MobileNet((32, 32, 3), 0.25, weights=None, classes=3)
+    whole = keras.applications.MobileNet((32, 32, 3), 0.25, weights=None, classes=3)
+    # Its first blocks, which are like the others.
+    cut = keras.layers.GlobalAveragePooling2D()(
+        whole.get_layer("conv_pw_4_relu").output
+    )
+    model = keras.Model(whole.inputs, keras.layers.Dense(1)(cut))
     x = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32")
     inside = tracker(sample_size=2, metrics="zero_fraction")
     probing = tracker(x=x, metrics="zero_fraction")
     history = fit(model, inside, probing, x=x, y=np.array([0, 1, 2, 0])[:, None])
     relus = [layer.name for layer in model.layers if "relu" in layer.name]
-    assert len(relus) == 27
+    assert len(relus) == 9
     for name in relus:
         assert 0 < inside.history[f"zero_fraction/{name}"][0] < 1
         assert 0 <= probing.history[f"val_zero_fraction/{name}"][0] < 1
@@ -253,9 +258,9 @@ def test_nan_activations_warn_once_and_training_goes_on():
     # A ReLU may hide NaN, so before it.
     t = tracker(layers="a", where="input", metrics="hoyer")
     with pytest.warns(UserWarning, match="layer 'a' hold NaN, first seen in") as seen:
-        history = fit(net(), t, x=x, epochs=3)
+        history = fit(net(), t, x=x, epochs=2)
     assert sum("hold NaN" in str(warning.message) for warning in seen) == 1
-    assert len(history["loss"]) == 3
+    assert len(history["loss"]) == 2
     assert np.isnan(history["hoyer/a"]).all()
     t = tracker(layers="a", where="input", metrics="histogram")
     with pytest.warns(UserWarning, match="layer 'a' hold NaN, first seen in"):

@@ -1,0 +1,67 @@
+"""Which layers have invalid figures, because a weight or the loss is not finite."""
+
+from collections.abc import Iterable, Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sparseout.backend import tensors
+from keras_sparseout.measure.layer_selection import all_layers
+from keras_sparseout.measure.watched_layer import WatchedLayer
+from keras_sparseout.utils.types import Tensor
+
+
+def invalid_layers(
+    model: keras.Model, watched: Iterable[WatchedLayer], loss: Tensor | float = 0.0
+) -> dict[str, str]:
+    """Returns the layers whose figures would mean nothing: a dict of causes by name.
+
+    NaN in a kernel need not show in the activations: oneDNN and XLA may turn it into 0
+    together with a ReLU. The layer would seem sparse, and its units dead.
+
+    Args:
+        model: The model.
+        watched: Layers of it.
+        loss: The loss of the batches on which they were measured, if it is known.
+    """
+    if not np.all(np.isfinite(loss)):
+        return {w.name: f"the loss is {np.asarray(loss).tolist()}" for w in watched}
+    not_finite = {id(v) for v in model.variables if not _is_finite(v)}
+    if not not_finite:
+        return {}
+    found, causes = all_layers(model), {}
+    for w in watched:
+        culprit = _culprit(w, found, not_finite)
+        if culprit is not None:
+            causes[w.name] = f"the weights of layer {culprit!r} are not finite"
+    return causes
+
+
+def _culprit(
+    w: WatchedLayer, found: Sequence[WatchedLayer], not_finite: set[int]
+) -> str | None:
+    """The first layer up to `w` that has weights among `not_finite`, by name."""
+    for v in found:
+        if v.layer is w.layer:
+            break
+        # A layer around `w` has the weights of layers behind `w` too.
+        is_around = w.name.startswith(v.name + "/")
+        weights = _weights_of_its_own(v.layer) if is_around else v.layer.weights
+        if not_finite.intersection(map(id, weights)):
+            return v.name
+    if w.side == "output" and not_finite.intersection(map(id, w.layer.weights)):
+        return w.name
+    return None
+
+
+def _weights_of_its_own(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The weights of a layer without those of the layers inside it."""
+    inner = {id(v) for w in all_layers(layer) for v in w.layer.weights}
+    return [v for v in layer.weights if id(v) not in inner]
+
+
+def _is_finite(variable: keras.Variable) -> bool:
+    if not keras.backend.is_float_dtype(variable.dtype):
+        return True
+    return tensors.all_finite(ops.convert_to_tensor(variable))
