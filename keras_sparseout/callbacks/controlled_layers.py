@@ -1,6 +1,7 @@
 """The layers that a SparsityController moves: from their sums to their settings."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -11,10 +12,11 @@ from keras_sparseout.callbacks.controller_arguments import targets_by_layer
 from keras_sparseout.callbacks.controller_messages import ControllerMessages
 from keras_sparseout.callbacks.dead_units import DeadUnitCount
 from keras_sparseout.measure import non_finite
+from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.reading import read
 from keras_sparseout.measure.watched_layer import WatchedLayer
 
-Sums = Mapping[str, Sequence[np.ndarray]]
+Sums: TypeAlias = Mapping[str, list[np.ndarray]]
 
 
 class ControlledLayers:
@@ -37,7 +39,7 @@ class ControlledLayers:
     def __init__(
         self,
         model: keras.Model,
-        metrics: Mapping[str, keras.metrics.Metric],
+        metrics: Metrics,
         settings: ControlSettings,
         messages: ControllerMessages,
     ):

@@ -3,10 +3,9 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
-from keras_sparseout.measure.layer_sums import add, split
+from keras_sparseout.measure.layer_sums import Metrics, add, split
 from keras_sparseout.measure.reading import read
 from keras_sparseout.measure.watched_layer import WatchedLayer
 
@@ -34,7 +33,7 @@ class DeadUnitCount:
         metrics: Dict of the metrics of the sums by name, with "dead_units" among them.
     """
 
-    def __init__(self, metrics: Mapping[str, keras.metrics.Metric]):
+    def __init__(self, metrics: Metrics):
         self._metrics = metrics
         self._sums: dict[str, list[np.ndarray]] = {}
 
@@ -46,7 +45,7 @@ class DeadUnitCount:
             if self._vectors(sums) < _ENOUGH_VECTORS
         }
 
-    def add(self, totals: Mapping[str, Sequence[np.ndarray]]) -> None:
+    def add(self, totals: Mapping[str, list[np.ndarray]]) -> None:
         """Adds sums of all metrics, by layer."""
         for name, sums in totals.items():
             add(self._sums, name, sums)

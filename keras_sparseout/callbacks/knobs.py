@@ -103,7 +103,7 @@ def _adjustable(
     """Returns those of `watched` whose layers have `knob` as a variable.
 
     Args:
-        watched: Layers, from `layer_selection.find`.
+        watched: Layers, from `layer_selection.all_layers`.
         knob: Name of the knob.
         named: Whether the user named these layers, so that a constant is an error.
             Otherwise it is one only if no layer is adjustable.

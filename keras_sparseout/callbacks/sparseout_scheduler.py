@@ -9,9 +9,9 @@ from keras import ops
 
 from keras_sparseout.callbacks import callback_list, csv_columns, knobs, log_keys
 from keras_sparseout.callbacks.callback_copies import copy_without_run
-from keras_sparseout.callbacks.measuring_callback import LayerChoice
 from keras_sparseout.callbacks.progress import Progress, StepCount, optimizers_of
 from keras_sparseout.measure import layer_selection
+from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils import validation
 

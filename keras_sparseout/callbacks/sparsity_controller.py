@@ -13,9 +13,10 @@ from keras_sparseout.callbacks.controlled_group import ControlSettings
 from keras_sparseout.callbacks.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.controller_messages import ControllerMessages
 from keras_sparseout.callbacks.figure_sources import TrainingSteps, not_begun
-from keras_sparseout.callbacks.measuring_callback import LayerChoice, MeasuringCallback
+from keras_sparseout.callbacks.measuring_callback import MeasuringCallback
 from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
 from keras_sparseout.measure import layer_selection
+from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.metrics.get import check_metrics
 from keras_sparseout.utils import validation
