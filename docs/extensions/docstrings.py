@@ -6,11 +6,16 @@ import griffe
 
 # What Keras has and the Google style has not: "Output shape: Same as input."
 _HEAD = re.compile(r"(Call arguments|Input shape|Output shape|Source): ?")
+_CODE_OR_TAG = re.compile(r"`[^`]*`|<(?=\w+>)")
 _EXAMPLE = re.compile(r"^Example:\n\n((?:>>>|\.\.\.).*(?:\n.+)*)", re.MULTILINE)
 
 
 def to_markdown(docstring):
     """Returns `docstring` with the sections of Keras as paragraphs and lists."""
+    # "hoyer/<layer>" is no tag of HTML.
+    docstring = _CODE_OR_TAG.sub(
+        lambda found: "&lt;" if found[0] == "<" else found[0], docstring
+    )
     paragraphs = re.split(r"\n\n(?=\S)", docstring)
     text = "\n\n".join(_paragraph(paragraph) for paragraph in paragraphs)
     return _EXAMPLE.sub(lambda found: "Examples:\n" + _indented(found[1]), text)
