@@ -3,17 +3,19 @@
     python benchmarks/layer.py
     python benchmarks/layer.py --against FOLDER
 
-prints CPU time of all threads and wall time, and the CPU time as a multiple of two
-others: that of the fastest mode of keras.layers.Dropout, which on CPU is without XLA;
-and that of a copy, the same step on `x * 0.5` and compiled with XLA as a whole, so
-that it reads x and the upstream gradient once and writes y and dx once. With `against`
-the layers of another checkout of this repository take turns with these.
+prints the CPU time of all threads and the wall time, and the CPU time as a multiple of
+two others. One is keras.layers.Dropout in its fastest mode, which on CPU means without
+XLA. The other is a copy: the same step on `x * 0.5`, compiled with XLA as a whole, so
+it reads x and the upstream gradient once and writes y and dx once. With --against the
+layers of another checkout of this repository take turns with these.
 """
 
 import argparse
 import importlib
 import os
 import sys
+from collections.abc import Callable, Mapping
+from types import ModuleType
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -26,7 +28,9 @@ import keras_sparseout
 DROPOUT, COPY = "keras Dropout", "copy"
 
 
-def forward_and_backward(layer, x, upstream, jit_compile=False):
+def forward_and_backward(
+    layer: Callable, x: tf.Tensor, upstream: tf.Tensor, jit_compile: bool = False
+) -> Callable[[], float]:
     @tf.function(jit_compile=jit_compile, autograph=False)
     def step(x, upstream):
         with tf.GradientTape() as tape:
@@ -42,7 +46,7 @@ def forward_and_backward(layer, x, upstream, jit_compile=False):
     return run
 
 
-def table(results):
+def table(results: Mapping[str, tuple[float, float]]) -> None:
     for name, (cpu, wall) in results.items():
         to_dropout, to_copy = (cpu / results[base][0] for base in (DROPOUT, COPY))
         print(
@@ -51,7 +55,7 @@ def table(results):
         )
 
 
-def another_version(folder):
+def another_version(folder: str) -> ModuleType:
     """Imports the package of another checkout, beside this one."""
     own = {n: m for n, m in sys.modules.items() if n.split(".")[0] == "keras_sparseout"}
     for name in own:
@@ -63,7 +67,7 @@ def another_version(folder):
     return package
 
 
-def layers_of(package):
+def layers_of(package: ModuleType) -> dict[str, keras.layers.Layer]:
     def layer(q, **options):
         return package.Sparseout(0.5, q=q, seed=1, **options)
 

@@ -1,12 +1,12 @@
-"""What is kept in memory: by calls, models, readings, fits and batches.
+"""The memory that calls, models, readings, fits and batches keep.
 
     python benchmarks/memory.py
     python benchmarks/memory.py fits batches
 
-prints, for each of these, what is there afterwards that was not there before: memory of
-the process that is in use after a garbage collection, graphs of TensorFlow, and the CPU
-time spent. Each line is a process of its own, that does the same a few times before
-anything is counted. Linux with glibc only.
+prints for each of these what it leaves behind: memory that the process uses after a
+garbage collection, and graphs of TensorFlow. It also prints the CPU time. Each line is
+a process of its own, which does the same a few times before anything is counted. Linux
+with glibc only.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -35,23 +36,31 @@ RATES = np.linspace(0.05, 0.5, 10).tolist()
 QS = (0.5, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 3.0, 4.0)
 
 
-def in_use():
-    """(MB of memory, number of graphs) that this process has in use."""
+# MB of memory, number of graphs and CPU seconds.
+Kept = tuple[float, float, float]
+# Takes rate and q.
+MakeLayer = Callable[[float, float], keras.layers.Layer]
+# Takes probe data, or a folder for logs.
+MakeCallbacks = Callable[..., list[keras.callbacks.Callback]]
+
+
+def in_use() -> tuple[float, int]:
+    """Returns (MB of memory, number of graphs) that this process uses."""
     for _ in range(3):
         gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    # By type(): isinstance would also ask weak references what they stand for.
+    # By type(): isinstance would ask weak references what they refer to.
     graphs = sum(issubclass(type(thing), tf.Graph) for thing in gc.get_objects())
     return pages * resource.getpagesize() / 2**20, graphs
 
 
-def added(before, after):
+def added(before: Sequence[float], after: Sequence[float]) -> list[float]:
     return [b - a for a, b in zip(before, after, strict=True)]
 
 
-def kept(unit, arguments, burn_in):
-    """What calls of `unit` keep, (MB, graphs), and the CPU seconds of them all."""
+def kept(unit: Callable, arguments: Iterable, burn_in: Iterable) -> Kept:
+    """Returns what calls of `unit` keep, after calls with `burn_in`."""
     for argument in burn_in:
         unit(*argument)
     before, start = in_use(), time.process_time()
@@ -62,20 +71,20 @@ def kept(unit, arguments, burn_in):
 
 
 class Snapshots(keras.callbacks.Callback):
-    """Takes what is in use after two of the batches or epochs of a fit."""
+    """Measures what is in use after two of the batches or epochs of a fit."""
 
-    def __init__(self, first, last):
+    def __init__(self, first: int, last: int) -> None:
         super().__init__()
         self.at = {first: None, last: None}
 
     def _take(self, number):
         if number in self.at:
-            # The time in between only: looking takes time too.
+            # Measuring takes time that does not count.
             start = time.process_time()
             use = in_use()
             self.at[number] = (*use, time.process_time()), start
 
-    def kept(self):
+    def kept(self) -> Kept:
         (first, _), (last, end) = self.at.values()
         return *added(first[:2], last[:2]), end - first[2]
 
@@ -94,8 +103,8 @@ class AfterEpochs(Snapshots):
         self._take(epoch + 1)
 
 
-def calls(make):
-    """Calls a new layer on a tensor, each with another shape, rate or q."""
+def calls(make: MakeLayer) -> Kept:
+    """Calls new layers on tensors, each with another shape, rate or q."""
     x = {units: tf.ones((32, units)) for units in (63, 64, 96, 128, 160)}
 
     def call(units, rate, q):
@@ -108,8 +117,8 @@ def calls(make):
     )
 
 
-def models(make):
-    """Builds, compiles and fits a model, each with another rate and q."""
+def models(make: MakeLayer) -> Kept:
+    """Builds, compiles and fits models, each with another rate and q."""
     x, y = np.ones((64, 16), "float32"), np.ones((64, 1), "float32")
 
     def train(rate, q):
@@ -133,8 +142,8 @@ def models(make):
     )
 
 
-def watched_model(layers=1):
-    """A small model to watch, and its data: 4 batches."""
+def watched_model(layers: int = 1) -> tuple[keras.Model, np.ndarray, np.ndarray]:
+    """Returns a small model to watch, and its data: 4 batches."""
     keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((8,))])
     for _ in range(layers):
@@ -146,7 +155,7 @@ def watched_model(layers=1):
     return model, x, x[:, :1]
 
 
-def readings(make):
+def readings(make: MakeCallbacks) -> Kept:
     """Epochs of a fit, with a reading of 8 layers in each."""
     model, x, y = watched_model(layers=8)
     after = AfterEpochs(5, 5 + 20)
@@ -156,7 +165,7 @@ def readings(make):
     return after.kept()
 
 
-def fits(make, same=False, compiles=False):
+def fits(make: MakeCallbacks, same: bool = False, compiles: bool = False) -> Kept:
     """Fits of one model."""
     model, x, y = watched_model()
     callbacks = make(x)
@@ -169,7 +178,7 @@ def fits(make, same=False, compiles=False):
     return kept(fit, [()] * 8, [()] * 3)
 
 
-def batches(make):
+def batches(make: MakeCallbacks) -> Kept:
     """Batches of one fit."""
     model, x, y = watched_model()
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(32).repeat()
@@ -202,7 +211,7 @@ CALLBACKS = {
     "controller": lambda x: [controller()],
     "controller and tracker": lambda x: [controller(), tracker()],
 }
-# By group: of how many units its lines are, what a unit is, and the lines.
+# By group: the number of units, what a unit is, and a function for each line.
 GROUPS = {
     "calls": (
         400,
@@ -233,7 +242,7 @@ GROUPS = {
         "fits of one model",
         {
             "no callback": lambda: fits(lambda x: []),
-            "no callback, compiled anew": lambda: fits(lambda x: [], compiles=True),
+            "no callback, compiled again": lambda: fits(lambda x: [], compiles=True),
             **{
                 f"{name}, the same": lambda make=make: fits(make, same=True)
                 for name, make in CALLBACKS.items()
@@ -255,8 +264,8 @@ GROUPS = {
 }
 
 
-def in_fresh_process(group, line):
-    """Returns what a line of the table comes to."""
+def in_fresh_process(group: str, line: str) -> Kept:
+    """Returns the figures of a line of the table."""
     command = [sys.executable, __file__, "--line", group, line]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:

@@ -3,8 +3,9 @@
     python benchmarks/tracker.py
 
 prints the CPU time of an epoch over the example's 9,000 images, and what the tracker
-adds: inside the training step (no probe data), and with probe data at the end of each
-epoch. Epochs are taken in turns, and differences within each round: the median counts.
+adds to it: in the training step (without probe data), and at the end of each epoch
+(with probe data). Epochs take turns. The figure is the median of the differences
+within the rounds.
 """
 
 import argparse
@@ -12,11 +13,13 @@ import os
 import statistics
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
+import numpy as np
 from interleave import fastest, measure, print_machine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -26,14 +29,14 @@ from keras_sparseout import Sparseout, SparsityTracker
 
 
 class Turns(keras.callbacks.Callback):
-    """Holds a `fit` in its own thread at the end of each epoch, until it is called.
+    """Runs a `fit` in a thread, and holds it at the end of each epoch until called.
 
-    So one fit runs at a time, and none is traced again, as it would be if each epoch
-    were a fit of its own. It is to be the last callback: all that those before it do
-    at the beginning and the end of an epoch is then inside the epoch's turn.
+    So one fit runs at a time, and each is traced only once. Put it last among the
+    callbacks: then an epoch's turn includes all that the others do at its beginning and
+    end.
     """
 
-    def __init__(self, fit):
+    def __init__(self, fit: Callable[["Turns"], None]) -> None:
         super().__init__()
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=fit, args=(self,), daemon=True)
@@ -59,7 +62,12 @@ class Turns(keras.callbacks.Callback):
         self._thread.join()
 
 
-def training(data, trackers, batch_size, epochs):
+def training(
+    data: tuple[np.ndarray, np.ndarray],
+    trackers: list[SparsityTracker],
+    batch_size: int,
+    epochs: int,
+) -> Turns:
     """Training of the example's CNN, an epoch a call."""
     x, y = data
 
@@ -91,13 +99,13 @@ def main():
     (train, (x_valid, _), _), _ = load_data(EMBEDDED)
     trackers = {
         "no tracker": [],
-        "no tracker again": [],  # What the machine makes up.
+        "no tracker again": [],  # Differences that come from the machine.
         "SparsityTracker()": [SparsityTracker(verbose=0)],
         f"with {args.probe} probe samples": [
             SparsityTracker(x_valid[: args.probe], verbose=0)
         ],
     }
-    burn_in = 1  # It traces and compiles.
+    burn_in = 1  # For tracing and compiling.
     candidates = {
         name: training(train, callbacks, args.batch_size, burn_in + args.rounds)
         for name, callbacks in trackers.items()

@@ -2,12 +2,13 @@
 
     python benchmarks/weights.py
 
-prints CPU time of all threads and wall time of a training step, forward and backward,
-and the ratio of the CPU times to that of the layer by itself.
+prints the CPU time of all threads and the wall time of a training step, forward and
+backward, and the CPU time as a multiple of what the layer by itself takes.
 """
 
 import argparse
 import os
+from collections.abc import Callable, Mapping
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -16,13 +17,18 @@ import numpy as np
 import tensorflow as tf
 from interleave import fastest, measure, print_machine
 
-from keras_sparseout.layers.bridgeout import Bridgeout
-from keras_sparseout.layers.shakeout import Shakeout
+from keras_sparseout import Bridgeout, Shakeout
 
 QS = (1.5, 2, 1.3)
 
 
-def forward_and_backward(layer, x, steps, to_inputs=True, jit_compile=False):
+def forward_and_backward(
+    layer: keras.layers.Layer,
+    x: tf.Tensor,
+    steps: int,
+    to_inputs: bool = True,
+    jit_compile: bool = False,
+) -> Callable[[], float]:
     """A function that runs `steps` training steps, without an optimizer's update."""
 
     @tf.function(jit_compile=jit_compile, autograph=False)
@@ -45,15 +51,17 @@ def forward_and_backward(layer, x, steps, to_inputs=True, jit_compile=False):
     return run
 
 
-def fit(layer, x, y, jit_compile=False):
+def fit(
+    layer: keras.layers.Layer, x: np.ndarray, y: np.ndarray
+) -> Callable[[], object]:
     """A function that runs an epoch of `fit`."""
     model = keras.Sequential([keras.Input(x.shape[1:]), layer])
-    model.compile("adam", "mse", jit_compile=jit_compile)
+    model.compile("adam", "mse", jit_compile=False)
     data = tf.data.Dataset.from_tensors((x, y)).repeat(20)
     return lambda: model.fit(data, shuffle=False, verbose=0)
 
 
-def table(results, steps):
+def table(results: Mapping[str, tuple[float, float]], steps: int) -> None:
     reference, _ = next(iter(results.values()))
     for name, (cpu, wall) in results.items():
         print(
@@ -62,8 +70,8 @@ def table(results, steps):
         )
 
 
-def noisy(layer):
-    """The plain layer and those with noise, of a function that makes the plain one."""
+def noisy(layer: Callable[[], keras.layers.Layer]) -> dict[str, keras.layers.Layer]:
+    """The plain layer, which `layer` makes, and layers around it with noise."""
     return {
         "plain": layer(),
         **{f"Bridgeout q={q:g}": Bridgeout(layer(), 0.5, q, seed=1) for q in QS},

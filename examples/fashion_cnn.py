@@ -11,37 +11,57 @@ exported SavedModel, and ends with a table of the activations' sparsity.
 
 import argparse
 import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
-import matplotlib
 import numpy as np
 import tensorflow_datasets as tfds
 from run_folder import Output
 
-from keras_sparseout import Sparseout, SparsityController, SparsityTracker, metrics
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from keras_sparseout import (
+    Sparseout,
+    SparsityController,
+    SparsityTracker,
+    activation_sparsity,
+    plots,
+)
 
 EMBEDDED = "fashion_mnist_20k"
 DATA = Path(__file__).parent / "data" / EMBEDDED / "1.0.0"
-# Where the regularizers stand; their names are those of the activations before them.
+# Names of the regularizers, and of the activations that they act on.
 PLACES = ("block1", "block2", "hidden")
 VALIDATION = 1000
 CSVS = ["history.csv", "history_dropout.csv"]
 CONTROL = "control.png"
 
+# Images and labels for training, validation and test.
+Data = tuple[tuple[np.ndarray, np.ndarray], ...]
+# Takes the name of a layer, and makes it.
+Regularizer = Callable[[str], keras.layers.Layer]
 
-def build_model(input_shape, classes, regularizer):
+
+class Run(NamedTuple):
+    """One of the models to train."""
+
+    title: str
+    label: str  # In the picture.
+    csv: str
+    regularizer: Regularizer
+
+
+def build_model(
+    input_shape: tuple[int, ...], classes: int, regularizer: Regularizer
+) -> keras.Model:
     """Two convolutions and two dense layers, with `regularizer(name)` between them."""
     return keras.Sequential(
         [
             keras.Input(input_shape),
-            # To mean 0 and variance 1, so that activations are of the order of 1, where
-            # all q are equally strong: the noise is |x|^(q/2).
+            # To mean 0 and variance 1, which keeps activations near 1. Noise scales as
+            # |x|^(q/2), so near 1 it is about as strong for any q.
             keras.layers.Rescaling(1 / 90, offset=-0.8),
             keras.layers.Conv2D(32, 3, padding="same", activation="relu"),
             keras.layers.MaxPooling2D(),
@@ -57,8 +77,14 @@ def build_model(input_shape, classes, regularizer):
     )
 
 
-def train(model, data, epochs, csv, controllers=()):
-    """Fits `model`, and writes into `csv` what `fit` shows; returns the history."""
+def train(
+    model: keras.Model,
+    data: Data,
+    epochs: int,
+    csv: Path,
+    controllers: Iterable[SparsityController] = (),
+) -> dict[str, list[float]]:
+    """Fits `model`, writes its history into `csv`, and returns it."""
     (x, y), (x_valid, y_valid), _ = data
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model.fit(
@@ -67,7 +93,7 @@ def train(model, data, epochs, csv, controllers=()):
         batch_size=64,
         epochs=epochs,
         validation_data=(x_valid, y_valid),
-        # These first: those after them see their figures.
+        # CSVLogger comes last, to see the figures of those before it.
         callbacks=[
             SparsityTracker(x_valid, layers=PLACES),
             *controllers,
@@ -76,84 +102,27 @@ def train(model, data, epochs, csv, controllers=()):
     ).history
 
 
-def measure(model, data):
-    """Test accuracy, and for each place the sparsity of its activations."""
+def measure(model: keras.Model, data: Data):
+    """Returns the test accuracy, and the table of the activations at each place."""
     x, y = data[2]
     _, accuracy = model.evaluate(x, y, batch_size=256, verbose=0)
-    places = [model.get_layer(name).output for name in PLACES]
-    activations = keras.Model(model.inputs, places).predict(x[:2000], verbose=0)
-    table = {}
-    for name, a in zip(PLACES, activations, strict=True):
-        # Silent positions, all zero, have no Hoyer sparsity: NaN.
-        table[name] = {
-            "Hoyer": np.nanmean(metrics.hoyer(a)),
-            "zeros": np.mean(metrics.zero_fraction(a)),
-            "dead": np.mean(np.all(a == 0, axis=tuple(range(a.ndim - 1)))),
-            "RMS": np.sqrt(np.mean(np.square(a))),
-        }
-    return accuracy, table
+    return accuracy, activation_sparsity(model, x[:2000], layers=PLACES)
 
 
-def draw(histories, path):
-    """Accuracy, Hoyer and zeros by epoch: the first run solid, the second dashed."""
-    figure, (top, *panels) = plt.subplots(
-        3, 1, figsize=(9, 8), sharex=True, layout="constrained"
-    )
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(PLACES)))
-    for (label, history), style in zip(histories.items(), ("-", "--"), strict=False):
-        epochs = range(1, len(history["loss"]) + 1)
-        top.plot(
-            epochs, history["accuracy"], style, color="0.6", label=f"{label}, training"
-        )
-        top.plot(
-            epochs,
-            history["val_accuracy"],
-            style,
-            color="black",
-            label=f"{label}, validation",
-        )
-        for panel, metric in zip(panels, ("hoyer", "zero_fraction"), strict=True):
-            for name, colour in zip(PLACES, colours, strict=True):
-                panel.plot(
-                    epochs,
-                    history[f"val_{metric}/{name}"],
-                    style,
-                    color=colour,
-                    label=f"{name}, {label}",
-                )
-    top.set_ylabel("accuracy")
-    panels[0].set_ylabel("Hoyer sparsity\n(0 dense, 1 sparse)")
-    panels[1].set_ylabel("fraction of zeros")
-    panels[1].set_xlabel("epoch")
-    panels[1].xaxis.get_major_locator().set_params(integer=True)
-    for panel in (top, *panels):
-        panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        panel.grid(alpha=0.3)
-    figure.suptitle("Activations on validation images")
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+def draw(histories: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
+    """Draws accuracy, Hoyer sparsity and zeros of all runs by epoch."""
+    curves = {}
+    for label, history in histories.items():
+        for key in ("accuracy", "val_accuracy"):
+            curves[f"{key}/{label}"] = history[key]
+        for metric in ("val_hoyer", "val_zero_fraction"):
+            for place in PLACES:
+                curves[f"{metric}/{place}, {label}"] = history[f"{metric}/{place}"]
+    panels = ("accuracy", "hoyer", "zero_fraction")
+    plots.sparsity(curves, panels, accuracy=None, path=path)
 
 
-def print_table(results):
-    """The table that a run ends with, one block of columns for each model."""
-    print("\n" + " " * 9 + "".join(f"| {label:<31}" for label in results))
-    accuracies = (
-        f"| test accuracy {accuracy:<17.4f}" for accuracy, _ in results.values()
-    )
-    print(" " * 9 + "".join(accuracies))
-    columns = ("Hoyer", "zeros", "dead", "RMS")
-    print(
-        f"{'layer':<9}"
-        + ("| " + "".join(f"{c:<7}" for c in columns) + "   ") * len(results)
-    )
-    for name in PLACES:
-        row = f"{name:<9}"
-        for _, table in results.values():
-            row += "| " + "".join(f"{table[name][c]:<7.3f}" for c in columns) + "   "
-        print(row.rstrip())
-
-
-def load_data(dataset):
+def load_data(dataset: str) -> tuple[Data, int]:
     """Returns (x, y) for training, validation and test, and the number of classes."""
     options = {"split": ["train", "test"], "batch_size": -1, "as_supervised": True}
     try:
@@ -181,11 +150,11 @@ def load_data(dataset):
     return (train, validation, test), classes
 
 
-def _first_line(error):
+def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:300]
 
 
-def _remedy(dataset):
+def _remedy(dataset: str) -> str:
     if dataset == EMBEDDED:
         return f"Restore the folder {DATA} with git checkout, or from a new clone."
     return (
@@ -195,7 +164,7 @@ def _remedy(dataset):
     )
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -238,51 +207,61 @@ def parse_arguments():
     return arguments
 
 
+def make_runs(args: argparse.Namespace) -> list[Run]:
+    """The model with Sparseout, and with --compare the same with Dropout."""
+    moved = args.target_sparsity is not None
+    title = f"Sparseout({args.rate:g}, q={args.q:g})"
+    label = f"q={args.q:g}"
+    if moved:
+        title, label = f"Sparseout({args.rate:g}), q moved", "q moved"
+
+    def sparseout(name):
+        return Sparseout(args.rate, q=args.q, adjustable=moved, name=name)
+
+    def dropout(name):
+        return keras.layers.Dropout(args.rate, name=name)
+
+    runs = [Run(title, label, CSVS[0], sparseout)]
+    if args.compare:
+        runs.append(Run(f"Dropout({args.rate:g})", "Dropout", CSVS[1], dropout))
+    return runs
+
+
+def make_controllers(args: argparse.Namespace, data: Data) -> list[SparsityController]:
+    """The callback that brings the dense layer to --target-sparsity, if it is given."""
+    if args.target_sparsity is None:
+        return []
+    return [
+        SparsityController(
+            args.target_sparsity,
+            x=data[1][0],
+            layers="hidden",
+            bounds=(0.5, 4),
+            every=16,
+        )
+    ]
+
+
 def main():
     args = parse_arguments()
     data, classes = load_data(args.dataset)
-    label = f"Sparseout({args.rate:g}, q={args.q:g})"
-    controllers = []
-    if args.target_sparsity is not None:
-        label = f"Sparseout({args.rate:g}), q moved"
-        controllers = [
-            SparsityController(
-                args.target_sparsity,
-                x=data[1][0],
-                layers="hidden",
-                bounds=(0.5, 4),
-                every=16,
-            )
-        ]
-    regularizers = {
-        label: lambda name: Sparseout(
-            args.rate, q=args.q, adjustable=bool(controllers), name=name
-        )
-    }
-    if args.compare:
-        regularizers[f"Dropout({args.rate:g})"] = lambda name: keras.layers.Dropout(
-            args.rate, name=name
-        )
-    csvs = CSVS[: len(regularizers)]
-    names = [*csvs, "model.keras", "saved_model", "sparsity.png"]
+    runs, controllers = make_runs(args), make_controllers(args, data)
+    names = [run.csv for run in runs] + ["model.keras", "saved_model", "sparsity.png"]
     names += [CONTROL] * len(controllers)
     output = Output(args.out, names, optional=[*CSVS, CONTROL])
 
     histories, results = {}, {}
-    for (label, regularizer), csv in zip(regularizers.items(), csvs, strict=True):
-        print(f"\n{label}")
+    for run in runs:
+        print(f"\n{run.title}")
         keras.utils.set_random_seed(args.seed)
-        model = build_model(data[0][0].shape[1:], classes, regularizer)
-        histories[label] = train(
-            model,
-            data,
-            args.epochs,
-            output.path(csv),
-            controllers if csv == "history.csv" else (),
+        model = build_model(data[0][0].shape[1:], classes, run.regularizer)
+        first = run is runs[0]
+        histories[run.label] = train(
+            model, data, args.epochs, output.path(run.csv), controllers if first else ()
         )
-        output.done(csv)
-        results[label] = measure(model, data)
-        if csv == "history.csv":
+        output.done(run.csv)
+        results[run.title] = measure(model, data)
+        if first:
             model.save(output.path("model.keras"))
             output.done("model.keras")
             model.export(output.path("saved_model"), verbose=False)
@@ -292,7 +271,8 @@ def main():
     for controller in controllers:
         controller.plot(path=output.path(CONTROL))
         output.done(CONTROL)
-    print_table(results)
+    for title, (accuracy, table) in results.items():
+        print(f"\n{title}: test accuracy {accuracy:.4f}\n{table}")
     print(f"\nWritten into {output.folder}: {', '.join(output.names)}")
 
 

@@ -1,10 +1,11 @@
 """The presets of the language model, and its command line."""
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 
-# What an argument has to be.
+# Rules for arguments, in the words of the messages.
 COUNT = "at least 1"
 RATE = "between 0 and 1"
 PART = "above 0 and at most 1"
@@ -13,7 +14,7 @@ FACTOR = "finite and at least 0"
 POSITIVE = "finite and above 0"
 SEED = "from 0 to 2^32 - 1"
 EITHER = "adam or sgd"
-RULES = {
+RULES: dict[str, Callable] = {
     COUNT: lambda value: value >= 1,
     RATE: lambda value: 0 <= value <= 1,
     PART: lambda value: 0 < value <= 1,
@@ -23,7 +24,7 @@ RULES = {
     SEED: lambda value: 0 <= value < 2**32,
     EITHER: lambda value: value in ("adam", "sgd"),
 }
-# Their values in --preset small and in --preset awd.
+# By name: the values in --preset small and in --preset awd, the rule, and the help.
 SETTINGS = {
     "q": (1.5, 2.0, FACTOR, "exponent everywhere, 2 is dropout"),
     "embedding_rate": (0.05, 0.1, RATE, "drop rate of rows of the embedding"),
@@ -43,13 +44,13 @@ SETTINGS = {
     "learning_rate": (0.002, 30.0, POSITIVE, "of the optimizer"),
     "weight_decay": (0.0, 1.2e-6, FACTOR, "of the optimizer"),
     "average": (0.99, 0.999, MOMENTUM, "momentum of the average of the weights"),
-    "text_share": (0.4, 1.0, PART, "how much to take of the text that is here"),
-    "min_count": (10, 2, COUNT, "words seen less often are <unk>, if there is none"),
+    "text_share": (0.4, 1.0, PART, "share of the default text to take"),
+    "min_count": (10, 2, COUNT, "rarer words become <unk>, unless the text has <unk>"),
 }
 
 
-def parse_arguments(description):
-    """Returns what the command line gives, the rest as the preset has it."""
+def parse_arguments(description: str) -> argparse.Namespace:
+    """Returns the arguments of the command line; the preset has the missing ones."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,7 +68,7 @@ def parse_arguments(description):
     args = parser.parse_args()
     if args.data is not None and args.text_share is not None:
         parser.error(
-            "--text-share must be left out with --data, of which all is taken. "
+            "--text-share must be left out with --data, which is taken as a whole. "
             f"Received: {args.text_share}."
         )
     for name, setting in SETTINGS.items():

@@ -1,9 +1,11 @@
 """Text for a word-level language model: reading, vocabulary, windows of streams.
 
-`<eos>` ends a line. What is wrong with the text ends the program with a message.
+`<eos>` ends a line. If something is wrong with the text, the program ends with a
+message.
 """
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +14,17 @@ import tensorflow_datasets as tfds
 
 AUSTEN = Path(__file__).parent / "data" / "austen" / "1.0.0"
 SPLITS = ("train", "valid", "test")
-# Names of the files of one's own text, of the Penn Treebank, of WikiText-2.
+# Names of files: the user's own text, the Penn Treebank, WikiText-2.
 LAYOUTS = ("{}.txt", "ptb.{}.txt", "wiki.{}.tokens")
 EOS, UNKNOWN = "<eos>", "<unk>"
 
 
-def read_austen(share=1.0):
+def read_austen(share: float = 1.0) -> dict[str, list[str]]:
     """Returns the words of Jane Austen's novels, a dict of lists by split.
 
     Args:
-        share: How much of each split to take, from its beginning. The order of the
-            novels is the same in all of them.
+        share: How much of each split to take, from its beginning. All splits have the
+            novels in the same order.
     """
     try:
         builder = tfds.builder_from_directory(AUSTEN)
@@ -39,13 +41,12 @@ def read_austen(share=1.0):
     return {split: each[: int(share * len(each))] for split, each in words.items()}
 
 
-def read_folder(folder):
+def read_folder(folder: str | Path) -> dict[str, list[str]]:
     """Returns the words of a user's text, a dict of lists by split.
 
     Args:
-        folder: Path of a folder of train.txt, valid.txt and test.txt, or of
-            ptb.train.txt, ..., or of wiki.train.tokens, ...; words have spaces between
-            them.
+        folder: Path of a folder with train.txt, valid.txt and test.txt, or with
+            ptb.train.txt, ..., or with wiki.train.tokens, .... Spaces separate words.
     """
     folder = Path(folder)
     rule = "--data must be a folder of train.txt, valid.txt and test.txt."
@@ -60,7 +61,7 @@ def read_folder(folder):
     ]
     having = [paths for paths in layouts if any(path.is_file() for path in paths)]
     if len(having) != 1:
-        # The first that is there of each kind.
+        # The first file of each kind.
         firsts = [next(filter(Path.is_file, paths)).name for paths in having]
         found = " and ".join(firsts) or "none of them"
         raise SystemExit(
@@ -76,11 +77,11 @@ def read_folder(folder):
     return dict(zip(SPLITS, map(_read_file, having[0]), strict=True))
 
 
-def _read_file(path):
+def _read_file(path: Path) -> list[str]:
     content = path.read_bytes()
     try:
         text = content.decode("utf-8")
-        # Text in UTF-16 may be valid in UTF-8, with a zero byte beside each letter.
+        # UTF-16 may be valid UTF-8 too, with a zero byte beside each letter.
         wrong = content.find(0)
     except UnicodeDecodeError as error:
         wrong = error.start
@@ -90,7 +91,7 @@ def _read_file(path):
             f"{content[wrong]:#04x} at offset {wrong}. Convert it, for example with "
             "iconv -f latin1 -t utf-8."
         )
-    # A byte order mark is no part of the first word.
+    # A byte order mark does not belong to the first word.
     text = text.removeprefix("\ufeff")
     if not text.split():
         raise SystemExit(
@@ -100,19 +101,19 @@ def _read_file(path):
     return _words(text)
 
 
-def _words(text):
+def _words(text: str) -> list[str]:
     lines = text.removesuffix("\n").split("\n")
-    # An empty line has its <eos> too, as in the published counts of WikiText-2.
+    # Empty lines have an <eos> too, as in the published counts of WikiText-2.
     return [word for line in lines for word in (*line.split(), EOS)]
 
 
-def make_vocabulary(words, min_count):
-    """Returns the words of a model, a list by falling frequency.
+def make_vocabulary(words: Iterable[str], min_count: int) -> list[str]:
+    """Returns the words that a model knows, the most frequent first.
 
     Args:
-        words: Those of the training text. If `<unk>` is among them, the vocabulary was
-            chosen when the text was made, and all of them are kept.
-        min_count: Those seen less often become `<unk>` otherwise.
+        words: The training text. If it contains `<unk>`, its vocabulary was chosen when
+            the text was made, and all words are kept.
+        min_count: Otherwise words that are seen less often become `<unk>`.
     """
     counts = Counter(words)
     if UNKNOWN in counts:
@@ -124,27 +125,29 @@ def make_vocabulary(words, min_count):
             "The training text must have at least two words that are seen often enough."
             f" Received: {len({*counts} - {EOS, UNKNOWN})} words, of which "
             f"{len({*kept} - {EOS, UNKNOWN})} seen {seen}. Give another text with "
-            "--data, more of the one that is here with --text-share, or a lower "
+            "--data, more of the default text with --text-share, or a lower "
             "--min-count."
         )
     return kept if UNKNOWN in counts else [*kept, UNKNOWN]
 
 
-def encode(words, vocabulary):
+def encode(words: Iterable[str], vocabulary: Sequence[str]) -> np.ndarray:
     """Returns the numbers of `words`, an int32 array."""
     numbers = {word: number for number, word in enumerate(vocabulary)}
     unknown = numbers[UNKNOWN]
     return np.array([numbers.get(word, unknown) for word in words], "int32")
 
 
-def batchify(numbers, batch, window, split):
-    """Returns `batch` contiguous streams of a text as rows; its last words are lost.
+def batchify(numbers: np.ndarray, batch: int, window: int, split: str) -> np.ndarray:
+    """Cuts a text into contiguous streams, the rows of an array.
+
+    Up to `batch - 1` words at its end are lost.
 
     Args:
-        numbers: Array of the numbers of its words.
-        batch: How many streams.
-        window: How many words, and the one after them, a stream has at least.
-        split: What the text is called.
+        numbers: The numbers of its words.
+        batch: Number of streams.
+        window: Words in a window. A stream must have at least one more.
+        split: Name of the text for messages.
     """
     if len(numbers) < batch * (window + 1):
         raise SystemExit(
@@ -157,19 +160,21 @@ def batchify(numbers, batch, window, split):
     return numbers[: batch * length].reshape(batch, length)
 
 
-def windows(streams, window, rng=None):
+def windows(
+    streams: np.ndarray, window: int, rng: np.random.Generator | None = None
+) -> tf.data.Dataset:
     """Returns a data set of windows of all streams, in order, and the words after them.
 
     Args:
         streams: Array of numbers, one row a stream.
         window: Length of a window.
-        rng: A `numpy.random.Generator` for training: each pass begins at an offset that
-            is drawn anew, so that windows are not always cut at the same words, and all
-            have one length. None: from the first word to the last, for which the last
-            window is shorter if need be.
+        rng: For training. Each pass draws the offset where it begins, so windows are
+            not always cut at the same words. All windows have the same length. Without
+            `rng`, a pass goes from the first word to the last one, and the last window
+            may be shorter.
     """
     targets = streams.shape[1] - 1
-    # So that each offset below the window's length leaves as many windows.
+    # In training, as many windows as fit behind any offset below the window's length.
     count = max(1, (targets - window + 1) // window) if rng else -(-targets // window)
 
     def cut():

@@ -4,25 +4,30 @@
     python examples/lstm_lm.py --q 2               # with dropout, as AWD-LSTM has it
     python examples/lstm_lm.py --data ptb --preset awd     # text of your own
 
-The model is that of Merity, Keskar & Socher (2017), https://arxiv.org/abs/1708.02182:
-rows of the embedding and recurrent weights are dropped by Bridgeout, the embedded
-words, what goes between the layers and the last output by Sparseout with one mask a
-sequence, and there is one q for all. Output and input embeddings are tied, activations
-and their changes in time are penalized, the weights are averaged. --preset awd has its
-sizes and rates for the Penn Treebank. What differs: the average is Keras' exponential
-moving one, from the first step on, the output has no bias, and windows are not of
-varying lengths, each of which XLA would compile anew. They all have one length instead,
-and are cut at another offset in each epoch.
+The model is AWD-LSTM (Merity, Keskar & Socher, 2017, https://arxiv.org/abs/1708.02182).
+Bridgeout puts noise on rows of the embedding and on recurrent weights. Sparseout puts
+it on the embedded words, between the LSTM layers and on the last output, with one mask
+a sequence. One q serves all of them. Input and output embeddings are tied, activations
+and their changes in time are penalized, and the weights are averaged. --preset awd has
+the published sizes and rates for the Penn Treebank.
 
-The default text, of which --preset small takes a part, comes with the repository.
---data is a folder of train.txt, valid.txt and test.txt, or of the Penn Treebank's
-ptb.train.txt ... or WikiText-2's wiki.train.tokens .... Words that are rare in the
-training text become <unk>, unless the text has <unk> of its own. Each run writes a
-folder with the history as CSV, a picture, a sample of text, the vocabulary, the model
+The model differs from the published one in three ways. The weights are averaged by
+Keras, as an exponential moving average from the first step on. The output has no bias.
+Windows have one length, since XLA would compile a program for each; each epoch cuts
+them at another offset instead.
+
+The default text comes with the repository, and --preset small takes a part of it.
+--data is a folder with train.txt, valid.txt and test.txt, or with the Penn Treebank's
+ptb.train.txt ..., or with WikiText-2's wiki.train.tokens .... Words that are rare in
+the training text become <unk>, unless the text already contains <unk>. Each run writes
+a folder with the history as CSV, a picture, a sample of text, the vocabulary, the model
 as .keras and an exported SavedModel.
 """
 
+import argparse
 import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -41,13 +46,16 @@ from keras_sparseout import (
     plots,
 )
 
+# The streams of each split.
+Streams = dict[str, np.ndarray]
+
 NAMES = ["history.csv", "perplexity.png", "model.keras", "saved_model"]
 NAMES += ["vocabulary.txt", "sample.txt"]
 
 
-def build_model(words, batch, args):
-    """The model for `batch` streams: from numbers of words to logits of the next."""
-    # With noise_shape one mask a sequence, the same at each of its words.
+def build_model(words: int, batch: int, args: argparse.Namespace) -> keras.Model:
+    """The model for `batch` streams: from words, as numbers, to logits of the next."""
+    # With this noise_shape all words of a sequence share a mask.
     locked = {"q": args.q, "noise_shape": (None, 1, None)}
     initial = keras.initializers.RandomUniform(-0.1, 0.1)
     embedding = keras.layers.ReversibleEmbedding(
@@ -69,16 +77,17 @@ def build_model(words, batch, args):
     x = ActivationPenalty(args.tar, "tar")(x)
     x = Sparseout(args.output_rate, name=f"lstm{args.layers}", **locked)(x)
     x = ActivationPenalty(args.ar, "ar")(x)
-    # In reverse the embedding is the output layer, on which there is no noise.
+    # In reverse the embedding is the output layer, without noise.
     return keras.Model(inputs, embedding(x, reverse=True))
 
 
 def crossentropy(words, logits):
-    """-log of the probability of each word, the words of all streams in one row."""
+    """-log of the probability of each word, in one row for all streams."""
     logits = ops.cast(logits, "float32")
     words = ops.cast(words, "int32")[..., None]
     right = ops.take_along_axis(logits, words, axis=-1)[..., 0]
-    # One row, as Keras weighs means by rows: words in a short window count as others.
+    # Keras averages over rows. In one row, words in a short window count no more than
+    # others.
     return ops.ravel(ops.logsumexp(logits, axis=-1) - right)
 
 
@@ -93,16 +102,16 @@ class Perplexity(keras.metrics.MeanMetricWrapper):
         return ops.exp(super().result())
 
 
-def reset_states(model):
-    """Sets the states of the LSTMs to 0: what comes next follows no other text."""
+def reset_states(model: keras.Model) -> None:
+    """Sets the states of the LSTMs to 0, so that a new text can begin."""
     for layer in model.layers:
         lstm = getattr(layer, "layer", layer)
         if isinstance(lstm, keras.layers.LSTM):
             lstm.reset_state()
 
 
-def state_reset(model):
-    """The callback with which each pass over a text begins and ends with states 0."""
+def state_reset(model: keras.Model) -> keras.callbacks.Callback:
+    """A callback that sets the states to 0 before and after each pass over a text."""
 
     def reset(*_):
         reset_states(model)
@@ -112,7 +121,7 @@ def state_reset(model):
     )
 
 
-def make_optimizer(args):
+def make_optimizer(args: argparse.Namespace) -> keras.optimizers.Optimizer:
     kinds = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}
     return kinds[args.optimizer](
         args.learning_rate,
@@ -123,15 +132,17 @@ def make_optimizer(args):
     )
 
 
-def train(model, streams, args, csv):
-    """Fits `model`, and writes into `csv` what `fit` shows; returns the history."""
+def train(
+    model: keras.Model, streams: Streams, args: argparse.Namespace, csv: Path
+) -> dict[str, list[float]]:
+    """Fits `model`, writes its history into `csv`, and returns it."""
     rng = np.random.default_rng(args.seed)
     training = lm_text.windows(streams["train"], args.window, rng)
     validation = lm_text.windows(streams["valid"], args.window)
     testing = lm_text.windows(streams["test"], args.window)
 
     def test(epoch, logs):
-        # With the averaged weights, as those of validation are.
+        # With the averaged weights, as in validation.
         callbacks = [state_reset(model), keras.callbacks.SwapEMAWeights()]
         figures = model.evaluate(
             testing, callbacks=callbacks, verbose=0, return_dict=True
@@ -144,7 +155,7 @@ def train(model, streams, args, csv):
         epochs=args.epochs,
         shuffle=False,
         validation_data=validation,
-        # Those after it see what a callback adds.
+        # A callback sees the figures that those before it add.
         callbacks=[
             state_reset(model),
             keras.callbacks.SwapEMAWeights(),
@@ -155,23 +166,29 @@ def train(model, streams, args, csv):
     ).history
 
 
-def write_text(model, vocabulary, length, temperature, seed):
-    """Text that `model`, of one stream, goes on with from the beginning of a line."""
+def write_text(
+    model: keras.Model,
+    vocabulary: Sequence[str],
+    length: int,
+    temperature: float,
+    seed: int,
+) -> str:
+    """Lets a model of one stream write `length` words, from the beginning of a line."""
     rng = np.random.default_rng(seed)
     reset_states(model)
     word, words = vocabulary.index(lm_text.EOS), []
     for _ in range(length):
         logits = np.asarray(model(np.array([[word]])))[0, 0] / temperature
         logits[vocabulary.index(lm_text.UNKNOWN)] = -np.inf
-        # The largest of the logits with Gumbel noise is a draw from their softmax.
+        # The largest logit with Gumbel noise is a draw from the softmax of the logits.
         word = int(np.argmax(logits + rng.gumbel(size=len(logits))))
         words.append(vocabulary[word])
     lines = " ".join(words).split(lm_text.EOS)
     return "\n\n".join(line.strip() for line in lines)
 
 
-def draw(history, path):
-    """Perplexities, and below them the sparsity of each place, by epoch."""
+def draw(history: Mapping[str, list[float]], path: Path) -> None:
+    """Draws the perplexities, and below them the sparsity of each place, by epoch."""
     figure = plots.sparsity(history, "hoyer", accuracy="perplexity")
     top = figure.axes[0]
     epochs = range(1, len(history["test_perplexity"]) + 1)
@@ -185,7 +202,7 @@ def draw(history, path):
     figure.savefig(path)
 
 
-def load_text(args):
+def load_text(args: argparse.Namespace) -> tuple[Streams, list[str]]:
     """Returns the streams of each split, and the vocabulary."""
     if args.data is not None:
         text = lm_text.read_folder(args.data)
@@ -220,12 +237,12 @@ def main():
     draw(history, output.path("perplexity.png"))
     output.done("perplexity.png")
 
-    # Of one stream, to go on with any text word by word.
+    # A model of one stream, which can go on with any text word by word.
     single = build_model(len(vocabulary), 1, args)
     single.set_weights(model.get_weights())
     single.save(output.path("model.keras"))
     output.done("model.keras")
-    # Without it a batch of 1 is exported as one of any size, which states can't have.
+    # Without it Keras exports a model of any batch size. States have a fixed one.
     signature = [keras.InputSpec("int32", shape=(1, None))]
     single.export(output.path("saved_model"), input_signature=signature, verbose=False)
     output.done("saved_model")

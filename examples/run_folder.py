@@ -1,19 +1,23 @@
 """The folder that an example writes."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 
 class Output:
-    """The folder of a run: complete, or with a note in it of what is missing.
+    """The folder of a run. Until it is complete, a note in it says what is missing.
 
     Args:
-        folder: Where it is.
-        names: What the run writes into it.
-        optional: What an earlier run with other options may have left there.
+        folder: Path of the folder. It is made if need be.
+        names: Files and folders that the run writes into it.
+        optional: Those that a run with other options writes. They are removed if an
+            earlier run left them there, so that all files belong to one run.
     """
 
-    def __init__(self, folder, names, optional=()):
+    def __init__(
+        self, folder: str | Path, names: Iterable[str], optional: Iterable[str] = ()
+    ) -> None:
         self.folder = Path(folder)
         self.names = list(names)
         self.missing = list(names)
@@ -27,19 +31,19 @@ class Output:
                 f"{self.folder}, which fails with {type(error).__name__}: "
                 f"{error.strerror}. Give another one."
             ) from error
-        for path in map(self.path, {*names, *optional}):
+        for path in map(self.path, {*self.names, *optional}):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
-    def path(self, name):
-        """Where the file or folder `name` belongs."""
+    def path(self, name: str) -> Path:
+        """Returns where the file or folder `name` belongs."""
         return self.folder / name
 
-    def done(self, name):
+    def done(self, name: str) -> None:
         """Notes that `name` is written."""
         self.missing.remove(name)
         self._say()
 
-    def _say(self):
+    def _say(self) -> None:
         if not self.missing:
             self.note.unlink()
             return

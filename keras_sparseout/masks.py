@@ -1,4 +1,4 @@
-"""The place of `ops.masks` in version 0.1.0."""
+"""`ops.masks` under its import path of version 0.1.0."""
 
 from keras_sparseout.ops.masks import bernoulli, seed_pair
 

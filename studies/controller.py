@@ -3,18 +3,19 @@
     python studies/controller.py               # one hidden layer of 256 ReLU units
     python studies/controller.py --model cnn   # the last hidden layer of the example's
 
-trains a model on the example's images, for 8 epochs, and asks for each target with q,
-and with an L1 penalty. It prints what test images show, as the mean over the last three
-epochs, and how far off the target it is.
+trains a model on the example's images for 8 epochs, and asks for each target with q and
+with an L1 penalty. It prints the sparsity on test images, as the mean over the last
+three epochs, and how far off the target it is.
 
-What the CNN can reach is measured first, with the settings held at either end; the
-targets are spread over what all seeds reach.
+For the CNN it first holds the settings at either end, to see what all seeds can reach.
+The targets are spread over that range.
 """
 
 import argparse
 import itertools
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -29,21 +30,21 @@ from keras_sparseout import ActivationPenalty, Sparseout, SparsityController, me
 
 METRICS = ("hoyer", "zero_fraction")
 TARGETS = {"hoyer": (0.55, 0.65, 0.75), "zero_fraction": (0.65, 0.75, 0.85)}
-# Between the ends of what can be reached.
+# Where the targets of the CNN are, between the ends of what it can reach.
 SHARES = (0.25, 0.5, 0.75)
 BATCH_SIZES = {"dense": 32, "cnn": 64}
-# Batches from one reading to the next: as many images, so as many readings an epoch.
+# Batches between two readings. Both models get the same number of readings an epoch.
 EVERY = {"dense": 32, "cnn": 16}
-# Those that are not the controller's own.
+# Bounds that differ from the defaults of the controller.
 BOUNDS = {"dense": {"q": (0.5, 8)}, "cnn": {"q": (0.5, 4)}}
-# Settings that are held to see what the CNN can reach; a weight of 0.1 silences it.
+# Settings to hold, to see what the CNN can reach. A weight of 0.1 would silence it.
 ENDS = {"q": (0.5, 4), "weight": (0.0, 0.03)}
 
 
-def hidden(actuator, setting, rate):
-    """What is controlled; the penalty works against q = 4, where activations are dense.
+def hidden(actuator: str, setting: float, rate: float) -> keras.Model:
+    """The layers to control, as a model, so that both kinds have the same names.
 
-    A model by itself, so that either is named alike.
+    The penalty works against q = 4, where activations are dense.
     """
     if actuator == "q":
         layers = [Sparseout(rate, q=setting, adjustable=True, name="regularizer")]
@@ -55,7 +56,7 @@ def hidden(actuator, setting, rate):
     return keras.Sequential(layers, name="hidden")
 
 
-def build(name, actuator, setting):
+def build(name: str, actuator: str, setting: float) -> keras.Model:
     if name == "cnn":
         return fashion_cnn.build_model(
             (28, 28, 1),
@@ -79,7 +80,7 @@ def build(name, actuator, setting):
 
 
 class OnTestImages(keras.callbacks.Callback):
-    """Keeps the hidden layer's metrics on test images, at the end of each epoch."""
+    """Measures the hidden layer on test images at the end of each epoch."""
 
     def __init__(self, x):
         super().__init__()
@@ -92,13 +93,21 @@ class OnTestImages(keras.callbacks.Callback):
         for name, figures in self.figures.items():
             figures.append(float(np.nanmean(getattr(metrics, name)(a))))
 
-    def last(self, name):
+    def last(self, name: str) -> float:
         """The mean of a metric over the last three epochs."""
         return float(np.mean(self.figures[name][-3:]))
 
 
-def train(name, data, actuator, setting, seed, epochs, controllers=()):
-    """Trains a model; returns it, and what test images showed."""
+def train(
+    name: str,
+    data: fashion_cnn.Data,
+    actuator: str,
+    setting: float,
+    seed: int,
+    epochs: int,
+    controllers: Iterable[SparsityController] = (),
+) -> tuple[keras.Model, OnTestImages]:
+    """Trains a model; returns it, and its figures on test images."""
     keras.utils.set_random_seed(seed)
     model = build(name, actuator, setting)
     model.compile(
@@ -117,8 +126,10 @@ def train(name, data, actuator, setting, seed, epochs, controllers=()):
     return model, test
 
 
-def reachable(data, actuator, seeds, epochs):
-    """Returns for each metric the least and the largest that all seeds reach."""
+def reachable(
+    data: fashion_cnn.Data, actuator: str, seeds: list[int], epochs: int
+) -> dict[str, tuple[float, float]]:
+    """Returns the least and the largest figure that all seeds reach, by metric."""
     ends = [
         [train("cnn", data, actuator, setting, seed, epochs)[1] for seed in seeds]
         for setting in ENDS[actuator]
@@ -137,7 +148,15 @@ def reachable(data, actuator, seeds, epochs):
     return ranges
 
 
-def run(name, data, actuator, metric, target, seed, epochs):
+def run(
+    name: str,
+    data: fashion_cnn.Data,
+    actuator: str,
+    metric: str,
+    target: float,
+    seed: int,
+    epochs: int,
+) -> tuple[float, float, float]:
     """Returns the mean on test images, test accuracy and the setting at the end."""
     controller = SparsityController(
         target,

@@ -4,44 +4,39 @@
 
 trains examples/fashion_cnn.py with Sparseout at several q, and with Dropout after an L1
 or a Hoyer-square penalty of several weights at the same three places. It prints a
-markdown table of means over the seeds, with standard deviations, of the activations of
-all three places on 2,000 test images and of test accuracy, and draws one against the
-other.
+markdown table of means and standard deviations over the seeds: the sparsity of the
+activations on 2,000 test images, averaged over the three places, and the test accuracy.
+It draws one against the other.
 """
 
 import argparse
 import csv
-import os
-import sys
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
+import cnn_run
 import keras
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import fashion_cnn
+from cnn_run import fashion_cnn
 
 from keras_sparseout import ActivationPenalty, Sparseout, plots
 
 RATE = 0.3
-COLUMNS = ("Hoyer", "zeros", "dead", "test accuracy")
+COLUMNS = ("Hoyer", "zeros", "dead", cnn_run.ACCURACY)
 
 
-def sparseout(q, name):
+def sparseout(q: float, name: str | None) -> Sparseout:
     return Sparseout(RATE, q=q, name=name)
 
 
-def penalty(weight, name, kind):
-    """An activation penalty, then Dropout; at inference the activations alone."""
+def penalty(weight: float, name: str, kind: str) -> keras.Model:
+    """An activation penalty, then Dropout. In inference both change nothing."""
     layers = [ActivationPenalty(weight, kind), sparseout(2, name=None)]
     return keras.Sequential(layers, name=name)
 
 
-# The weights span the sparsity that q reaches, and more; an L1 penalty of 0.1 silences
-# the network. Each place has the mean penalty of its vectors, so they count alike.
+# The weights span the sparsity that q reaches, and more. An L1 penalty of 0.1 silences
+# the network. Each place adds the mean penalty of its vectors, so all weigh the same.
 ACTUATORS = {
     "Sparseout, q": (sparseout, (1, 1.25, 1.5, 2, 2.5, 3)),
     "L1, weight": (partial(penalty, kind="l1"), (1e-3, 3e-3, 1e-2, 2e-2, 3e-2)),
@@ -52,18 +47,9 @@ ACTUATORS = {
 }
 
 
-def run(data, classes, regularizer, seed, epochs):
-    """Returns the figures of one training run, by column."""
-    keras.utils.set_random_seed(seed)
-    model = fashion_cnn.build_model(data[0][0].shape[1:], classes, regularizer)
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(*data[0], batch_size=64, epochs=epochs, verbose=0)
-    accuracy, table = fashion_cnn.measure(model, data)
-    means = {c: np.mean([row[c] for row in table.values()]) for c in COLUMNS[:-1]}
-    return {**means, "test accuracy": accuracy}
-
-
-def collect(data, classes, seeds, epochs):
+def collect(
+    data: fashion_cnn.Data, classes: int, seeds: int, epochs: int
+) -> list[dict[str, object]]:
     """Returns a row for each setting: means by column, deviations by "column std"."""
     points = sum(len(settings) for _, settings in ACTUATORS.values())
     progress = keras.utils.Progbar(points * seeds, unit_name="run")
@@ -73,7 +59,7 @@ def collect(data, classes, seeds, epochs):
             runs = []
             for seed in range(seeds):
                 layer = partial(regularizer, setting)
-                runs.append(run(data, classes, layer, seed, epochs))
+                runs.append(cnn_run.run(data, classes, layer, seed, epochs))
                 progress.add(1)
             row = {"actuator": actuator, "setting": setting}
             for column in COLUMNS:
@@ -84,7 +70,7 @@ def collect(data, classes, seeds, epochs):
     return rows
 
 
-def print_table(rows):
+def print_table(rows: list[dict[str, object]]) -> None:
     print(f"| actuator | setting | {' | '.join(COLUMNS)} |")
     print("|---" * (len(COLUMNS) + 2) + "|")
     for row in rows:
@@ -92,8 +78,8 @@ def print_table(rows):
         print(f"| {row['actuator']} | {row['setting']:g} | {' | '.join(cells)} |")
 
 
-def draw(rows, label, path):
-    # With a weight of 0 Dropout alone is left, which is q = 2: the curves start there.
+def draw(rows: list[dict[str, object]], label: str, path: Path) -> None:
+    # A penalty of weight 0 leaves Dropout alone, that is q = 2. The curves start there.
     (dropout,) = (row for row in rows if row["setting"] == 2)
     penalties = [actuator for actuator in ACTUATORS if actuator != "Sparseout, q"]
     starts = [{**dropout, "actuator": name, "setting": 0} for name in penalties]
@@ -103,15 +89,15 @@ def draw(rows, label, path):
             "setting": row["setting"],
             "sparsity": row["Hoyer"],
             "sparsity_std": row["Hoyer std"],
-            "accuracy": row["test accuracy"],
-            "accuracy_std": row["test accuracy std"],
+            "accuracy": row[cnn_run.ACCURACY],
+            "accuracy_std": row[f"{cnn_run.ACCURACY} std"],
         }
         for row in rows + starts
     ]
     plots.frontier(points, sparsity=label, path=path)
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -127,7 +113,7 @@ def parse_arguments():
     for name in ("seeds", "epochs"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1. Received: {vars(args)[name]}.")
-    # Said now, not after all the runs.
+    # Now, not after all the runs.
     if args.out.suffix not in (".png", ".svg", ".pdf") or not args.out.parent.is_dir():
         parser.error(
             "--out must be a .png, .svg or .pdf file in a folder that exists. "

@@ -7,22 +7,34 @@ joins with a folder of the same modules, and with a choice here by
 
 from keras_sparseout.backend.tensorflow import (
     compiling,
+    convolutions,
     datasets,
     event_files,
     files,
+    graph,
     numerics,
+    operation_macs,
+    random,
     tensors,
     tracing,
     train_step,
+    unknown_rank,
+    variables,
 )
 
 __all__ = [
     "compiling",
+    "convolutions",
     "datasets",
     "event_files",
     "files",
+    "graph",
     "numerics",
+    "operation_macs",
+    "random",
     "tensors",
     "tracing",
     "train_step",
+    "unknown_rank",
+    "variables",
 ]

@@ -1,191 +1,252 @@
-"""The layers that share one loop of a SparsityController."""
+"""The layers that share one feedback loop of a SparsityController."""
 
+import dataclasses
 import math
-import warnings
 import zlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_sparseout.callbacks.feedback_loop import ACTUATORS, Loop
+from keras_sparseout.callbacks import knobs
+from keras_sparseout.callbacks.actuators import ACTUATORS, ActuatorName
+from keras_sparseout.callbacks.controller_messages import ControllerMessages
+from keras_sparseout.callbacks.feedback_loop import FeedbackLoop, LoopState
+from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.layer_text import call_of
 
-# Fewer vectors can't tell a dead unit from one that fires rarely.
-ENOUGH_FOR_DEAD = 256
 # Readings at a bound, with no gain, after which a target is out of reach.
 _PATIENCE = 32
 
 
-class Group:
-    """One layer, or all together: its loop, its settings, and what it came to.
+@dataclasses.dataclass(frozen=True)
+class ControlSettings:
+    """The arguments of a SparsityController that all of its groups share.
 
-    Args:
-        watched: The layers, as `WatchedLayer`.
-        controller: The `SparsityController`, whose settings are read.
+    Attributes:
+        target: The figure asked for, or a dict of them by layer.
+        metric: Name of the metric.
+        actuator: Name of the knob that is moved.
+        bounds: Least and largest setting.
+        together: Whether all layers are one group.
+        gain: Factor of the actuator's gain.
+        dead_band: The integral leaves out errors of at most this size.
+        freeze_after: Number of epochs after which nothing moves, None for never.
+        max_dead: Share of dead units beyond which nothing moves toward sparser.
+        has_probe: Whether there are probe data.
     """
 
-    def __init__(self, watched, controller):
-        self.watched = watched
-        self.name = ", ".join(w.name for w in watched)
-        self.metric = controller.metric
-        self.actuator = controller.actuator
-        self.max_dead = controller.max_dead
-        first = watched[0].layer
-        # With q > 2 a higher rate makes activations denser.
-        falling = self.actuator == "rate" and first.q > 2
-        if self.actuator == "rate" and len({w.layer.q > 2 for w in watched}) > 1:
-            qs = ", ".join(f"{w.name} of q={w.layer.q:g}" for w in watched)
-            raise ValueError(
-                "`together` must be False where a higher rate makes some layers "
-                "sparser, and others, of q > 2, denser. Received: together=True, with "
-                f"{qs}. Give each layer its own rate."
-            )
-        self.loop = Loop(
-            float(np.mean([controller.targets[w.name] for w in watched])),
-            getattr(first, self.actuator),
-            ACTUATORS[self.actuator],
-            controller.bounds,
-            sign=-1 if falling else 1,
-            gain=controller.gain,
-            dead_band=controller.dead_band,
+    target: float | Mapping[str, float]
+    metric: str
+    actuator: ActuatorName
+    bounds: tuple[float, float]
+    together: bool
+    gain: float
+    dead_band: float
+    freeze_after: int | None
+    max_dead: float
+    has_probe: bool
+
+
+class ControlledGroup:
+    """One layer, or all together: their feedback loop, and what it came to.
+
+    Args:
+        watched: The layers.
+        target: The figure asked for.
+        settings: What all groups share.
+        messages: What the controller says.
+    """
+
+    def __init__(
+        self,
+        watched: Sequence[WatchedLayer],
+        target: float,
+        settings: ControlSettings,
+        messages: ControllerMessages,
+    ):
+        self._watched = watched
+        self._settings = settings
+        self._messages = messages
+        name = ", ".join(w.name for w in watched)
+        self._subject = f"{settings.metric} of {name}"
+        self._loop = FeedbackLoop(
+            target,
+            self._setting_of_layers(),
+            ACTUATORS[settings.actuator],
+            settings.bounds,
+            sign=_sign(watched, settings.actuator),
+            gain=settings.gain,
+            dead_band=settings.dead_band,
         )
-        settings = (self.name, self.metric, self.actuator, self.loop.target)
-        settings += (self.loop.bounds, controller.data is None)
-        self._signature = float(zlib.crc32(repr(settings).encode()))
-        self._restore(first)
-        self.reached = (math.inf, -math.inf)
+        # What makes it the same loop in a resumed run.
+        names = name, settings.metric, settings.actuator
+        key = (*names, target, settings.bounds, not settings.has_probe)
+        self._signature = float(zlib.crc32(repr(key).encode()))
+        self._restore()
         self._figure = math.nan
-        self.frozen = False
-        self._errors_at_bound = []
-        self._warned_of_dead = self._warned_of_reach = False
+        self._reached = math.inf, -math.inf
+        self._frozen = False
+        self._errors_at_bound: list[float] = []
 
-    def _restore(self, layer):
-        """Goes on from the layer's state, if it is of this loop and untouched since."""
-        state, fresh = layer.controller_state, self.loop.state()
-        if state is None or not len(state):
-            return
-        if state[0] != self._signature and not math.isnan(state[0]):
-            return
-        try:
-            if math.isnan(state[0]):
-                raise ValueError("the first is NaN")
-            self.loop.restore(state[1:])
-        except ValueError as error:
-            raise ValueError(
-                f"Layer {layer.name!r}: `controller_state` must be the numbers that a "
-                f"SparsityController left there. Received: {state.tolist()}, of which "
-                f"{error}. Set it to None for the controller to begin anew, or load a "
-                "file that is whole."
-            ) from None
-        setting = getattr(layer, self.actuator)
-        if np.float32(self.loop.value) != np.float32(setting):
-            self.loop.restore(fresh)
+    @property
+    def started(self) -> bool:
+        """Whether the loop has had a reading."""
+        return self._loop.state.readings > 0
 
-    def mean(self, prefix, figures):
+    def take(
+        self, figures: Mapping[str, float], dead_shares: Mapping[str, float]
+    ) -> None:
+        """Moves the setting by the figures of a reading.
+
+        Args:
+            figures: Figures of training batches, by log key.
+            dead_shares: Shares of dead units by layer, of those where they are known.
+
+        Raises:
+            ValueError: if `zero_fraction` is asked of activations that are never 0.
+        """
+        self._check_zeros(figures)
+        self._check_dead(dead_shares)
+        bounds = self._loop.bounds
+        self._loop.update(self._mean("", figures))
+        self._assign()
+        if self._loop.bounds != bounds:
+            self._messages.retreat(
+                self._subject, self._settings.actuator, self._loop.bounds
+            )
+        errors = [*self._errors_at_bound, abs(self._loop.error)]
+        self._errors_at_bound = errors[-_PATIENCE:] if self._loop.at_bound else []
+
+    def shift_setpoint(self, figures: Mapping[str, float]) -> None:
+        """Moves the setpoint toward the gap to `figures` of probe data."""
+        self._loop.shift_setpoint(self._mean("val_", figures))
+
+    def freeze(self) -> None:
+        """Leaves the setting at the mean of the last ones."""
+        if not self._frozen:
+            self._frozen = True
+            self._loop.freeze()
+            self._assign()
+
+    def end_epoch(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Notes an epoch's figures; returns settings and errors by log key.
+
+        Args:
+            figures: Figures by log key. Those of probe data count if there are any; an
+                epoch without any batch may have none.
+        """
+        logs = knobs.values(self._watched, self._settings.actuator)
+        prefix = "val_" if self._settings.has_probe else ""
+        if self._key(prefix, self._watched[0]) in figures:
+            self._figure = self._mean(prefix, figures)
+            low, high = self._reached
+            self._reached = min(low, self._figure), max(high, self._figure)
+            for w in self._watched:
+                error = self._loop.target - figures[self._key(prefix, w)]
+                logs[f"error/{w.name}"] = error
+        return logs
+
+    def check_reach(self) -> None:
+        """Warns if the target turned out to be out of reach."""
+        errors = self._errors_at_bound
+        if len(errors) == _PATIENCE and errors[-1] > max(0.01, errors[0] - 0.01):
+            self._messages.out_of_reach(
+                self._subject,
+                self._loop.target,
+                self._settings.actuator,
+                self._loop.bounds,
+                self._reached,
+            )
+
+    def conclude(self) -> None:
+        """Says what was found, so that it can be repeated."""
+        actuator, mean = self._settings.actuator, self._loop.mean_setting
+        fixed = self._loop.setting if self._frozen else mean
+        self._messages.found(
+            self._subject,
+            figure=self._figure,
+            target=self._loop.target,
+            actuator=actuator,
+            setting=self._loop.setting,
+            mean=mean,
+            calls=[call_of(w.layer, **{actuator: fixed}) for w in self._watched],
+        )
+
+    def _setting_of_layers(self) -> float:
+        return getattr(self._watched[0].layer, self._settings.actuator)
+
+    def _key(self, prefix: str, watched: WatchedLayer) -> str:
+        return f"{prefix}{self._settings.metric}/{watched.name}"
+
+    def _mean(self, prefix: str, figures: Mapping[str, float]) -> float:
         """The mean of the layers' figures, of those that have one."""
-        known = [figures[f"{prefix}{self.metric}/{w.name}"] for w in self.watched]
+        known = [figures[self._key(prefix, w)] for w in self._watched]
         known = [figure for figure in known if not math.isnan(figure)]
         return float(np.mean(known)) if known else math.nan
 
-    def assign(self):
-        """Gives the layers the setting of the loop."""
-        for w in self.watched:
-            setattr(w.layer, self.actuator, self.loop.value)
-
-    def move(self, figures):
-        """Moves the setting by the figures of a reading."""
-        bounds = self.loop.bounds
-        self.loop.update(self.mean("", figures))
-        self.assign()
-        if self.loop.bounds != bounds:
-            low, high = self.loop.bounds
-            warnings.warn(
-                f"SparsityController: beyond [{low:g}, {high:g}] {self.actuator} took "
-                f"{self.metric} of {self.name} away from its target, so it stays "
-                "within. Give narrower `bounds` to keep it from there.",
-                stacklevel=3,
-            )
-        if self.loop.at_bound:
-            errors = [*self._errors_at_bound, abs(self.loop.error)]
-            self._errors_at_bound = errors[-_PATIENCE:]
-        else:
-            self._errors_at_bound = []
-        self._keep_state()
-
-    def freeze(self):
-        """Leaves the setting at the mean of the last ones."""
-        if not self.frozen:
-            self.frozen = True
-            self.loop.freeze()
-            self.assign()
-            self._keep_state()
-
-    def _keep_state(self):
+    def _assign(self) -> None:
+        """Gives the layers the setting of the loop, and saves its state."""
+        knobs.assign(self._watched, self._settings.actuator, self._loop.setting)
         # Where a resumed run finds it: it is saved with the layer's weights.
-        self.watched[0].layer.controller_state = [self._signature, *self.loop.state()]
+        state = [self._signature, *self._loop.state]
+        self._watched[0].layer.controller_state = state
 
-    def check_zeros(self, figures):
-        """Raises if `zero_fraction` is asked of activations that are never 0."""
-        for w in self.watched:
-            key = f"zero_fraction/{w.name}"
-            if self.loop.readings == 0 and figures.get(key) == 0:
+    def _restore(self) -> None:
+        """Goes on from the layer's state, if it is of this loop and untouched since."""
+        layer = self._watched[0].layer
+        saved = layer.controller_state
+        if saved is None or not len(saved):
+            return
+        signature, *numbers = saved
+        if signature != self._signature and not math.isnan(signature):
+            return
+        try:
+            if math.isnan(signature):
+                raise ValueError("the first is NaN")
+            if len(numbers) != len(LoopState._fields):
+                raise ValueError(f"there should be {1 + len(LoopState._fields)}")
+            state = LoopState.from_numbers(numbers)
+        except ValueError as error:
+            raise ValueError(
+                f"Layer {layer.name!r}: `controller_state` must be the numbers that a "
+                f"SparsityController left there. Received: {saved.tolist()}, of which "
+                f"{error}. Set it to None for the controller to begin anew, or load a "
+                "file that is whole."
+            ) from None
+        fresh, self._loop.state = self._loop.state, state
+        if np.float32(self._loop.setting) != np.float32(self._setting_of_layers()):
+            self._loop.state = fresh
+
+    def _check_zeros(self, figures: Mapping[str, float]) -> None:
+        for w in self._watched:
+            if not self.started and figures.get(f"zero_fraction/{w.name}") == 0:
                 raise ValueError(
                     "`metric` must be one that the activations have: those of layer "
                     f"{w.name!r} were never 0 in the first reading, as after tanh or "
                     'GELU. Received: metric="zero_fraction". Give metric="hoyer".'
                 )
 
-    def check_dead(self, dead, counts):
-        """Holds the loop back from sparser while too many units are dead.
+    def _check_dead(self, dead_shares: Mapping[str, float]) -> None:
+        """Holds the loop back from sparser while too many units are dead."""
+        known = [w.name for w in self._watched if w.name in dead_shares]
+        if known:
+            worst = max(known, key=lambda name: dead_shares[name])
+            share, max_dead = dead_shares[worst], self._settings.max_dead
+            self._loop.block_sparser(share > max_dead)
+            if share > max_dead:
+                self._messages.dead_units(self._subject, worst, share, max_dead)
 
-        Args:
-            dead: Dict of shares of dead units by layer.
-            counts: Dict of the numbers of vectors that they were taken from.
-        """
-        enough = [w.name for w in self.watched if counts[w.name] >= ENOUGH_FOR_DEAD]
-        if not enough:
-            return
-        worst = max(enough, key=lambda name: dead[name])
-        self.loop.held = dead[worst] > self.max_dead
-        if self.loop.held and not self._warned_of_dead:
-            self._warned_of_dead = True
-            warnings.warn(
-                f"SparsityController: {dead[worst]:.0%} of the units of {worst} are "
-                "dead, so it stops pushing toward sparser. Ask for less, or raise "
-                f"`max_dead`, now {self.max_dead:g}.",
-                stacklevel=3,
-            )
 
-    def end_epoch(self, prefix, figures):
-        """Notes the epoch's figures, if there are any; returns what goes into logs."""
-        logs = {
-            f"{self.actuator}/{w.name}": getattr(w.layer, self.actuator)
-            for w in self.watched
-        }
-        known = {w.name: f"{prefix}{self.metric}/{w.name}" for w in self.watched}
-        if known[self.watched[0].name] not in figures:
-            return logs
-        self._figure = self.mean(prefix, figures)
-        low, high = self.reached
-        self.reached = (min(low, self._figure), max(high, self._figure))
-        for name, key in known.items():
-            logs[f"error/{name}"] = self.loop.target - figures[key]
-        return logs
-
-    def unreachable(self):
-        """Whether the target turned out to be out of reach; once."""
-        errors = self._errors_at_bound
-        stuck = len(errors) == _PATIENCE and errors[-1] > max(0.01, errors[0] - 0.01)
-        first = stuck and not self._warned_of_reach
-        self._warned_of_reach = self._warned_of_reach or stuck
-        return first
-
-    def conclusion(self):
-        """What was found, as text that lets it be repeated."""
-        value = self.loop.value
-        fixed = value if self.frozen else self.loop.mean
-        calls = [call_of(w.layer, **{self.actuator: fixed}) for w in self.watched]
-        return (
-            f"{self.metric} of {self.name} is {self._figure:.3f}, asked for "
-            f"{self.loop.target:g}, at {self.actuator} = {value:.3g}, over the run "
-            f"{self.loop.mean:.3g}. To repeat it fixed: {', '.join(calls)}"
+def _sign(watched: Sequence[WatchedLayer], actuator: ActuatorName) -> int:
+    """Returns -1 if more of the actuator makes the layers denser, else 1."""
+    if actuator != "rate":
+        return 1
+    # With q > 2 a higher rate makes activations denser.
+    if len({w.layer.q > 2 for w in watched}) > 1:
+        qs = ", ".join(f"{w.name} of q={w.layer.q:g}" for w in watched)
+        raise ValueError(
+            "`together` must be False where a higher rate makes some layers sparser, "
+            f"and others, of q > 2, denser. Received: together=True, with {qs}. Give "
+            "each layer its own rate."
         )
+    return -1 if watched[0].layer.q > 2 else 1

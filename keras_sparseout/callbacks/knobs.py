@@ -1,25 +1,149 @@
-"""The adjustable layers among those that a callback is to move."""
+"""Knobs of a model's layers: which layers have one, what it is, and setting it."""
 
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import keras
+import numpy as np
+
+from keras_sparseout.layers.activation_penalty import ActivationPenalty
 from keras_sparseout.layers.adjustable import has_knob
+from keras_sparseout.layers.sparseout import Sparseout
+from keras_sparseout.measure import layer_selection
+from keras_sparseout.measure.watched_layer import WatchedLayer
+from keras_sparseout.utils import validation
 from keras_sparseout.utils.layer_text import call_of
 
+# Noise on weights, or inside a cell, does not act on the activations that go in.
+_ACTING_ON_THEIR_INPUT = (ActivationPenalty, Sparseout)
 
-def adjustable_ones(watched, name, *, named):
-    """Returns those of `watched` whose layers have the knob `name` as a variable.
+
+def values(watched: Iterable[WatchedLayer], knob: str) -> dict[str, float]:
+    """Returns what the layers' `knob` is set to, by log key, "q/hidden"."""
+    return {f"{knob}/{w.name}": getattr(w.layer, knob) for w in watched}
+
+
+def assign(watched: Iterable[WatchedLayer], knob: str, value: float) -> None:
+    """Sets the layers' `knob` to `value`, where it is another."""
+    for w in watched:
+        # What a float32 variable would keep of it.
+        if np.float32(getattr(w.layer, knob)) != np.float32(value):
+            setattr(w.layer, knob, value)
+
+
+def layers_to_control(
+    model: keras.Model, layers: Sequence | None, knob: str
+) -> list[WatchedLayer]:
+    """Returns the layers of `model` whose input a controller measures and moves.
 
     Args:
-        watched: Layers, as `WatchedLayer`s.
-        name: Name of the knob.
-        named: Whether the user named these layers, so that a constant is an error;
-            otherwise it is one only if none is adjustable.
+        model: The model.
+        layers: What the user named, from `layer_selection.check_layers`, or None.
+        knob: The knob to move.
+
+    Raises:
+        ValueError: if there is none, or one that the user named is not adjustable.
     """
-    having = [w for w in watched if has_knob(w.layer, name)]
+    found = chosen = layer_selection.all_layers(model)
+    named = layers is not None
+    if named:
+        chosen = layer_selection.select(model, layers)
+    acting = [w for w in chosen if isinstance(w.layer, _ACTING_ON_THEIR_INPUT)]
+    watched = _adjustable(acting, knob, named=named)
+    others = [w.name for w in chosen if w not in watched]
+    if not found:
+        raise ValueError(
+            "`layers` must be layers of the model, which has none yet. Received: "
+            f"layers={layers!r}. Call it once on a batch, for example model(x[:1]), "
+            "before fit."
+        )
+    if not watched or (named and others):
+        names = validation.some_of(others)
+        received = f"layers={names}" if named else f"layers=None, for {names}"
+        kind = "ActivationPenalty(1e-4" if knob == "weight" else "Sparseout(0.5"
+        raise ValueError(
+            f"`layers` must be layers with an adjustable {knob}. Received: {received}. "
+            f"Put {kind}, adjustable=True) after the activations that are meant."
+        )
+    # A penalty passes its input on, so its input is what is meant too.
+    return [dataclasses.replace(w, side="input") for w in watched]
+
+
+def layers_to_schedule(
+    model: keras.Model, layers: Sequence | None, knobs: Iterable[str]
+) -> dict[str, list[WatchedLayer]]:
+    """Returns the layers of `model` to set, by knob.
+
+    Args:
+        model: The model.
+        layers: What the user named, from `layer_selection.check_layers`, or None.
+        knobs: The knobs that have a schedule.
+
+    Raises:
+        ValueError: if a knob has no layer, or a layer that the user named has none of
+            the knobs or is not adjustable.
+    """
+    found = chosen = layer_selection.all_layers(model)
+    if layers is not None:
+        chosen = layer_selection.select(model, layers)
+        for wanted in layers:
+            _check_has_one(layer_selection.select(model, [wanted]), knobs)
+    scheduled = {}
+    for knob in knobs:
+        scheduled[knob] = _adjustable(chosen, knob, named=layers is not None)
+        if not scheduled[knob]:
+            where = "of the model" if layers is None else "among `layers`"
+            raise _none_has(knob, where, model, found)
+    return scheduled
+
+
+def _adjustable(
+    watched: Iterable[WatchedLayer], knob: str, *, named: bool
+) -> list[WatchedLayer]:
+    """Returns those of `watched` whose layers have `knob` as a variable.
+
+    Args:
+        watched: Layers, from `layer_selection.all_layers`.
+        knob: Name of the knob.
+        named: Whether the user named these layers, so that a constant is an error.
+            Otherwise it is one only if no layer is adjustable.
+    """
+    having = [w for w in watched if has_knob(w.layer, knob)]
     adjustable = [w for w in having if w.layer.adjustable]
     constant = [w for w in having if not w.layer.adjustable]
     if constant and (named or not adjustable):
         raise ValueError(
-            f"`layers` must be adjustable for their `{name}` to change. Received: "
+            f"`layers` must be adjustable for their `{knob}` to change. Received: "
             f"{', '.join(w.name for w in constant)} with adjustable=False. Make it "
             f"{call_of(constant[0].layer)[:-1]}, adjustable=True)."
         )
     return adjustable
+
+
+def _check_has_one(watched: Sequence[WatchedLayer], knobs: Iterable[str]) -> None:
+    if not any(has_knob(w.layer, knob) for w in watched for knob in knobs):
+        raise ValueError(
+            "`layers` must be layers with a knob that is scheduled, of "
+            f"{', '.join(knobs)}. Received: "
+            f"layers={validation.some_of([w.name for w in watched])}. Leave it "
+            "out for all that have one."
+        )
+
+
+def _none_has(
+    knob: str, where: str, model: keras.Model, found: Sequence[WatchedLayer]
+) -> ValueError:
+    """The error for a knob that no layer has."""
+    if not found:
+        remedy = (
+            "It has none yet: call it once on a batch, for example model(x[:1]), "
+            "before fit."
+        )
+    else:
+        kind = "ActivationPenalty(1e-3" if knob == "weight" else "Sparseout(0.5"
+        remedy = f"Add {kind}, adjustable=True) to it, or leave `{knob}` out."
+    return ValueError(
+        f"`{knob}` is scheduled, so a layer {where} must have one. {remedy} Received: "
+        f"model {model.name!r} with the layers "
+        f"{validation.some_of([w.name for w in found])}."
+    )

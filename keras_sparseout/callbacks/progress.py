@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_sparseout.layers.adjustable import value_of
+from keras_sparseout.backend import variables
 
 # Loss scaling skips a few steps at the beginning, until the scale is small enough.
 _BATCHES_OF_LOSS_SCALING = 32
@@ -155,9 +155,9 @@ class StepCount:
             return 0
         optimizer = self._followed or self._likely(optimizers_of(self.model))
         # Where gradients are accumulated, "iterations" is less than this variable.
-        variables = getattr(optimizer, "variables", ())
-        raw = [v for v in variables if v.name == "iteration"]
-        return int(value_of(raw[0])) if raw else _count(optimizer)
+        held = getattr(optimizer, "variables", ())
+        raw = [v for v in held if v.name == "iteration"]
+        return int(variables.to_numpy(raw[0])) if raw else _count(optimizer)
 
     def _likely(
         self, optimizers: list[keras.optimizers.Optimizer]
@@ -206,7 +206,7 @@ def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
 
 
 def _count(optimizer: keras.optimizers.Optimizer | None) -> int:
-    return 0 if optimizer is None else int(value_of(optimizer.iterations))
+    return 0 if optimizer is None else int(variables.to_numpy(optimizer.iterations))
 
 
 def _patience(optimizer: keras.optimizers.Optimizer) -> int:

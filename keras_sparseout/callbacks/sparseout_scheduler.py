@@ -1,18 +1,23 @@
 """A callback that sets the knobs of adjustable layers by the step of the training."""
 
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_sparseout.callbacks import callback_list, csv_columns, log_keys
+from keras_sparseout.callbacks import callback_list, csv_columns, knobs, log_keys
 from keras_sparseout.callbacks.callback_copies import copy_without_run
-from keras_sparseout.callbacks.knobs import adjustable_ones
 from keras_sparseout.callbacks.progress import Progress, StepCount, optimizers_of
-from keras_sparseout.layers.adjustable import has_knob
 from keras_sparseout.measure import layer_selection
+from keras_sparseout.measure.layer_selection import LayerChoice
+from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils import validation
+
+Schedule: TypeAlias = (
+    keras.optimizers.schedules.LearningRateSchedule | Callable[[int], float]
+)
 
 _CHECKS = {
     "rate": validation.check_rate,
@@ -83,7 +88,15 @@ class SparseoutScheduler(keras.callbacks.Callback):
     [0.3, 0.5, 0.5]
     """
 
-    def __init__(self, *, rate=None, q=None, weight=None, layers=None, verbose=1):
+    def __init__(
+        self,
+        *,
+        rate: Schedule | None = None,
+        q: Schedule | None = None,
+        weight: Schedule | None = None,
+        layers: LayerChoice | Sequence[LayerChoice] | None = None,
+        verbose: int = 1,
+    ):
         super().__init__()
         self.schedules = _check_schedules({"rate": rate, "q": q, "weight": weight})
         self.layers = layer_selection.check_layers(layers)
@@ -92,16 +105,21 @@ class SparseoutScheduler(keras.callbacks.Callback):
 
     def _forget(self):
         """Sets what belongs to the model and the run of training."""
-        self._targets, self._beside = {}, []
-        self._progress, self._count = Progress(), None
-        self._settled = self._described = self._told = False
+        self._beside: list[keras.callbacks.Callback] = []
+        self._begin_run()
+
+    def _begin_run(self):
+        self._scheduled: dict[str, list[WatchedLayer]] = {}
+        self._progress = Progress()
+        self._count: StepCount | None = None
+        self._settled = self._described = self._warned = False
 
     def __deepcopy__(self, memo):
         return copy_without_run(self, memo, shared=("layers", "schedules"))
 
-    def log_keys(self):
-        """Returns the keys that may come into `logs`, a set."""
-        return {f"{k}/{w.name}" for k, ws in self._targets.items() for w in ws}
+    def log_keys(self) -> set[str]:
+        """Returns the keys that it may put into `logs`."""
+        return {f"{k}/{w.name}" for k, ws in self._scheduled.items() for w in ws}
 
     def on_train_begin(self, logs=None):
         if not optimizers_of(self.model):
@@ -111,14 +129,13 @@ class SparseoutScheduler(keras.callbacks.Callback):
                 'model with one, for example model.compile("adam", "mse").'
             )
         self._beside = callback_list.callbacks_in_list()
-        self._progress, self._count = Progress(), None
-        self._settled = self._described = self._told = False
+        self._begin_run()
         try:
-            self._targets = self._find_targets()
+            self._scheduled = self._find_layers()
         except ValueError:
             if self.model.built:
                 raise
-            self._targets = {}  # Its first batch will make the layers.
+            # Its first batch will make the layers.
         log_keys.check_other_callbacks(self, self._beside)
         if self.model.built:
             self._describe()
@@ -131,46 +148,53 @@ class SparseoutScheduler(keras.callbacks.Callback):
             self._count = StepCount(self.model, expected)
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self._targets:
-            self._assign(self._step())
+        if self._scheduled:
+            step = self._step()
+            for knob, layers in self._scheduled.items():
+                knobs.assign(layers, knob, self._value(knob, step))
 
     def on_train_batch_end(self, batch, logs=None):
         self._progress.end_batch(batch)
         if self._settled:
             return
         self._settled = True
-        before, self._targets = self._targets, self._find_targets()
+        before, self._scheduled = self._scheduled, self._find_layers()
         log_keys.check_model(self, logs)
-        if self._targets != before:
+        if self._scheduled != before:
             log_keys.check_other_callbacks(self, self._beside, begun=True)
-        if self._targets != before or not self._described:
+        if self._scheduled != before or not self._described:
             self._describe()
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None:
             csv_columns.keep_columns(self, self._beside)
-            for knob, targets in self._targets.items():
-                for watched in targets:
-                    logs[f"{knob}/{watched.name}"] = getattr(watched.layer, knob)
+            for knob, layers in self._scheduled.items():
+                logs.update(knobs.values(layers, knob))
 
-    def _describe(self):
+    def _find_layers(self) -> dict[str, list[WatchedLayer]]:
+        return knobs.layers_to_schedule(self.model, self.layers, self.schedules)
+
+    def _describe(self) -> None:
         self._described = True
         if self.verbose:
-            print(
-                "SparseoutScheduler: "
-                + "; ".join(
-                    f"{knob} of {', '.join(w.name for w in targets)}"
-                    for knob, targets in self._targets.items()
-                )
-            )
+            names = {k: [w.name for w in ws] for k, ws in self._scheduled.items()}
+            parts = [f"{knob} of {', '.join(names[knob])}" for knob in names]
+            print("SparseoutScheduler: " + "; ".join(parts))
 
-    def _step(self):
+    def _step(self) -> int:
+        """Returns the step to look up: updates of the weights before this batch."""
+        if self._count is None:
+            raise ValueError(
+                "`on_epoch_begin` must be called before the first batch. Received: "
+                "SparseoutScheduler that is in no epoch. Call the methods of "
+                "keras.callbacks.CallbackList([scheduler], model=model) as fit does."
+            )
         batches = self._progress.of_run
         step = self._count.after(batches)
         if step is not None:
             return step
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             warnings.warn(
                 "SparseoutScheduler: no optimizer of the model counts its steps, so "
                 "the batches are counted. Keep the optimizers that make the steps as "
@@ -179,15 +203,8 @@ class SparseoutScheduler(keras.callbacks.Callback):
             )
         return self._count.expected + batches
 
-    def _assign(self, step):
-        for knob, targets in self._targets.items():
-            value = self._value(knob, step)
-            for watched in targets:
-                # What a float32 variable would keep of it.
-                if np.float32(getattr(watched.layer, knob)) != np.float32(value):
-                    setattr(watched.layer, knob, value)
-
-    def _value(self, knob, step):
+    def _value(self, knob: str, step: int) -> float:
+        """Returns the value of a schedule; raises if the knob can't have it."""
         value = self.schedules[knob](step)
         if tuple(getattr(value, "shape", (None,))) == ():
             value = ops.convert_to_numpy(value).item()
@@ -198,53 +215,9 @@ class SparseoutScheduler(keras.callbacks.Callback):
                 f"{error} That was returned by the schedule of `{knob}` at step {step}."
             ) from None
 
-    def _find_targets(self):
-        """Returns the layers to set, as `WatchedLayer`s, by knob."""
-        everything = layer_selection.all_layers(self.model)
-        chosen = everything
-        if self.layers is not None:
-            chosen = layer_selection.select(self.model, self.layers)
-            for wanted in self.layers:
-                self._check_has_knob(wanted)
-        targets = {}
-        for knob in self.schedules:
-            named = self.layers is not None
-            targets[knob] = adjustable_ones(chosen, knob, named=named)
-            if not targets[knob]:
-                raise self._none_has(knob, everything)
-        return targets
 
-    def _check_has_knob(self, wanted):
-        matching = layer_selection.select(self.model, [wanted])
-        if not any(
-            has_knob(w.layer, knob) for w in matching for knob in self.schedules
-        ):
-            raise ValueError(
-                "`layers` must be layers with a knob that is scheduled, of "
-                f"{', '.join(self.schedules)}. Received: "
-                f"layers={validation.some_of([w.name for w in matching])}. Leave it "
-                "out for all that have one."
-            )
-
-    def _none_has(self, knob, everything):
-        if not everything:
-            remedy = (
-                "It has none yet: call it once on a batch, for example "
-                "model(x[:1]), before fit."
-            )
-        else:
-            kind = "ActivationPenalty(1e-3" if knob == "weight" else "Sparseout(0.5"
-            remedy = f"Add {kind}, adjustable=True) to it, or leave `{knob}` out."
-        where = "of the model" if self.layers is None else "among `layers`"
-        return ValueError(
-            f"`{knob}` is scheduled, so a layer {where} must have one. {remedy} "
-            f"Received: model {self.model.name!r} with the layers "
-            f"{validation.some_of([w.name for w in everything])}."
-        )
-
-
-def _check_schedules(schedules):
-    """Returns the dict `schedules` without those that are None."""
+def _check_schedules(schedules: Mapping[str, Schedule | None]) -> dict[str, Schedule]:
+    """Returns `schedules` without those that are None."""
     given = {knob: s for knob, s in schedules.items() if s is not None}
     if not given:
         raise ValueError(

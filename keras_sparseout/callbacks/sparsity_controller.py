@@ -1,121 +1,106 @@
 """SparsityController: asks for a sparsity, and gets it."""
 
-import dataclasses
-import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import keras
 
 from keras_sparseout import plots
-from keras_sparseout.callbacks.controlled_group import ENOUGH_FOR_DEAD, Group
-from keras_sparseout.callbacks.feedback_loop import (
-    RISING,
-    check_actuator,
-    check_bounds,
-    check_metric,
-    check_target,
-)
-from keras_sparseout.callbacks.knobs import adjustable_ones
+from keras_sparseout.callbacks import controller_arguments as arguments
+from keras_sparseout.callbacks import knobs
+from keras_sparseout.callbacks.actuators import ActuatorName
+from keras_sparseout.callbacks.controlled_group import ControlSettings
+from keras_sparseout.callbacks.controlled_layers import ControlledLayers
+from keras_sparseout.callbacks.controller_messages import ControllerMessages
+from keras_sparseout.callbacks.figure_sources import TrainingSteps, not_begun
 from keras_sparseout.callbacks.measuring_callback import MeasuringCallback
 from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
-from keras_sparseout.layers.activation_penalty import ActivationPenalty
-from keras_sparseout.layers.sparseout import Sparseout
-from keras_sparseout.measure import layer_selection, non_finite
-from keras_sparseout.measure.layer_sums import add
+from keras_sparseout.measure import layer_selection
+from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData
-from keras_sparseout.measure.reading import read
 from keras_sparseout.metrics.get import check_metrics
 from keras_sparseout.utils import validation
-from keras_sparseout.utils.validation import check_count
+from keras_sparseout.utils.types import PathLike
 
-_ON_ITS_INPUT = (ActivationPenalty, Sparseout)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class SparsityController(MeasuringCallback):
     """Moves q until the activations are as sparse as asked, and holds them there.
 
-    A closed loop: every few batches it measures the activations, as
+    A feedback loop: every few batches it measures the activations, as
     `keras_sparseout.SparsityTracker` does inside the training step, and moves the
-    actuator of each layer. The layers have to be adjustable:
+    actuator of each layer. The layers must be adjustable:
 
         Sparseout(0.5, q=2.0, adjustable=True)            # actuator "q" or "rate"
         ActivationPenalty(0.0, adjustable=True)           # actuator "weight"
 
-    The target is that of training batches, on the weights as they move. With probe data
-    `x` it is that of the probe data, as at inference: after each epoch the setpoint
-    moves toward the gap between the two.
-
-    At the end of each epoch it puts into `logs`, for the callbacks after it,
+    The target holds for training batches, with the weights as they move. With probe
+    data `x` it holds for these, at inference: after each epoch the setpoint moves
+    toward the gap between the two. At the end of each epoch it puts these into `logs`,
+    for the callbacks after it:
 
     - `<metric>/<layer>`: the figure of the epoch's training batches, and with `x`
-      `val_<metric>/<layer>`;
+      `val_<metric>/<layer>`. If a tracker has the same key, the tracker's figure stays;
     - `<actuator>/<layer>`: the setting, for example `q/<layer>`;
-    - `error/<layer>`: target minus figure, of the probe data if there are any.
+    - `error/<layer>`: target minus figure, with `x` the figure of the probe data.
 
-    A figure that a tracker in the list puts there under the same key is the tracker's.
-    An epoch without any batch has neither figure nor error, but for those of `x`.
+    An epoch without batches has neither figure nor error, except those of `x`. With
+    `steps_per_execution` it moves after whole executions. A model that is not built
+    makes its layers in the first batch: they move from the second batch on.
 
-    With `steps_per_execution` it moves after whole executions. A model that is not
-    built makes layers in its first batch; they are measured and moved from the second
-    batch on.
-
-    It stops pushing toward sparser, and says so, when more than `max_dead` of a layer's
-    units are dead, and leaves everything as it is once the loss is not finite. Its
-    state is saved with the weights: with `keras.callbacks.BackupAndRestore` a resumed
-    run is the run that was not interrupted. Give that after this one where the length
-    of the data is unknown: an epoch shorter than `every` is read only when it is over.
+    If too many of a layer's units are dead, it warns and stops pushing toward sparser.
+    Once the loss is not finite, it changes nothing any more. Its state is saved with
+    the weights: with `keras.callbacks.BackupAndRestore` a resumed run equals one that
+    was not interrupted, but counts dead units from 0. Put that after this callback if
+    the length of the data is unknown: it reads a short epoch only when that is over.
 
     Args:
         target: The figure asked for: a number for all layers, or a dict of numbers by
             name of a layer, which then also chooses the layers.
         metric: "zero_fraction", "hoyer", "gini", "population_sparseness" or "pq_index",
-            or a function f(x) that rises with sparsity; "zero_fraction" only where
-            activations are exactly 0, as after ReLU.
+            or a function f(x) that rises with sparsity. "zero_fraction" works only
+            where activations are exactly 0, as after ReLU.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
-            Sparseout or ActivationPenalty layers that have the actuator, and that the
-            model calls where they can be read.
-        actuator: "q" or "rate" of Sparseout layers, "weight" of `ActivationPenalty`
-            layers.
-        bounds: Least and largest setting; None for (1, 4) of q, (0.05, 0.9) of rate,
-            (0, 0.1) of weight. Sparsity is not free: at q <= 1 accuracy falls.
+            Sparseout or ActivationPenalty layers with the actuator that can be read.
+        actuator: "q" or "rate" of Sparseout, "weight" of ActivationPenalty layers.
+        bounds: Least and largest setting. None: (1, 4) for q, (0.05, 0.9) for rate,
+            (0, 0.1) for weight. Sparsity is not free: at q <= 1 accuracy falls.
         together: Whether all layers share one setting, moved until the mean over the
             layers is the target. Otherwise each layer has its own.
         every: After how many batches it measures and moves.
         sample_size: How many samples of each batch are measured, on each replica.
         gain: How strongly it reacts; 2 for twice as strongly. Lower it where the
             setting swings, raise it where the target is reached too late.
-        dead_band: Errors of at most this size do not add up over the readings; the
+        dead_band: Errors of at most this size do not add up over the readings. The
             setting still answers to them in proportion.
-        freeze_after: Number of epochs after which the setting stays at the mean of the
-            last 8 readings or so; None for never.
-        max_dead: Share of dead units, of a layer, beyond which it does not push toward
-            sparser; told from at least 256 vectors, over several epochs if one has
-            fewer, and then counted anew in a resumed run.
+        freeze_after: Number of epochs after which the setting stays at the mean of
+            about the last 8 readings; None for never.
+        max_dead: Share of a layer's units that may be dead before it stops pushing. It
+            takes 256 vectors to tell, of several epochs if one has fewer.
         batch_size: With `x`, how many samples of arrays run at once.
         steps: With `x`, how many batches of a data set to take; None for all.
-        verbose: 1 to print what is controlled, what could not be reached, and at the
-            end the settings that were found; 0 not to.
+        verbose: 1 to print what is controlled, what could not be read, and at the end
+            the settings that were found; 0 for nothing.
 
     Attributes:
-        history: Dict of lists by key, one entry a reading; "epoch" tells when, in
-            epochs.
+        history: Dict of lists by key, one entry a reading, with its time as "epoch".
         targets: Dict of the targets by layer.
 
     Raises:
         ValueError: if an argument is out of range, or (as training begins) there is no
-            adjustable layer, one that is named is not, or a layer never has zeros.
+            adjustable layer, a named one is not adjustable, or a layer never has zeros.
 
     Source: the setting of Khan & Stavness (2019), https://arxiv.org/abs/1904.08050,
         turned around: there q is chosen and the sparsity observed.
 
     Example:
 
-    >>> model = keras.Sequential([
-    ...     keras.Input((4,)),
-    ...     keras.layers.Dense(64, activation="relu"),
-    ...     keras_sparseout.Sparseout(0.5, q=2.0, adjustable=True, name="hidden"),
-    ...     keras.layers.Dense(1),
-    ... ])
+    >>> noise = keras_sparseout.Sparseout(0.5, q=2.0, adjustable=True, name="hidden")
+    >>> layers = [keras.layers.Dense(64, "relu"), noise, keras.layers.Dense(1)]
+    >>> model = keras.Sequential([keras.Input((4,)), *layers])
     >>> model.compile("adam", "mse")
     >>> controller = SparsityController(0.7, every=8, verbose=0)
     >>> x, y = np.random.rand(256, 4), np.random.rand(256, 1)
@@ -126,66 +111,60 @@ class SparsityController(MeasuringCallback):
 
     def __init__(
         self,
-        target,
-        metric="zero_fraction",
+        target: float | Mapping[str, float],
+        metric: str | Callable | keras.metrics.Metric = "zero_fraction",
         *,
-        x=None,
-        layers=None,
-        actuator="q",
-        bounds=None,
-        together=False,
-        every=32,
-        sample_size=16,
-        gain=1.0,
-        dead_band=0.002,
-        freeze_after=None,
-        max_dead=0.5,
-        batch_size=256,
-        steps=None,
-        verbose=1,
+        x: Any = None,
+        layers: LayerChoice | Sequence[LayerChoice] | None = None,
+        actuator: ActuatorName = "q",
+        bounds: tuple[float, float] | None = None,
+        together: bool = False,
+        every: int = 32,
+        sample_size: int = 16,
+        gain: float = 1.0,
+        dead_band: float = 0.002,
+        freeze_after: int | None = None,
+        max_dead: float = 0.5,
+        batch_size: int = 256,
+        steps: int | None = None,
+        verbose: int = 1,
     ):
-        self.actuator = check_actuator(actuator)
-        metrics = check_metrics([check_metric(metric)])
-        [self.metric] = metrics
-        self.target = check_target(target, bounded=self.metric in RISING)
-        layers = layer_selection.check_layers(layers)
-        if layers is None and isinstance(target, dict):
-            layers = list(target)
-        self.bounds = check_bounds(bounds, actuator)
-        self.together = validation.check_bool("together", together)
-        if together and isinstance(target, dict) and len(set(target.values())) > 1:
-            raise ValueError(
-                "`target` must be the same for all layers that are moved together. "
-                f"Received: target={target!r}. Give one number, or together=False."
-            )
-        self.every = check_count("every", every)
-        sample_size = check_count("sample_size", sample_size)
+        self.actuator = arguments.check_actuator(actuator)
+        [self.metric] = metrics = check_metrics([arguments.check_metric(metric)])
+        self.target = arguments.check_target(target, self.metric)
+        chosen = layer_selection.check_layers(layers)
+        if chosen is None and isinstance(target, Mapping):
+            chosen = list(target)
+        self.bounds = arguments.check_bounds(bounds, actuator)
+        self.together = arguments.check_together(together, target)
+        self.every = validation.check_count("every", every)
+        sample_size = validation.check_count("sample_size", sample_size)
         self.gain = validation.check_positive("gain", gain)
         self.dead_band = validation.check_share("dead_band", dead_band)
-        self.freeze_after = freeze_after
-        if freeze_after is not None:
-            check_count("freeze_after", freeze_after)
+        self.freeze_after = arguments.check_freeze_after(freeze_after)
         self.max_dead = validation.check_share("max_dead", max_dead)
-        data = None
-        if x is not None:
-            data = ProbeData(x, batch_size=batch_size, steps=steps)
+        data = None if x is None else ProbeData(x, batch_size=batch_size, steps=steps)
         self.verbose = verbose
         metrics.update(check_metrics("dead_units"))
-        super().__init__(metrics, data, layers, sample_size, in_steps=True)
+        super().__init__(metrics, data, chosen, sample_size, in_steps=True)
 
     def _forget(self):
         super()._forget()
-        self._groups, self._probed, self._stopped = [], None, False
-        self._seen, self._nan_layers, self._broken = {}, set(), {}
+        self._messages = ControllerMessages()
+        self._control: ControlledLayers | None = None
 
     @property
-    def targets(self):
-        """Dict of the targets by layer."""
-        if not isinstance(self.target, dict):
-            return dict.fromkeys(self._names, self.target)
-        return {name: self.target[name] for name in self._names}
+    def _begun(self) -> tuple[ControlledLayers, TrainingSteps]:
+        if self._control is None or self._training is None:
+            raise not_begun(self)
+        return self._control, self._training
 
-    def plot(self, *, path=None):
+    @property
+    def targets(self) -> dict[str, float]:
+        """Dict of the targets by layer."""
+        return arguments.targets_by_layer(self.target, self._names)
+
+    def plot(self, *, path: PathLike | None = None) -> "Figure":
         """Draws the sparsity with its targets, and the settings, over the epochs.
 
         Args:
@@ -203,221 +182,97 @@ class SparsityController(MeasuringCallback):
             path=path,
         )
 
-    def log_keys(self):
-        """Returns the keys that it may put into `logs`, a set.
+    def log_keys(self) -> set[str]:
+        """Returns the keys that it may put into `logs`.
 
-        What a tracker puts there too is left to the tracker.
+        A key that a tracker in the list has too is the tracker's.
         """
         figures = self.probe_keys() | {f"{self.metric}/{name}" for name in self._names}
         for other in self._beside:
             if isinstance(other, SparsityTracker):
                 figures -= other.log_keys()
-        settings = (self.actuator, "error")
-        return figures | {f"{key}/{name}" for key in settings for name in self._names}
+        keys = (self.actuator, "error")
+        return figures | {f"{key}/{name}" for key in keys for name in self._names}
 
-    def probe_keys(self):
+    def probe_keys(self) -> set[str]:
         """Returns the keys of figures of probe data."""
         names = () if self.data is None else self._names
         return {f"val_{self.metric}/{name}" for name in names}
 
     def on_train_begin(self, logs=None):
-        self._groups, self._probed, self._stopped = [], None, False
-        self._seen, self._nan_layers, self._broken = {}, set(), {}
+        settings = ControlSettings(
+            target=self.target,
+            metric=self.metric,
+            actuator=self.actuator,
+            bounds=self.bounds,
+            together=self.together,
+            gain=self.gain,
+            dead_band=self.dead_band,
+            freeze_after=self.freeze_after,
+            max_dead=self.max_dead,
+            has_probe=self.data is not None,
+        )
+        self._messages = messages = ControllerMessages(self.verbose)
+        self._control = ControlledLayers(self.model, self.metrics, settings, messages)
         self._begin()
         if self.model.built:
-            self._describe()
+            self._control.describe(self._names)
 
     def on_epoch_begin(self, epoch, logs=None):
-        if not self._groups:
-            # Not before, as BackupAndRestore loads weights when training begins.
-            self._groups = self._make_groups()
+        control, _ = self._begun
+        # Not before, as BackupAndRestore loads weights when training begins.
+        control.follow(self._watched)
         self._begin_epoch(epoch)
-        frozen = self.freeze_after is not None and epoch >= self.freeze_after
-        self._moving = not (frozen or self._stopped)
-        if frozen and not self._stopped:
-            for group in self._groups:
-                group.freeze()
-        started = any(group.loop.readings for group in self._groups)
-        if self._probe is not None and self._moving and started:
-            figures = self._probed or self._measure_probe()
-            for group in self._groups:
-                group.loop.correct(group.mean("val_", figures))
-        self._probed = None
-        # Short epochs add up until they tell which units are dead.
-        self._seen = {n: s for n, s in self._seen.items() if s[-1] < ENOUGH_FOR_DEAD}
+        control.begin_epoch(epoch)
+        if self._probe is not None and control.needs_probe:
+            control.measure_probe(self._probe.read())
+        control.shift_setpoints()
 
     def on_train_batch_end(self, batch, logs=None):
         self._end_batch(batch, logs)
         if not self._settled:
-            if self._settle(logs):
-                self._groups = self._make_groups()
-                self._described = False
-            if not self._described:
-                self._describe()
+            self._settle(logs)
+            control, _ = self._begun
+            control.describe(self._names)
+        control, training = self._begun
         if self._log.unread and not self._reached:
             self._reached = True
-            self._training.check_reached()
-            if self._leave_out(self._training):
-                self._groups = self._make_groups()
-        loss = self._loss
-        if not self._stopped and not np.all(np.isfinite(loss)):
-            self._stopped = True
-            self._moving = False
-            self._warn(
-                f"the loss is {loss}: the settings stay what they are. Lower the "
-                "learning rate, or ask for less"
-            )
+            training.check_reached()
+            self._leave_out(training)
+        control.follow(self._watched)
+        control.check_loss(self._loss)
         # The last batch too where an epoch is shorter, if its length is known.
-        every = min(self.every, self._progress.steps or self.every)
-        if self._log.due(every):
+        if self._log.due(min(self.every, self._progress.steps or self.every)):
             self._take_reading()
 
     def on_epoch_end(self, epoch, logs=None):
+        control, training = self._begun
         if not self._log.read_at and self._log.unread:
             self._take_reading()
         self._correct_progress()
-        self._broken = non_finite.invalid_layers(self.model, self._watched, self._loss)
-        self._tell_of_broken()
         if self._log.unread:
-            self._add_totals()
-        totals = self._training.epoch_sums
-        figures = self._figures("", totals) if totals else {}
-        probed = {}
-        if self._probe is not None:
-            self._probed = probed = self._measure_probe()
-            figures.update(probed)
-        self._log.end_epoch(probed, logs)
-        prefix = "" if self._probe is None else "val_"
-        for group in self._groups:
-            figures.update(group.end_epoch(prefix, figures))
-            if self._moving and group.unreachable():
-                least, largest = group.loop.bounds
-                low, high = group.reached
-                self._warn(
-                    f"{self.metric} of {group.name} can't be brought to "
-                    f"{group.loop.target:g} with {self.actuator} in "
-                    f"[{least:g}, {largest:g}]: it reached {low:.3f} to {high:.3f}. "
-                    "Widen `bounds`, or change the target"
-                )
+            control.count_units(training.read())
+        probe_sums = None if self._probe is None else self._probe.read()
+        figures = control.end_epoch(training.epoch_sums, probe_sums, self._loss)
+        self._log.end_epoch(control.probed, logs)
         self._tell(figures, logs)
 
     def on_train_end(self, logs=None):
-        if not self.verbose:
-            return
-        for group in self._groups:
-            print(f"SparsityController: {group.conclusion()}")
-
-    def _leave_out(self, measured):
-        """Goes on without layers that can't be read; returns whether there were any."""
-        reasons = measured.left_out
-        names = [w.name for w in self._watched if w.name in reasons]
-        if names:
-            left_out = [f"{name} ({reasons[name]})" for name in names]
-            if self.verbose:
-                print("SparsityController: left out: " + validation.some_of(left_out))
-            self._watch([w for w in self._watched if w.name not in reasons])
-        return bool(names)
-
-    def _describe(self):
-        self._described = True
-        if self.verbose:
-            low, high = self.bounds
-            wanted = ", ".join(f"{n} to {t:g}" for n, t in self.targets.items())
-            print(
-                f"SparsityController: {self.metric} of {wanted}, by {self.actuator} in "
-                f"[{low:g}, {high:g}]"
-            )
-
-    def _select(self):
-        found = layer_selection.all_layers(self.model)
-        chosen = found
-        if self.layers is not None:
-            chosen = layer_selection.select(self.model, self.layers)
-        named = self.layers is not None
-        # Noise on weights, or inside a cell, is not on the activations that go in.
-        acting = [w for w in chosen if isinstance(w.layer, _ON_ITS_INPUT)]
-        watched = adjustable_ones(acting, self.actuator, named=named)
-        others = [w.name for w in chosen if w not in watched]
-        if not watched or (named and others):
-            kind = "Sparseout(0.5"
-            if self.actuator == "weight":
-                kind = "ActivationPenalty(1e-4"
-            if not found:
-                raise ValueError(
-                    "`layers` must be layers of the model, which has none yet. "
-                    f"Received: layers={self.layers!r}. Call it once on a batch, for "
-                    "example model(x[:1]), before fit."
-                )
-            received = f"layers={validation.some_of(others)}"
-            if not named:
-                received = f"layers=None, for {validation.some_of(others)}"
-            raise ValueError(
-                f"`layers` must be layers with an adjustable {self.actuator}. "
-                f"Received: {received}. Put "
-                f"{kind}, adjustable=True) after the activations that are meant."
-            )
-        names = {w.name for w in watched}
-        if isinstance(self.target, dict) and names != set(self.target):
-            raise ValueError(
-                "`target` must have one number for each layer, by its name. Received: "
-                f"target={self.target!r}, for {validation.some_of(sorted(names))}. "
-                "Name just these."
-            )
-        # A penalty passes its input on, so its input is what is meant too.
-        return [dataclasses.replace(w, side="input") for w in watched]
-
-    def _make_groups(self):
-        parts = [self._watched] if self.together else [[w] for w in self._watched]
-        return [Group(part, self) for part in parts if part]
-
-    def _measure_probe(self):
-        return self._figures("val_", self._probe.measure(self.data))
-
-    def _add_totals(self):
-        """Adds the sums of the last batches to those before; returns them."""
-        totals = self._training.read()
-        for name, sums in totals.items():
-            add(self._seen, name, sums)
-        return totals
+        self._begun[0].conclude()
 
     def _take_reading(self):
+        control, training = self._begun
         self._correct_progress()
-        self._broken = non_finite.invalid_layers(self.model, self._watched, self._loss)
-        figures = self._figures("", self._add_totals())
-        seen = read(self._seen, self._watched, self.metrics, self._broken)
-        for name in set(seen.nan_layers) - self._nan_layers:
-            self._nan_layers.add(name)
-            self._warn(f"the activations of {name} hold NaN, and do not move anything")
-        self._tell_of_broken()
-        dead = {w.name: seen.figures[f"dead_units/{w.name}"] for w in self._watched}
-        # The last sum of the last metric is the number of vectors.
-        counts = {name: sums[-1] for name, sums in self._seen.items()}
-        for group in self._groups:
-            if self._moving:
-                group.check_zeros(figures)
-                group.check_dead(dead, counts)
-                group.move(figures)
-        settings = {
-            f"{self.actuator}/{w.name}": getattr(w.layer, self.actuator)
-            for w in self._watched
-        }
-        self._log.add({**figures, **settings})
+        self._log.add(control.take(training.read(), self._loss))
 
-    def _figures(self, prefix, totals):
-        figures = read(totals, self._watched, self.metrics, self._broken).figures
-        return {
-            f"{prefix}{self.metric}/{w.name}": figures[f"{self.metric}/{w.name}"]
-            for w in self._watched
-        }
+    def _leave_out(self, measured):
+        reasons = measured.left_out
+        left_out = {name: reasons[name] for name in self._names if name in reasons}
+        if left_out:
+            self._messages.left_out(left_out)
+            self._watch([w for w in self._watched if w.name not in left_out])
 
-    def _tell_of_broken(self):
-        new = {n: c for n, c in self._broken.items() if n not in self._nan_layers}
-        self._nan_layers.update(new)
-        if not self._stopped:  # It has told of the loss.
-            for cause in dict.fromkeys(new.values()):
-                names = [name for name in new if new[name] == cause]
-                names = validation.some_of(names)
-                self._warn(f"{cause}: activations of {names} do not move anything")
-
-    def _warn(self, text):
-        warnings.warn(f"SparsityController: {text}.", stacklevel=3)
+    def _select(self):
+        watched = knobs.layers_to_control(self.model, self.layers, self.actuator)
+        arguments.check_targets_fit(self.target, [w.name for w in watched])
+        return watched

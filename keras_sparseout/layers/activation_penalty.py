@@ -1,21 +1,25 @@
-"""Penalties on activations: the plain rivals of Sparseout, and those of AWD-LSTM."""
+"""Penalties on activations: two plain rivals of Sparseout, and the two of AWD-LSTM."""
 
 import difflib
+from typing import Any, Literal, TypeAlias
 
 import keras
-import tensorflow as tf
 from keras import ops
 
-from keras_sparseout.layers.adjustable import Adjustable, knob
+from keras_sparseout.backend import unknown_rank
+from keras_sparseout.layers.adjustable import AdjustableLayer, Knob
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import Shape, Tensor
+
+_Kind: TypeAlias = Literal["l1", "hoyer_square", "ar", "tar"]
 
 
 @keras.saving.register_keras_serializable("keras_sparseout")
-class ActivationPenalty(Adjustable):
+class ActivationPenalty(AdjustableLayer):
     """Adds a penalty on its input to the loss, and passes the input on unchanged.
 
-    Of each vector x along the last axis (the units; in a convolution the channels at
-    each position) it takes
+    It computes the penalty P of each vector x along the last axis. The elements of x
+    are the units, or in a convolution the channels at a position:
 
         kind "l1":            P(x) = sum_i |x_i|
         kind "hoyer_square":  P(x) = (sum_i |x_i|)^2 / (sum_i x_i^2 + epsilon^2)
@@ -23,56 +27,55 @@ class ActivationPenalty(Adjustable):
         kind "tar":           P(x) = mean_i (x_ti - x_(t-1)i)^2
 
     where t are the timesteps, along the second axis of the input. The loss is `weight`
-    times the mean of P over all vectors of the batch, those of masked timesteps left
-    out (for "tar" over all pairs of timesteps t - 1, t of which neither is masked). A
-    batch without vectors, and vectors without elements, add 0. Sample weights do not
-    count. As with
-    `keras.layers.ActivityRegularization` it is part of the loss in `evaluate` too, and
-    a layer inside an RNN cell fails. Under `tf.distribute` it is the mean over the
-    replicas.
+    times the mean of P over all vectors of the batch. Masked timesteps do not count;
+    for "tar" a pair of timesteps t - 1, t counts if neither is masked. A batch without
+    vectors adds 0, and so do vectors without elements. Sample weights do not count. As
+    with `keras.layers.ActivityRegularization`, the loss in `evaluate` contains the
+    penalty too, and a layer inside an RNN cell fails. Under `tf.distribute` the penalty
+    is the mean over the replicas.
 
-    "l1" shrinks all activations: their scale (RMS) falls with it, and the next layer
-    can undo that with larger weights. "hoyer_square" does not see the scale: it is 1
-    where one unit alone is active, n where all n are equally so, and 0 for an all-zero
-    vector. Where x is 0 the gradient of both is 0.
+    "l1" shrinks all activations. Their scale (RMS) falls too, and the next layer can
+    undo that with larger weights. "hoyer_square" ignores the scale: it is 1 if a single
+    unit is active, n if all n units are equally active, and 0 for an all-zero vector.
+    Where x is 0 the gradient of both is 0.
 
-    "ar" and "tar" are the activation regularization and the temporal one of recurrent
-    networks: AWD-LSTM has "ar" with weight 2 after the dropout of the last layer's
-    output, and "tar" with weight 1 before it.
+    "ar" and "tar" are the activation regularization and the temporal activation
+    regularization of recurrent networks. AWD-LSTM puts "ar" with weight 2 after the
+    dropout of the last layer's output, and "tar" with weight 1 before it.
 
     Args:
-        weight: What the penalty is multiplied by, a finite number >= 0. With 0, unless
-            it is adjustable, no loss is added at all.
+        weight: Factor of the penalty, a finite number >= 0. With weight 0 the layer
+            adds no loss at all, unless it is adjustable.
         kind: "l1", "hoyer_square", "ar" or "tar".
-        epsilon: Length of a vector below which "hoyer_square" falls to 0, >= 1e-30. As
-            the penalty does not see the scale, its gradient grows as 1 / |x|, up to the
-            order of n / epsilon, which float16 may not hold: give a larger one, such as
-            1e-2, where nearly silent vectors make the training jump. None:
+        epsilon: Length of a vector below which "hoyer_square" falls to 0, >= 1e-30.
+            This penalty ignores the scale, so its gradient grows as 1 / |x|, up to the
+            order of n / epsilon, which float16 may not hold. Choose a larger epsilon,
+            such as 1e-2, if nearly silent vectors make the training jump. None:
             `keras.config.epsilon()`.
-        adjustable: Whether `weight` is a variable, so that assigning to `layer.weight`
+        adjustable: Whether `weight` is a variable. If so, assigning to `layer.weight`
             takes effect at the next training step, without a retrace. Otherwise it is a
             constant of the compiled graph, and assigning raises.
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Call arguments:
-        inputs: Floating-point tensor, not ragged or sparse, of at least 2 dimensions,
-            the features last, for "tar" of at least 3, the timesteps second; the
-            penalty of float16 and bfloat16 is computed in float32.
+        inputs: Floating-point tensor, not ragged or sparse. It has at least 2
+            dimensions, the features last; for "tar" at least 3, the timesteps second.
+            The penalty of float16 and bfloat16 inputs is computed in float32.
         mask: Boolean tensor of the first dimensions of `inputs`, True where a timestep
-            counts; Keras passes that of an Embedding or Masking layer.
+            counts. Keras passes the mask of an Embedding or Masking layer.
 
     Output shape: Same as input.
 
     Raises:
-        ValueError: if an argument is out of range, also in a file or `set_weights`, or
-            the input or mask has another shape or dtype.
+        ValueError: if an argument is out of range, in a file or `set_weights` too, or
+            the input or mask has a wrong shape or dtype.
         AttributeError: on assigning `weight` of a layer that is not adjustable.
 
     Source: Yang, Wen & Li (2020), "DeepHoyer: Learning Sparser Neural Network with
         Differentiable Scale-Invariant Sparsity Measures",
-        https://arxiv.org/abs/1908.09979, who penalize weights by it; Merity, McCann &
-        Socher (2017), "Revisiting Activation Regularization for Language RNNs",
-        https://arxiv.org/abs/1708.01009.
+        https://arxiv.org/abs/1908.09979, who use "hoyer_square" on weights; Merity,
+        McCann & Socher (2017), "Revisiting Activation Regularization for Language
+        RNNs", https://arxiv.org/abs/1708.01009.
 
     Example:
 
@@ -92,7 +95,15 @@ class ActivationPenalty(Adjustable):
     [0.45]
     """
 
-    def __init__(self, weight, kind="l1", *, epsilon=None, adjustable=False, **kwargs):
+    def __init__(
+        self,
+        weight: float,
+        kind: _Kind = "l1",
+        *,
+        epsilon: float | None = None,
+        adjustable: bool = False,
+        **kwargs: Any,
+    ) -> None:
         weight = validation.check_weight(weight)
         kind = _check_kind(kind)
         epsilon = validation.check_epsilon(epsilon)
@@ -104,18 +115,26 @@ class ActivationPenalty(Adjustable):
         self._epsilon = epsilon
         self.build_at_once()
 
-    kind = property(lambda self: self._kind)
-    epsilon = property(lambda self: self._epsilon)
-    weight = knob("weight", validation.check_weight, "Factor of the penalty")
+    weight = Knob(validation.check_weight, "Factor of the penalty")
 
-    def call(self, inputs, mask=None):
-        self._check_inputs(inputs)
+    @property
+    def kind(self) -> _Kind:
+        """Which penalty it is."""
+        return self._kind
+
+    @property
+    def epsilon(self) -> float:
+        """Length of a vector below which "hoyer_square" falls to 0."""
+        return self._epsilon
+
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        shape = self._check_inputs(inputs)
         if not self._adjustable and self._weight == 0:
             return inputs
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         x = ops.cast(inputs, "float64" if dtype == "float64" else "float32")
-        if validation.shape_of(x) is None:
-            x, mask = _of_known_rank(x, mask, self._kind)
+        if shape is None:
+            x, mask = _to_known_rank(x, mask, self._kind)
         vectors = ops.shape(x)[:-1]
         counted = ops.ones(vectors, "bool")
         if mask is not None:
@@ -132,22 +151,25 @@ class ActivationPenalty(Adjustable):
         self.add_loss(ops.cast(self._weight, x.dtype) * mean)
         return inputs
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def compute_output_spec(self, inputs, mask=None):
+    def compute_output_spec(
+        self, inputs: keras.KerasTensor, mask: Tensor | None = None
+    ) -> keras.KerasTensor:
         self._check_inputs(inputs)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "kind": self._kind, "epsilon": self._epsilon}
 
     def _check_inputs(self, inputs):
+        """Returns the shape of `inputs`, None if their rank is not known."""
         validation.check_dense(inputs)
         validation.check_floating(inputs.dtype, "inputs")
         shape = validation.shape_of(inputs)
         if shape is None:
-            return
+            return None
         self.note_shape(shape)
         if len(shape) < 2:
             raise ValueError(
@@ -160,6 +182,7 @@ class ActivationPenalty(Adjustable):
                 f"inputs.shape={shape}. Give sequences, (samples, timesteps, "
                 "features), from a recurrent layer with return_sequences=True."
             )
+        return shape
 
 
 def _l1(x, epsilon):
@@ -167,8 +190,8 @@ def _l1(x, epsilon):
 
 
 def _hoyer_square(x, epsilon):
-    # In units of the largest element, so that no square overflows or vanishes. They
-    # cancel out, so they are held constant in the gradient.
+    # Divide by the largest element, so that no square overflows or vanishes. It cancels
+    # out, so it is a constant in the gradient.
     magnitude = ops.abs(x)
     unit = ops.max(magnitude, axis=-1, keepdims=True, initial=epsilon)
     unit = ops.stop_gradient(unit)
@@ -179,7 +202,7 @@ def _hoyer_square(x, epsilon):
 
 
 def _mean_square(x, epsilon):
-    # Of no elements the mean would be NaN, where the other penalties are 0.
+    # Without elements the mean would be NaN; the other penalties are 0 there.
     count = ops.maximum(ops.cast(ops.shape(x)[-1], x.dtype), 1)
     return ops.sum(ops.square(x), axis=-1) / count
 
@@ -205,7 +228,7 @@ def _check_kind(kind):
 
 
 def _check_mask(mask, x):
-    """Returns `mask` with one dimension for each of `x` but the last."""
+    """Returns `mask` with as many dimensions as `x` has before the last one."""
     mask = ops.convert_to_tensor(mask, "bool")
     missing = len(x.shape) - 1 - len(mask.shape)
     if missing < 0:
@@ -217,25 +240,15 @@ def _check_mask(mask, x):
     return ops.reshape(mask, (*ops.shape(mask), *[1] * missing))
 
 
-def _of_known_rank(x, mask, kind):
-    """Returns `x` with its vectors in one dimension, and the mask of these.
+def _to_known_rank(x, mask, kind):
+    """Returns `x`, whose rank is not known while tracing, and its mask with known rank.
 
-    For "tar" in three: samples, timesteps, and what is between those and the features.
+    `x` has all vectors in one dimension. For "tar" there are three dimensions before
+    the features: samples, timesteps, and all that is between those and the features.
     """
-    tf.debugging.assert_rank_at_least(
-        x,
-        3 if kind == "tar" else 2,
+    kept = 2 if kind == "tar" else 0
+    message = (
         '`inputs` must have a batch and a feature dimension, and for kind "tar" the '
-        "timesteps between them.",
+        "timesteps between them."
     )
-    shape = tf.shape(x)
-    vectors = shape[:-1]
-    sizes = [tf.reduce_prod(vectors)]
-    if kind == "tar":
-        sizes = [shape[0], shape[1], tf.reduce_prod(vectors[2:])]
-    if mask is not None:
-        mask = ops.convert_to_tensor(mask, "bool")
-        missing = tf.ones([tf.size(vectors) - tf.rank(mask)], "int32")
-        mask = tf.reshape(mask, tf.concat([tf.shape(mask), missing], 0))
-        mask = tf.reshape(tf.broadcast_to(mask, vectors), sizes)
-    return tf.reshape(x, [*sizes, shape[-1]]), mask
+    return unknown_rank.merge_dimensions(x, mask, kept, message)

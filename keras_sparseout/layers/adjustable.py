@@ -1,42 +1,53 @@
 """Layers whose knobs, such as rate and q, can be changed while they train."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
+
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
+
+from keras_sparseout.backend import tracing, variables
+from keras_sparseout.utils.types import Shape, Tensor
 
 
-class _Knob(property):
-    """A property of an `Adjustable` layer, and the `check` that its values pass."""
+class Knob:
+    """A number of an `AdjustableLayer` that reads as a float and checks what it gets.
 
-
-def knob(name, check, meaning):
-    """Returns the property `name` of an `Adjustable` layer, whose values `check` takes.
+    The layer keeps it as `_<name>`: a variable if it is adjustable, otherwise a float.
 
     Args:
-        name: Name of the knob, which the layer keeps as `_<name>`.
         check: Function that returns a value as a float, or raises.
-        meaning: What it is, for its docstring.
+        meaning: What the number is, for the docstring.
     """
 
-    def read(layer):
-        return layer._read_knob(name)
+    def __init__(self, check: Callable[[Any], float], meaning: str) -> None:
+        self.check = check
+        self.__doc__ = (
+            f"{meaning}, a float. Read it outside of traced code. If the layer is "
+            "adjustable, you can assign to it."
+        )
 
-    def assign(layer, value):
-        layer._assign_knob(name, check(value))
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
 
-    doc = (
-        f"{meaning}, a float, to read outside of traced code and, if the layer is "
-        "adjustable, to assign."
-    )
-    made = _Knob(read, assign)
-    made.__doc__, made.check = doc, check
-    return made
+    @overload
+    def __get__(self, layer: None, owner: type) -> "Knob": ...
+
+    @overload
+    def __get__(self, layer: "AdjustableLayer", owner: type) -> float: ...
+
+    def __get__(self, layer, owner):
+        return self if layer is None else layer._read_knob(self.name)
+
+    def __set__(self, layer: "AdjustableLayer", value: float) -> None:
+        layer._assign_knob(self.name, self.check(value))
 
 
 class _KnobVariable(keras.Variable):
     """The variable of a knob, which refuses the values that the layer refuses.
 
-    `model.set_weights` and files assign to variables, past the property of the layer.
+    `model.set_weights` and files assign to variables directly, not through the layer.
 
     Args:
         value: The first value, a float.
@@ -45,13 +56,15 @@ class _KnobVariable(keras.Variable):
         name: Name of the knob.
     """
 
-    def __init__(self, value, check, layer_name, name):
+    def __init__(
+        self, value: float, check: Callable[[Any], float], layer_name: str, name: str
+    ) -> None:
         self._check = check
         self._owner = f"Layer {layer_name!r}: "
         self._knob = name
         self.check(value)
         super().__init__(
-            # Not the value itself, which Keras refuses where it traces.
+            # Keras refuses the value itself while it traces.
             initializer=keras.initializers.Constant(value),
             shape=(),
             # Whatever the policy: in float16 a rate of .3 is another threshold.
@@ -61,13 +74,14 @@ class _KnobVariable(keras.Variable):
             name=name,
         )
 
-    def check(self, value):
+    def check(self, value: Tensor) -> None:
         """Raises unless `value` is one number that the knob may have."""
-        number = value_of(value) if tf.is_tensor(value) else np.asarray(value)
+        is_tensor = ops.is_tensor(value)
+        array = variables.to_numpy(value) if is_tensor else np.asarray(value)
         try:
-            # As it is stored: 1e39 is infinite in float32.
+            # As the variable stores it: 1e39 is infinite in float32.
             with np.errstate(over="ignore"):
-                number = float(number.astype("float32"))
+                number = float(array.astype("float32"))
         except (TypeError, ValueError):
             raise ValueError(
                 f"{self._owner}`{self._knob}` must be one number. Received: "
@@ -78,20 +92,20 @@ class _KnobVariable(keras.Variable):
         except ValueError as error:
             raise ValueError(f"{self._owner}{error}") from None
 
-    def assign(self, value):
-        """Assigns `value`; raises unless it is one that the knob may have."""
-        # In a graph a tensor has no value yet.
-        if tf.executing_eagerly() or not tf.is_tensor(value):
+    def assign(self, value: Tensor) -> Tensor:
+        """Assigns `value`; raises unless the knob may have it."""
+        # A tensor that is being traced has no value yet.
+        if tracing.current_graph() is None or not ops.is_tensor(value):
             self.check(value)
         return super().assign(value)
 
 
-class Adjustable(keras.layers.Layer):
+class AdjustableLayer(keras.layers.Layer):
     """A layer with knobs: variables if it is adjustable, otherwise constants.
 
-    A subclass has a `knob` for each of them. Assigning to one takes effect at the next
-    training step, without a retrace, or raises if the layer is not adjustable: a
-    constant of the compiled graph would keep its old value.
+    A subclass has a `Knob` for each of them. Assigning to a knob takes effect at the
+    next training step, without a retrace. It raises if the layer is not adjustable: the
+    compiled graph would keep the old value of a constant.
 
     Args:
         knobs: Dict of the first values, floats, by name.
@@ -99,28 +113,37 @@ class Adjustable(keras.layers.Layer):
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
     """
 
-    def __init__(self, knobs, adjustable, **kwargs):
+    def __init__(
+        self, knobs: Mapping[str, float], adjustable: bool, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self._adjustable = adjustable
         self._knobs = tuple(knobs)
-        self._controller_state = None
-        self._noted_shape = None
+        self._controller_state: np.ndarray | None = None
+        self._noted_shape: Shape | None = None
         for name, value in knobs.items():
             setattr(self, f"_{name}", self._add_knob(name, value))
 
-    adjustable = property(lambda self: self._adjustable)
-    knobs = property(lambda self: self._knobs, doc="Names of the knobs, a tuple.")
+    @property
+    def adjustable(self) -> bool:
+        """Whether the knobs are variables, to which you can assign."""
+        return self._adjustable
 
     @property
-    def controller_state(self):
-        """What a callback has to find again in a resumed run, saved with the weights.
+    def knobs(self) -> tuple[str, ...]:
+        """Names of the knobs."""
+        return self._knobs
 
-        None, or a vector that is kept as a float64 numpy array; not a weight.
+    @property
+    def controller_state(self) -> np.ndarray | None:
+        """What a callback needs to resume a run, saved with the weights.
+
+        None, or a vector that is kept as a float64 NumPy array. It is not a weight.
         """
         return self._controller_state
 
     @controller_state.setter
-    def controller_state(self, state):
+    def controller_state(self, state: Sequence[float] | np.ndarray | None) -> None:
         self._controller_state = self._check_controller_state(state)
 
     def _check_controller_state(self, state):
@@ -138,22 +161,30 @@ class Adjustable(keras.layers.Layer):
             )
         return vector
 
-    def build_at_once(self):
-        """Makes the layer a built one, since there is nothing to make in `build`.
+    def build_at_once(self) -> None:
+        """Marks the layer as built, unless a subclass has a `build` for Keras to call.
 
-        Unless a subclass has something to make there: Keras would not call it.
+        A layer of this package has nothing to make there.
         """
         self.built = type(self).build is keras.layers.Layer.build
 
-    def note_shape(self, shape):
-        """Notes the shape of the inputs, which Keras does where it calls `build`."""
+    def note_shape(self, shape: Shape) -> None:
+        """Notes the shape of the inputs, as Keras does where it calls `build`."""
         if self._noted_shape is None:
             self._noted_shape = shape
 
-    def get_build_config(self):
+    def get_build_config(self) -> dict[str, Any]:
         if self._noted_shape is None:
             return super().get_build_config()
         return {"input_shape": self._noted_shape}
+
+    def read_knobs(self) -> dict[str, float | Tensor]:
+        """Returns the value of each knob: a float, or a tensor if it is adjustable."""
+        knobs = {name: getattr(self, f"_{name}") for name in self._knobs}
+        if not self._adjustable:
+            return knobs
+        # A cast reads the variable; convert_to_tensor would return it as it is.
+        return {name: ops.cast(knob, knob.dtype) for name, knob in knobs.items()}
 
     def _add_knob(self, name, value):
         if not self._adjustable:
@@ -164,8 +195,10 @@ class Adjustable(keras.layers.Layer):
 
     def _read_knob(self, name):
         value = getattr(self, f"_{name}")
-        # The shortest decimal, so that what was assigned as .3 reads as .3.
-        return float(str(value_of(value))) if self._adjustable else value
+        if not self._adjustable:
+            return value
+        # The shortest decimal: what was assigned as .3 reads as .3, not .30000001.
+        return float(str(variables.to_numpy(value)))
 
     def _assign_knob(self, name, value):
         if not self._adjustable:
@@ -177,23 +210,23 @@ class Adjustable(keras.layers.Layer):
             )
         getattr(self, f"_{name}").assign(value)
 
-    def set_weights(self, weights):
-        # All are checked before the first is assigned.
+    def set_weights(self, weights: Sequence[Tensor]) -> None:
+        # Check all of them before the first is assigned.
         for variable, value in zip(self.weights, weights, strict=False):
             if isinstance(variable, _KnobVariable):
                 variable.check(value)
         super().set_weights(weights)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: dict[str, Any]) -> None:
         if self._adjustable:
             for name in self._knobs:
-                store[name] = value_of(getattr(self, f"_{name}"))
+                store[name] = variables.to_numpy(getattr(self, f"_{name}"))
         if self._controller_state is not None:
             store["controller_state"] = self._controller_state
 
-    def load_own_variables(self, store):
-        # What is absent stays as constructed: a file may come from a model with other
-        # layers here, or with constant knobs. All is checked before any is assigned.
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        # What the file lacks keeps its value: it may come from a model with another
+        # layer here, or with constant knobs. Check all before any is assigned.
         values = self._values_in(store)
         state = self._controller_state
         if "controller_state" in store:
@@ -203,7 +236,10 @@ class Adjustable(keras.layers.Layer):
         self._controller_state = state
 
     def _values_in(self, store):
-        """Returns a list of (variable, value), of those that `store` has, checked."""
+        """Returns the checked values that `store` has, as a list of (variable, value).
+
+        A subclass adds the variables of its own.
+        """
         if not self._adjustable:
             return []
         held = [name for name in self._knobs if name in store]
@@ -212,43 +248,35 @@ class Adjustable(keras.layers.Layer):
             variable.check(value)
         return values
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             **{name: getattr(self, name) for name in self._knobs},
             "adjustable": self._adjustable,
         }
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         # What Keras writes, with the knobs before it.
         kind, rest = super().__repr__().split(" ", 1)
         return " ".join([kind, *self._shown_knobs(), rest])
 
     def _shown_knobs(self):
-        # Out of a graph, where a variable has no value to show.
-        with tf.init_scope():
-            if tf.executing_eagerly():
-                # While it is constructed the last ones are missing.
-                made = [
-                    k for k in getattr(self, "_knobs", ()) if hasattr(self, f"_{k}")
-                ]
-                return [f"{name}={self._read_knob(name):g}," for name in made]
-        return []
+        with variables.outside_graph() as have_values:
+            if not have_values:
+                return []
+            # During construction the last ones are missing.
+            names = getattr(self, "_knobs", ())
+            made = [name for name in names if hasattr(self, f"_{name}")]
+            return [f"{name}={self._read_knob(name):g}," for name in made]
 
 
 def _check_of(layer, name):
     """Returns the `check` of a knob of the layer class `layer`."""
-    # A subclass may have a property of its own over it.
+    # A subclass may hide it behind a property of its own.
     found = (vars(base).get(name) for base in layer.__mro__)
-    return next(k.check for k in found if isinstance(k, _Knob))
+    return next(knob.check for knob in found if isinstance(knob, Knob))
 
 
-def value_of(variable):
-    """Returns the value of a Keras variable or tensor as a numpy array or scalar."""
-    # keras.ops.convert_to_numpy of a variable warns with numpy 2.
-    return tf.convert_to_tensor(variable).numpy()
-
-
-def has_knob(layer, name):
+def has_knob(layer: keras.layers.Layer, name: str) -> bool:
     """Whether `layer` has the knob `name`, be it a variable or a constant."""
-    return isinstance(layer, Adjustable) and name in layer.knobs
+    return isinstance(layer, AdjustableLayer) and name in layer.knobs

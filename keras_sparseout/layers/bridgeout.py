@@ -1,17 +1,20 @@
-"""Bridgeout and Shakeout: noise on the weights of a layer."""
+"""Bridgeout: Sparseout's noise on the weights of a layer."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_sparseout.backend import compiling
-from keras_sparseout.layers.adjustable import knob
+from keras_sparseout.layers.adjustable import Knob
+from keras_sparseout.layers.weight_lookup import Weight
 from keras_sparseout.layers.weight_noise import WeightNoise
 from keras_sparseout.ops import compiled_noise, noise
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import Tensor
 
-# Number of elements from which a compiled call pays.
+# From this number of elements on, a compiled call is faster.
 _LARGE = 2**15
 
 
@@ -19,69 +22,68 @@ _LARGE = 2**15
 class Bridgeout(WeightNoise):
     """Perturbs weights of the layer that it wraps, as Sparseout does activations.
 
-    In training the wrapped layer is called, in the place of a weight W, with
+    In training it calls the wrapped layer with W~ in the place of a weight W:
 
         keep ~ Bernoulli(1 - p)
         xi   = keep / (1 - p) - 1
         W~   = W (1 + (|W| + epsilon)^((q - 2) / 2) xi)
              = W + sign(W) |W|^(q / 2) xi   (to epsilon)
 
-    so that E[W~] = W and Var[W~] = |W|^q p / (1 - p). At inference it is called with W.
-    With q = 2 it is DropConnect; on the `recurrent_kernel` of an LSTM that is the
-    weight drop of AWD-LSTM, and on an Embedding its embedding dropout. With other q it
-    acts in a generalized linear model as an L_q penalty on the weights.
+    so that E[W~] = W and Var[W~] = |W|^q p / (1 - p). At inference it calls the layer
+    with W. With q = 2 it is DropConnect: on the `recurrent_kernel` of an LSTM the
+    weight drop of AWD-LSTM, on an Embedding the embedding dropout of AWD-LSTM. With
+    other q it acts as an L_q penalty on the weights of a generalized linear model.
 
-    There is one draw a weight and batch. The authors' code draws one a weight and
-    example, which takes the memory of the weights times the batch size.
+    It draws once per weight and batch. The authors' code draws once per weight and
+    example, which takes memory for the weights times the batch size.
 
-    The optimizer, regularizers, constraints, files and exports see W alone. Calls of
-    the wrapped layer itself use W too. So does a ReversibleEmbedding with
-    `reverse=True`, called through the wrapper or past it: it is then the output layer
-    that shares the weights. A `.keras` file keeps a layer that is called both ways as
-    one layer. `clone_model` and `to_json` of Keras make two, as of any layer in a
-    wrapper.
+    The optimizer, regularizers, constraints, files and exports see W alone. So do calls
+    of the wrapped layer itself. A ReversibleEmbedding called with `reverse=True` uses W
+    too, also through the wrapper: it is then the output layer that shares the weights.
+    A `.keras` file keeps a layer that is called both ways as one layer. `clone_model`
+    and `to_json` of Keras make two, as they do of any layer in a wrapper.
 
-    Around an RNN cell it draws once a sequence, before the loop of `keras.layers.RNN`.
-    Put it around a `Bidirectional`, which takes no layer in a wrapper, or around the
-    cell of an RNN inside of one. Put it inside a `SpectralNormalization`, which assigns
-    the weights of its layer.
+    Around an RNN cell it draws once per sequence, before the loop of
+    `keras.layers.RNN`. A `Bidirectional` takes no layer in a wrapper: put Bridgeout
+    around it, or around the cell of an RNN inside it. A `SpectralNormalization` assigns
+    the weights of its layer: put Bridgeout inside it.
 
     Weights that `quantize` has turned into integers get no noise. A warning says so
     once.
 
     Args:
-        layer: Keras layer to wrap, such as `keras.layers.Dense(64)`; an RNN cell too.
+        layer: Keras layer to wrap, such as `keras.layers.Dense(64)`, or an RNN cell.
         rate: Drop rate p in [0, 1], rounded to a multiple of 2^-16 when drawn. With 1
             the weights are zeros.
         q: Exponent of the noise's variance, a finite number >= 0. Weights are small,
-            of the order of 0.05, where q < 2 is much more noise than q = 2.
+            about 0.05, so q < 2 gives much more noise than q = 2.
         weights: Names of the weights to perturb, such as `("recurrent_kernel",)`, also
-            of layers inside `layer`. A name stands for all weights that have it; the
-            end of a path of attributes or names of layers, such as
-            "backward_layer/cell/kernel", for one of them. None: those named `kernel`;
-            if there is none, `embeddings`; if neither, `depthwise_kernel` and
+            of layers inside `layer`. A name stands for all weights that have it. For
+            one of them, give the end of its path of attributes or names of layers, such
+            as "backward_layer/cell/kernel". None: the weights named `kernel`; if there
+            is none, `embeddings`; if there is none, `depthwise_kernel` and
             `pointwise_kernel`.
         noise_shape: Tuple with one entry for each dimension of the weights: None for
-            one draw an element, 1 for one draw along that dimension. None: one draw an
-            element, but for `embeddings`, which have one a row, `(None, 1)`: a word is
-            dropped wherever it is in the batch.
-        seed: Integer, or None for a random one. Its state is saved with the weights, as
-            are the states of dropout in `layer`: a resumed run goes on drawing where it
-            stopped.
+            one draw per element, 1 for one draw along that dimension. None: one draw
+            per element, but for `embeddings` one per row, `(None, 1)`: a word is
+            dropped everywhere in the batch.
+        seed: Integer, or None for a random one. Its state is saved with the weights,
+            and so are the states of dropout in `layer`: a resumed run continues the
+            draws where it stopped.
         epsilon: Added to |W|, >= 1e-30; it bounds the multiplier near W = 0. None:
             `keras.config.epsilon()`.
-        stop_gradient: True holds the multiplier constant in the gradient: that of W is
-            that of W~ times the multiplier. False takes the derivative of the formula.
-            They agree only at q = 2.
+        stop_gradient: True holds the multiplier constant in the gradient: the gradient
+            of W is the gradient of W~ times the multiplier. False takes the derivative
+            of the formula. They agree only at q = 2.
         adjustable: Whether `rate` and `q` are variables, so that assigning to
             `layer.rate` or `layer.q` takes effect at the next training step, without a
             retrace. Otherwise assigning raises.
         **kwargs: `name`, `trainable`, `activity_regularizer`, as for every Keras layer.
-            The dtype is that of `layer`.
+            It takes its dtype from `layer`.
 
     Call arguments: Those of `layer`.
 
-    Output shape: That of `layer`.
+    Output shape: Same as for `layer`.
 
     Raises:
         ValueError: if an argument is out of range, also in a file or `set_weights`,
@@ -107,21 +109,21 @@ class Bridgeout(WeightNoise):
 
     def __init__(
         self,
-        layer,
-        rate,
-        q=2.0,
-        weights=None,
-        noise_shape=None,
-        seed=None,
+        layer: keras.layers.Layer,
+        rate: float,
+        q: float = 2.0,
+        weights: str | Sequence[str] | None = None,
+        noise_shape: Sequence[int | None] | None = None,
+        seed: int | None = None,
         *,
-        epsilon=None,
-        stop_gradient=True,
-        adjustable=False,
-        **kwargs,
-    ):
+        epsilon: float | None = None,
+        stop_gradient: bool = True,
+        adjustable: bool = False,
+        **kwargs: Any,
+    ) -> None:
         rate = validation.check_rate(rate)
         q = validation.check_q(q)
-        # Before the weights of a built layer are checked against it.
+        # Set first: `super().__init__` checks the weights of a built layer with it.
         self._noise_shape = validation.check_noise_shape(noise_shape)
         self._epsilon = validation.check_epsilon(epsilon)
         self._stop_gradient = validation.check_bool("stop_gradient", stop_gradient)
@@ -129,14 +131,25 @@ class Bridgeout(WeightNoise):
         knobs = {"rate": rate, "q": q}
         super().__init__(knobs, adjustable, layer, weights, seed, **kwargs)
 
-    noise_shape = property(lambda self: self._noise_shape)
-    epsilon = property(lambda self: self._epsilon)
-    stop_gradient = property(lambda self: self._stop_gradient)
+    @property
+    def noise_shape(self) -> tuple[int | None, ...] | None:
+        """The argument, as a tuple."""
+        return self._noise_shape
 
-    rate = knob("rate", validation.check_rate, "Drop rate")
-    q = knob("q", validation.check_q, "Exponent")
+    @property
+    def epsilon(self) -> float:
+        """The argument, or its default."""
+        return self._epsilon
 
-    def check_weight(self, weight):
+    @property
+    def stop_gradient(self) -> bool:
+        """The argument."""
+        return self._stop_gradient
+
+    rate = Knob(validation.check_rate, "Drop rate")
+    q = Knob(validation.check_q, "Exponent")
+
+    def check_weight(self, weight: Weight) -> None:
         super().check_weight(weight)
         shape = tuple(weight.variable.shape)
         if not validation.noise_shape_fits(self._noise_shape, shape):
@@ -147,37 +160,65 @@ class Bridgeout(WeightNoise):
                 f"shape {shape}. Leave it out, or name other `weights`."
             )
 
-    def noisy(self, weight, value, seed):
+    def perturb_weight(self, weight: Weight, value: Tensor, seed: Tensor) -> Tensor:
         shape = tuple(value.shape)
         noise_shape = self._noise_shape
         if noise_shape is None and weight.variable.name == "embeddings":
             noise_shape = (None,) + (1,) * (len(shape) - 1)
-        knobs = self.read_knobs()
-        settings = {"noise_shape": noise_shape, "epsilon": self._epsilon}
-        large = math.prod(shape) >= _LARGE and compiling.pays(shape)
-        if large and self._is_bounded(value):
-            # The multiplier is computed once, and not again for the gradient.
-            return value * compiled_noise.draw(
-                noise.draw_multiplier, value, *knobs, seed, shape, **settings
-            )
-        settings["stop_gradient"] = self._stop_gradient
-        if large:
-            return compiled_noise.draw(
-                noise.draw_and_perturb, value, *knobs, seed, shape, **settings
-            )
-        return noise.draw_and_perturb(value, *knobs, seed, **settings)
+        if math.prod(shape) < _LARGE or not compiling.pays(shape):
+            return self._perturb_uncompiled(value, seed, noise_shape)
+        if self._multiplier_suffices(value):
+            return self._multiply_compiled(value, seed, noise_shape)
+        return self._perturb_compiled(value, seed, noise_shape)
 
-    def _is_bounded(self, value):
-        """Whether products need no saturation, up to weights and gradients of 1e12."""
+    def _perturb_uncompiled(self, value, seed, noise_shape):
+        return noise.draw_and_perturb(
+            value,
+            **self.read_knobs(),
+            seed=seed,
+            noise_shape=noise_shape,
+            epsilon=self._epsilon,
+            stop_gradient=self._stop_gradient,
+        )
+
+    def _perturb_compiled(self, value, seed, noise_shape):
+        """Draws W~ and its gradient, both saturated to the range of the dtype."""
+        return compiled_noise.draw_and_perturb(
+            value,
+            **self.read_knobs(),
+            seed=seed,
+            shape=tuple(value.shape),
+            noise_shape=noise_shape,
+            epsilon=self._epsilon,
+            stop_gradient=self._stop_gradient,
+        )
+
+    def _multiply_compiled(self, value, seed, noise_shape):
+        """Draws the multiplier alone, which the gradient uses again."""
+        return value * compiled_noise.draw_multiplier(
+            value,
+            **self.read_knobs(),
+            seed=seed,
+            shape=tuple(value.shape),
+            noise_shape=noise_shape,
+            epsilon=self._epsilon,
+        )
+
+    def _multiplier_suffices(self, value):
+        """Whether W~ and its gradient are products with a multiplier, none too large.
+
+        Weights and gradients may be up to 1e12.
+        """
         if self._adjustable or not self._stop_gradient:
             return False
         exponent = (self._q - 2) / 2
-        # Of the factor only the logarithm: for a large q it is no Python number.
+        # Only its logarithm: with a large q the factor itself is no Python number.
         factor = max(exponent * math.log10(self._epsilon), exponent * 12)
-        noise = factor + math.log10(2**16)
-        return value.dtype in (tf.float32, tf.float64) and noise < 26
+        largest = factor + math.log10(2**16)
+        dtype = keras.backend.standardize_dtype(value.dtype)
+        return dtype in ("float32", "float64") and largest < 26
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "noise_shape": self._noise_shape,

@@ -1,18 +1,23 @@
-"""Layers that draw, whose draws go on where they stopped when a file is loaded."""
+"""Layers that draw random masks, and save the states of their generators."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_sparseout.layers.adjustable import Adjustable, value_of
+from keras_sparseout.backend import variables
+from keras_sparseout.layers.adjustable import AdjustableLayer
 from keras_sparseout.utils import validation
 
 _WITH_STATE = (keras.layers.Layer, keras.random.SeedGenerator)
 
 
-class Seeded(Adjustable):
+class SeededLayer(AdjustableLayer):
     """An adjustable layer with a seed generator, whose state is saved with the weights.
 
-    So are those of seed generators of layers inside, such as a dropout of Keras.
+    A run that is resumed from a file so continues the sequence of draws. The layer also
+    saves the states of layers inside it, such as a Dropout layer of Keras.
 
     Args:
         knobs: Dict of the first values, floats, by name.
@@ -21,20 +26,27 @@ class Seeded(Adjustable):
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
     """
 
-    def __init__(self, knobs, adjustable, seed, **kwargs):
+    def __init__(
+        self,
+        knobs: Mapping[str, float],
+        adjustable: bool,
+        seed: int | None,
+        **kwargs: Any,
+    ) -> None:
         seed = validation.check_seed(seed)
         super().__init__(knobs, adjustable, **kwargs)
         self.seed = seed
-        # Whatever the rate, so that the state of a layer does not depend on it.
+        # At rate 0 too, so that files of all rates hold the same entries.
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: dict[str, Any]) -> None:
         super().save_own_variables(store)
         # Keras leaves the states of seed generators out of its files.
-        store["seed_state"] = value_of(self.seed_generator.state)
+        store["seed_state"] = variables.to_numpy(self.seed_generator.state)
         inner = self._inner_states()
         if inner:
-            store["inner_seed_states"] = np.stack([value_of(s) for s in inner])
+            states = [variables.to_numpy(state) for state in inner]
+            store["inner_seed_states"] = np.stack(states)
 
     def _values_in(self, store):
         values = super()._values_in(store)
@@ -44,7 +56,7 @@ class Seeded(Adjustable):
         if "inner_seed_states" in store:
             seeds = self._seeds_in(store, "inner_seed_states", 2)
             inner = self._inner_states()
-            # From a file of other layers inside, it can't be told whose they are.
+            # Another number of them comes from other layers inside: no telling whose.
             if len(inner) == len(seeds):
                 values.extend(zip(inner, seeds, strict=True))
         return values
@@ -60,9 +72,10 @@ class Seeded(Adjustable):
         return seeds
 
     def _inner_states(self):
-        """The states of the seed generators of layers inside.
+        """Returns the states of the seed generators of layers inside this one.
 
-        Not of those inside of another layer of this package, which saves them itself.
+        It skips other layers of this package and what is inside them: they save their
+        states themselves.
         """
         states, seen = [], {id(self), id(self.seed_generator)}
 
@@ -74,11 +87,11 @@ class Seeded(Adjustable):
                 seen.add(id(value))
                 if isinstance(value, keras.random.SeedGenerator):
                     states.append(value.state)
-                elif not isinstance(value, Seeded):
+                elif not isinstance(value, SeededLayer):
                     visit(vars(value))
 
         visit(vars(self))
         return states
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}

@@ -2,92 +2,104 @@
 
 import copy
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
-import tensorflow as tf
 
-from keras_sparseout.layers.adjustable import knob
-from keras_sparseout.layers.noisy_cell import (
-    NoisyCell,
+from keras_sparseout.layers.adjustable import Knob
+from keras_sparseout.layers.per_sequence_noise import (
+    PerSequenceNoise,
     cells_of_stack,
     check_cell,
-    check_direction,
+    check_not_bidirectional,
 )
 from keras_sparseout.ops import masks, noise
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import Tensor
+
+
+class _Noise(NamedTuple):
+    """The noise of a sequence: functions that perturb tensors of its masks' shapes."""
+
+    on_inputs: Callable[[Tensor], Tensor]
+    on_states: list[Callable[[Tensor], Tensor]]
 
 
 @keras.saving.register_keras_serializable("keras_sparseout")
-class SparseoutCellWrapper(NoisyCell):
-    """Sparseout on the inputs and states of an RNN cell, with one mask a sequence.
+class SparseoutCellWrapper(PerSequenceNoise):
+    """Sparseout on the inputs and states of an RNN cell, with one mask per sequence.
 
-    In training, before the first timestep,
+    In training, before the first timestep, it draws
 
         keep   ~ Bernoulli(1 - rate)            of the shape of an input
         keep_h ~ Bernoulli(1 - recurrent_rate)  of the shape of a state
 
-    and the cell gets at each timestep t, in place of its input x_t and its state
-    h_(t-1), x_t n(x_t) and h_(t-1) n(h_(t-1)), where
+    At each timestep t it replaces the cell's input x_t and state h_(t-1) by x_t n(x_t)
+    and h_(t-1) n(h_(t-1)), where
 
         n(v) = 1 + (|v| + epsilon)^((q - 2) / 2) (keep / (1 - rate) - 1)
 
-    with the mask and the rate of v: the draw is that of the sequence, the multiplier
-    still follows |v| at each timestep. With q = 2 it is variational dropout. At
-    inference the cell gets x_t and h_(t-1), and nothing is drawn. A sequence is what
-    `keras.layers.RNN` is called on: in truncated back-propagation a window.
+    has the mask and the rate of v. All timesteps share the mask, but the multiplier
+    follows |v| at each. With q = 2 it is variational dropout. At inference the cell
+    gets x_t and h_(t-1), and nothing is drawn. A sequence is what `keras.layers.RNN` is
+    called on: in truncated back-propagation a window.
 
-    Of several states only the first is perturbed, as `recurrent_dropout` of Keras does:
-    of an LSTM h and not c, which passes from step to step without a weight, so that
-    the noise of all steps would multiply, in kept units to (1 - recurrent_rate)^-T
-    after T steps at q = 2. A `StackedRNNCells` has one mask for the first state of each
-    of its cells. In a GRU the update gate z passes h on, so there the perturbed state
-    is passed on too: a kept unit with q = 2 grows where z > 1 - recurrent_rate. Where
-    that is not wanted, perturb only its inputs.
+    Of several states it perturbs only the first, as `recurrent_dropout` of Keras does.
+    For an LSTM that is h. The other state, c, passes from step to step without a
+    weight, so the noise of all steps would multiply: at q = 2 a kept unit would grow to
+    (1 - recurrent_rate)^-T after T steps. For a `StackedRNNCells` it draws one mask for
+    the first state of each cell.
 
-    `set_weights(get_weights())` takes weights to and from the plain cell, or a model of
-    it, unless it is adjustable. Files of the one do not load into the other, since
-    Keras has the path of each layer in them.
+    The update gate z of a GRU passes h on, here the perturbed h: at q = 2 a kept unit
+    grows where z > 1 - recurrent_rate. If you don't want that, perturb only the inputs
+    of a GRU.
 
-    To perturb only what goes into a recurrent layer or comes out of it, with one mask a
-    sequence too, `Sparseout` with `noise_shape=(None, 1, None)` between the layers is
-    enough, and leaves the layer its fast kernel on a GPU, which no cell in an RNN has.
+    `set_weights(get_weights())` moves weights to and from the plain cell, or a model
+    with it, unless the wrapper is adjustable. Files don't: the file of one does not
+    load into the other, since Keras stores the path of each layer.
+
+    To perturb only what goes into a recurrent layer or comes out of it, put `Sparseout`
+    with `noise_shape=(None, 1, None)` between the layers: it has one mask per sequence
+    too. The recurrent layer then keeps its fast kernel on a GPU, which no cell in an
+    RNN has.
 
     Args:
         cell: An RNN cell: `keras.layers.LSTMCell`, `GRUCell`, `SimpleRNNCell`,
             `StackedRNNCells`, or a layer of your own that has `state_size` and
-            `call(inputs, states)`. Dropout of its own works as it does without.
+            `call(inputs, states)`. Its own dropout works as without the wrapper.
         rate: Drop rate of the inputs in [0, 1], rounded to a multiple of 2^-16 when
             drawn.
         recurrent_rate: Drop rate of the states in [0, 1], rounded likewise.
         q: Exponent of the noise's variance, a finite number >= 0. The states of most
-            cells have density at 0: for q <= 1 `epsilon` alone bounds their noise, and
-            in the gradient the multipliers of all timesteps multiply, so clip it.
-        seed: Integer, or None for a random one. Its state is saved with the weights, as
-            are the states of dropout in the cell: a resumed run goes on drawing where
-            it stopped. With a given seed both directions of a `Bidirectional` draw the
-            same.
+            cells have density at 0, so that for q <= 1 only `epsilon` bounds their
+            noise. In the gradient the multipliers of all timesteps multiply: clip it.
+        seed: Integer, or None for a random one. Its state is saved with the weights,
+            and so are the states of dropout in the cell: a resumed run continues the
+            draws where it stopped. With a given seed both directions of a
+            `Bidirectional` draw the same.
         epsilon: Added to |v|, >= 1e-30. None: `keras.config.epsilon()`.
         stop_gradient: True holds the multiplier constant in the gradient, False takes
             the derivative of the formula, see `keras_sparseout.ops.sparseout`.
         adjustable: Whether `rate`, `recurrent_rate` and `q` are variables, so that
             assigning to them takes effect at the next training step, without a retrace.
             Otherwise they are constants of the compiled graph, and assigning raises.
-        **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer. `dtype` is by
-            default that of the cell.
+        **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer. By default it
+            takes its dtype from the cell.
 
     Call arguments:
         inputs: Floating-point tensor, the input at a timestep, `(batch, features)`.
         states: List of the states at the timestep before.
         training: Whether to perturb; `keras.layers.RNN` says.
 
-    Output shape: That of the cell, and the list of its new states.
+    Output shape: Same as for the cell: an output, and the list of the new states.
 
     Raises:
         ValueError: if an argument is out of range, also in a file or `set_weights`,
             `cell` is no RNN cell, or what is to be perturbed is not floating-point.
         AttributeError: on assigning a rate or q if it is not adjustable.
-        RuntimeError: if called in training other than by `keras.layers.RNN`, which has
-            the masks drawn before its loop.
+        RuntimeError: if called in training by anything but `keras.layers.RNN`, which
+            tells it to draw the masks before the loop.
 
     Source: Gal & Ghahramani (2016), "A Theoretically Grounded Application of Dropout
         in Recurrent Neural Networks", https://arxiv.org/abs/1512.05287; Khan &
@@ -107,17 +119,17 @@ class SparseoutCellWrapper(NoisyCell):
 
     def __init__(
         self,
-        cell,
-        rate=0.0,
-        recurrent_rate=0.0,
-        q=2.0,
-        seed=None,
+        cell: keras.layers.Layer,
+        rate: float = 0.0,
+        recurrent_rate: float = 0.0,
+        q: float = 2.0,
+        seed: int | None = None,
         *,
-        epsilon=None,
-        stop_gradient=True,
-        adjustable=False,
-        **kwargs,
-    ):
+        epsilon: float | None = None,
+        stop_gradient: bool = True,
+        adjustable: bool = False,
+        **kwargs: Any,
+    ) -> None:
         check_cell(cell, type(self).__name__)
         knobs = {
             "rate": validation.check_rate(rate),
@@ -127,10 +139,10 @@ class SparseoutCellWrapper(NoisyCell):
         epsilon = validation.check_epsilon(epsilon)
         validation.check_bool("stop_gradient", stop_gradient)
         validation.check_bool("adjustable", adjustable)
-        check_direction(kwargs, type(self).__name__, cell)
+        check_not_bidirectional(kwargs, type(self).__name__, cell)
         validation.check_keywords(type(self).__name__, kwargs, SparseoutCellWrapper)
         if kwargs.get("dtype") is None:
-            # RNN hands over the states in that of the wrapper.
+            # RNN casts the states to the dtype of the wrapper.
             kwargs["dtype"] = cell.dtype_policy
         super().__init__(knobs, adjustable, seed, **kwargs)
         self.cell = cell
@@ -139,36 +151,38 @@ class SparseoutCellWrapper(NoisyCell):
         self._epsilon = epsilon
         self._stop_gradient = stop_gradient
 
-    epsilon = property(lambda self: self._epsilon)
-    stop_gradient = property(lambda self: self._stop_gradient)
+    @property
+    def epsilon(self) -> float:
+        """The argument, or its default."""
+        return self._epsilon
 
-    rate = knob("rate", validation.check_rate, "Drop rate of the inputs")
-    recurrent_rate = knob(
-        "recurrent_rate", validation.check_recurrent_rate, "Drop rate of the states"
-    )
-    q = knob("q", validation.check_q, "Exponent")
+    @property
+    def stop_gradient(self) -> bool:
+        """The argument."""
+        return self._stop_gradient
 
-    def build(self, input_shape):
+    rate = Knob(validation.check_rate, "Drop rate of the inputs")
+    recurrent_rate = Knob(validation.check_recurrent_rate, "Drop rate of the states")
+    q = Knob(validation.check_q, "Exponent")
+
+    def build(self, input_shape: Any) -> None:
         if not self.cell.built:
             self.cell.build(input_shape)
 
-    def draw(self, step_input, states):
-        on_states = []
+    def draw(self, step_input: Tensor, states: Sequence[Any]) -> _Noise:
+        knobs = self.read_knobs()
+        rate, q = knobs["recurrent_rate"], knobs["q"]
+        first_states: list[Tensor] = []
+        _map_first(self, first_states.append, states)
+        on_states = [self._draw_noise("states", s, rate, q) for s in first_states]
+        on_inputs = self._draw_noise("inputs", step_input, knobs["rate"], q)
+        return _Noise(on_inputs, on_states)
 
-        def note(state):
-            on_states.append(self._noise("states", state, self._recurrent_rate))
-
-        _map_first(self, note, states)
-        return self._noise("inputs", step_input, self._rate), on_states
-
-    def _noise(self, name, like, rate):
-        """Returns the function that perturbs tensors of the shape of `like`."""
+    def _draw_noise(self, name, like, rate, q):
+        """Returns a function that perturbs tensors of the shape of `like`."""
         if self._is_zero(rate):
             return lambda x: x
         validation.check_floating(like.dtype, name)
-        q = self._q
-        if self._adjustable:
-            rate, q = tf.convert_to_tensor(rate), tf.convert_to_tensor(q)
         seed = masks.seed_pair(self.seed_generator)
         keep, keep_prob = masks.bernoulli(keras.ops.shape(like), rate, seed)
         return functools.partial(
@@ -183,15 +197,17 @@ class SparseoutCellWrapper(NoisyCell):
     def _is_zero(self, rate):
         return not self._adjustable and masks.quantise(rate)[0] == 0
 
-    def call(self, inputs, states, training=False):
+    def call(
+        self, inputs: Tensor, states: Sequence[Any], training: bool = False
+    ) -> tuple[Tensor, Any]:
         if not training or all(map(self._is_zero, (self._rate, self._recurrent_rate))):
             return self.cell(inputs, states)
-        on_input, on_states = self.drawn()
-        noise = iter(on_states)
-        states = _map_first(self, lambda state: next(noise)(state), states)
-        return self.cell(on_input(inputs), states)
+        drawn = self.noise_of_sequence()
+        on_states = iter(drawn.on_states)
+        states = _map_first(self, lambda state: next(on_states)(state), states)
+        return self.cell(drawn.on_inputs(inputs), states)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "cell": keras.saving.serialize_keras_object(self.cell),
@@ -200,7 +216,9 @@ class SparseoutCellWrapper(NoisyCell):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "SparseoutCellWrapper":
         # A copy, since Keras takes the cells out of the config of StackedRNNCells.
         cell = keras.saving.deserialize_keras_object(
             copy.deepcopy(config["cell"]), custom_objects=custom_objects
@@ -208,8 +226,8 @@ class SparseoutCellWrapper(NoisyCell):
         return cls(**{**config, "cell": cell})
 
 
-def _map_first(cell, function, states):
-    """Returns `states` of `cell` with the first of each cell mapped by `function`."""
+def _map_first(cell: keras.layers.Layer, function: Callable, states: Any) -> Any:
+    """Returns `states`, the first state of each cell in `cell` mapped by `function`."""
     cells = cells_of_stack(cell)
     if cells is not None:
         return [

@@ -1,17 +1,29 @@
 """Spatial Sparseout: drop-ins for keras.layers.SpatialDropout1D, 2D and 3D."""
 
+from typing import Any, Literal, TypeAlias
+
 import keras
 
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.utils import validation
 
+_DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
+
 
 class _SpatialSparseout(Sparseout):
-    """Sparseout with one draw a sample and channel; `_axes` names the dimensions."""
+    """Sparseout with one draw for each sample and channel."""
 
-    _axes = ()
+    # Names of the dimensions that a subclass takes, with the channels last.
+    _axes: tuple[str, ...] = ()
 
-    def __init__(self, rate, q=2.0, data_format=None, seed=None, **kwargs):
+    def __init__(
+        self,
+        rate: float,
+        q: float = 2.0,
+        data_format: _DataFormat | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         self._data_format = _check_data_format(data_format)
         spatial = (1,) * (len(self._axes) - 2)
         first = self._data_format == "channels_first"
@@ -24,7 +36,10 @@ class _SpatialSparseout(Sparseout):
             )
         super().__init__(rate, q, noise_shape, seed, **kwargs)
 
-    data_format = property(lambda self: self._data_format)
+    @property
+    def data_format(self) -> _DataFormat:
+        """Where the channels are."""
+        return self._data_format
 
     def _check_shape(self, shape):
         if len(shape) != len(self._axes):
@@ -35,7 +50,7 @@ class _SpatialSparseout(Sparseout):
                 "3D for 3, 4 or 5 dimensions, or Sparseout for any."
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["noise_shape"]
         return {**config, "data_format": self._data_format}
@@ -45,15 +60,15 @@ class _SpatialSparseout(Sparseout):
 class SpatialSparseout1D(_SpatialSparseout):
     """Sparseout with one draw for each sample and channel of a sequence.
 
-    It stands to `keras.layers.SpatialDropout1D` as `Sparseout` to
-    `keras.layers.Dropout`: the mask is that of `Sparseout` with
-    `noise_shape=(None, 1, None)`; the multiplier still follows |x| at each timestep.
+    It is `keras.layers.SpatialDropout1D` with an exponent q: a drop-in for it, and the
+    same as `Sparseout` with `noise_shape=(None, 1, None)`. All timesteps of a channel
+    share one draw; the size of the noise still depends on |x| at each timestep.
 
     Args:
         rate: Drop rate in [0, 1].
         q: Exponent, >= 0; 2 is `keras.layers.SpatialDropout1D`.
         seed: Integer, or None for a random one.
-        **kwargs: The further arguments of `Sparseout`.
+        **kwargs: The other arguments of `Sparseout`, except `noise_shape`.
 
     Input shape: `(samples, timesteps, channels)`.
 
@@ -75,11 +90,13 @@ class SpatialSparseout1D(_SpatialSparseout):
 
     _axes = ("samples", "timesteps", "channels")
 
-    def __init__(self, rate, q=2.0, seed=None, **kwargs):
+    def __init__(
+        self, rate: float, q: float = 2.0, seed: int | None = None, **kwargs: Any
+    ) -> None:
         validation.check_keywords(type(self).__name__, kwargs, Sparseout)
         super().__init__(rate, q, "channels_last", seed, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["data_format"]
         return config
@@ -89,9 +106,9 @@ class SpatialSparseout1D(_SpatialSparseout):
 class SpatialSparseout2D(_SpatialSparseout):
     """Sparseout with one draw for each sample and channel of an image.
 
-    It stands to `keras.layers.SpatialDropout2D` as `Sparseout` to
-    `keras.layers.Dropout`: the mask is that of `Sparseout` with
-    `noise_shape=(None, 1, 1, None)`; the multiplier still follows |x| at each pixel.
+    It is `keras.layers.SpatialDropout2D` with an exponent q: a drop-in for it, and the
+    same as `Sparseout` with `noise_shape=(None, 1, 1, None)`. All pixels of a channel
+    share one draw; the size of the noise still depends on |x| at each pixel.
 
     Args:
         rate: Drop rate in [0, 1].
@@ -99,7 +116,7 @@ class SpatialSparseout2D(_SpatialSparseout):
         data_format: `"channels_last"` or `"channels_first"`. None:
             `keras.config.image_data_format()`.
         seed: Integer, or None for a random one.
-        **kwargs: The further arguments of `Sparseout`.
+        **kwargs: The other arguments of `Sparseout`, except `noise_shape`.
 
     Input shape: `(samples, rows, cols, channels)`, or with the channels second.
 
@@ -126,9 +143,9 @@ class SpatialSparseout2D(_SpatialSparseout):
 class SpatialSparseout3D(_SpatialSparseout):
     """Sparseout with one draw for each sample and channel of a volume.
 
-    It stands to `keras.layers.SpatialDropout3D` as `Sparseout` to
-    `keras.layers.Dropout`: the mask is that of `Sparseout` with
-    `noise_shape=(None, 1, 1, 1, None)`; the multiplier still follows |x| at each voxel.
+    It is `keras.layers.SpatialDropout3D` with an exponent q: a drop-in for it, and the
+    same as `Sparseout` with `noise_shape=(None, 1, 1, 1, None)`. All voxels of a
+    channel share one draw; the size of the noise still depends on |x| at each voxel.
 
     Args:
         rate: Drop rate in [0, 1].
@@ -136,7 +153,7 @@ class SpatialSparseout3D(_SpatialSparseout):
         data_format: `"channels_last"` or `"channels_first"`. None:
             `keras.config.image_data_format()`.
         seed: Integer, or None for a random one.
-        **kwargs: The further arguments of `Sparseout`.
+        **kwargs: The other arguments of `Sparseout`, except `noise_shape`.
 
     Input shape: `(samples, dim1, dim2, dim3, channels)`, or with the channels second.
 

@@ -1,178 +1,165 @@
-"""Finding weights inside of a layer, by name, and what their axes are."""
+"""Finding weights by name in a layer and in the layers inside it."""
 
-import numbers
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
 
+from keras_sparseout.layers import nested_layers
 from keras_sparseout.utils import validation
 
-# What a layer is taken to be about if it is not said: the first that it has.
+# The weights to perturb if the user names none: the first of these that a layer has.
 _MAIN = (("kernel",), ("embeddings",), ("depthwise_kernel", "pointwise_kernel"))
 
-_LAYERS = keras.layers
-# Of their weights the inputs go along the axis before the last, or along the last.
-_INPUTS_BEFORE_LAST = (
-    *(_LAYERS.Dense, _LAYERS.Embedding),
-    *(_LAYERS.Conv1D, _LAYERS.Conv2D, _LAYERS.Conv3D),
-    *(_LAYERS.DepthwiseConv1D, _LAYERS.DepthwiseConv2D),
-    *(_LAYERS.SeparableConv1D, _LAYERS.SeparableConv2D),
-    *(_LAYERS.LSTMCell, _LAYERS.GRUCell, _LAYERS.SimpleRNNCell),
-)
-_INPUTS_LAST = (
-    _LAYERS.Conv1DTranspose,
-    _LAYERS.Conv2DTranspose,
-    _LAYERS.Conv3DTranspose,
-)
-_KERNELS = (
-    "kernel",
-    "recurrent_kernel",
-    "depthwise_kernel",
-    "pointwise_kernel",
-    "embeddings",
-)
+# For each layer, by id: the layers that it is directly in, and its names there.
+_Parents = dict[int, list[tuple[keras.layers.Layer, list[str]]]]
 
 
 class Weight(NamedTuple):
-    """A weight, the layer that has it, and the ways there, see `_search`."""
+    """A weight, the innermost layer that has it, and the parents of all layers."""
 
     variable: keras.Variable
     owner: keras.layers.Layer
-    ways: dict
+    parents: _Parents
 
     @property
-    def path(self):
-        """One of its paths, from the layer that was searched."""
+    def path(self) -> str:
+        """One of its paths, from the layer in which it was found."""
         path, layer = self.variable.name, self.owner
-        while self.ways[id(layer)]:
-            layer, names = self.ways[id(layer)][0]
+        while self.parents[id(layer)]:
+            layer, names = self.parents[id(layer)][0]
             path = f"{names[0]}/{path}"
         return path
 
     @property
-    def is_quantized(self):
-        """Whether quantization has made integers of it."""
+    def is_quantized(self) -> bool:
+        """Whether `quantize` has turned it into integers."""
         dtype = keras.backend.standardize_dtype(self.variable.dtype)
         return self.owner.quantization_mode is not None and "int" in dtype
 
-    def is_named(self, name):
-        """Whether `name` is the end of one of its paths.
+    def is_named(self, name: str) -> bool:
+        """Whether one of its paths ends with `name`.
 
-        It is compared from its end, layer by layer: the paths are too many to list,
-        they double with each layer that goes by two names.
+        Compares layer by layer, from the end: a list of all paths would be too long,
+        since each layer with two names doubles their number.
         """
-        found, rest = _without_end(name, self.variable.name)
+        is_found, rest = _match_end(name, self.variable.name)
         todo = [] if rest is None else [(self.owner, rest)]
-        while todo and not found:
+        while todo and not is_found:
             layer, rest = todo.pop()
-            for around, names in self.ways[id(layer)]:
-                for end in names:
-                    whole, left = _without_end(rest, end)
-                    found = found or whole
+            for parent, names in self.parents[id(layer)]:
+                for part in names:
+                    matches, left = _match_end(rest, part)
+                    is_found = is_found or matches
                     if left is not None:
-                        todo.append((around, left))
-        return found
+                        todo.append((parent, left))
+        return is_found
 
 
-def _without_end(name, end):
-    """Whether `name` is all in `end`, as 0 is in cells/0, or else what precedes it."""
-    if f"/{end}".endswith(f"/{name}"):
+def _match_end(name: str, part: str) -> tuple[bool, str | None]:
+    """Compares `name` with a `part` of a path.
+
+    Returns:
+        Whether `part` ends with the whole of `name`, as "cells/0" with "0"; and if not,
+        but `name` ends with `part`, what comes before that in `name`, otherwise None.
+    """
+    if f"/{part}".endswith(f"/{name}"):
         return True, None
-    return False, name.removesuffix(f"/{end}") if name.endswith(f"/{end}") else None
+    return False, name.removesuffix(f"/{part}") if name.endswith(f"/{part}") else None
 
 
-def choose(layer, names, *, partly=False):
-    """Returns those weights of a layer, and of layers inside it, that are named.
+def find_weights(
+    layer: keras.layers.Layer, names: Sequence[str] | None, *, incomplete: bool = False
+) -> list[Weight]:
+    """Returns the weights of a layer, and of layers inside it, that are named.
 
     Args:
         layer: Keras layer.
-        names: Tuple of names, or ends of paths, such as "kernel" or
-            "backward_layer/cell/kernel"; each stands for all weights that have it.
-            None: those named "kernel", or else "embeddings", or else
-            "depthwise_kernel" and "pointwise_kernel".
-        partly: Whether weights may still be missing, see `are_made`.
-
-    Returns:
-        List of `Weight`.
+        names: Names, or ends of paths, such as "kernel" or
+            "backward_layer/cell/kernel". Each stands for all weights that have it.
+            None: the weights named "kernel", or if there is none, "embeddings", or if
+            there is none, "depthwise_kernel" and "pointwise_kernel".
+        incomplete: Whether the layer may not have all its weights yet, see
+            `has_all_weights`.
 
     Raises:
-        ValueError: if the layer has no such weight, unless `partly`.
+        ValueError: if a name is that of no weight, unless `incomplete`.
     """
-    layers, ways = _search(layer)
-    variables, found = layer.weights, {}
+    weights = _all_weights(layer)
+    if names is None:
+        for main in _MAIN:
+            found = [w for w in weights if w.variable.name in main]
+            if found:
+                return found
+        if incomplete:
+            return []
+        raise _not_found(layer, weights, names, None)
+    for name in names:
+        if not incomplete and not any(w.is_named(name) for w in weights):
+            raise _not_found(layer, weights, names, name)
+    return [w for w in weights if any(w.is_named(name) for name in names)]
+
+
+def _all_weights(layer: keras.layers.Layer) -> list[Weight]:
+    layers, parents = _walk(layer)
+    variables = layer.weights
+    found: dict[int, Weight] = {}
     for owner in layers:
-        # That of an outer layer takes a step for each that is inside.
+        # The list of an outer layer takes time for every layer inside it.
         if len(found) == len(variables):
             break
         for variable in owner.weights:
-            found.setdefault(id(variable), Weight(variable, owner, ways))
-    weights = [found[id(variable)] for variable in variables]
-    if names is None:
-        for main in _MAIN:
-            chosen = [w for w in weights if w.variable.name in main]
-            if chosen:
-                return chosen
-    for name in names or (None,):
-        if not partly and (name is None or not any(w.is_named(name) for w in weights)):
-            raise _no_such_weight(layer, weights, names, name)
-    return [w for w in weights if any(w.is_named(name) for name in names or ())]
+            found.setdefault(id(variable), Weight(variable, owner, parents))
+    return [found[id(variable)] for variable in variables]
 
 
-def inside(layer):
-    """Returns all layers inside of `layer`, and itself, inner ones first."""
-    return _search(layer)[0]
+def layers_within(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns all layers inside `layer`, and then `layer`: inner ones come first."""
+    return _walk(layer)[0]
 
 
-def are_made(layer):
-    """Whether a layer has all its weights, so that none is made when it is called.
+def has_all_weights(layer: keras.layers.Layer) -> bool:
+    """Whether a layer has all its weights, so that a call makes no more of them.
 
-    A layer without a `build` of its own has those of its children, which it may build
-    in its `call`; loaded from a file it says that it is built before they are.
+    A layer without a `build` of its own has the weights of its children, which may be
+    built only in its `call`. Loaded from a file it says too early that it is built.
     """
-    return all(inner.built or not has_build(inner) for inner in inside(layer))
+    inner = layers_within(layer)
+    return all(child.built or not has_build(child) for child in inner)
 
 
-def has_build(layer):
-    """Whether a layer has a `build` of its own."""
+def has_build(layer: keras.layers.Layer) -> bool:
+    """Whether the class of a layer has a `build` of its own."""
     return type(layer).build is not keras.layers.Layer.build
 
 
-def _search(layer):
-    """Returns the layers as `inside`, and the ways there.
+def _walk(
+    layer: keras.layers.Layer,
+) -> tuple[list[keras.layers.Layer], _Parents]:
+    """Returns the layers, as `layers_within` does, and the parents of each."""
+    found: list[keras.layers.Layer] = []
+    parents: _Parents = {id(layer): []}
 
-    These are a dict that has for each of them, by id, a list of the layers that it is
-    in, each with the names that it goes by there.
-    """
-    found, ways = [], {id(layer): []}
-
-    def visit(around):
-        for child, names in _children(around):
-            is_new = id(child) not in ways
+    def visit(parent):
+        for child, names in nested_layers.children(parent):
+            is_new = id(child) not in parents
             if child is not layer:
-                ways.setdefault(id(child), []).append((around, names))
+                parents.setdefault(id(child), []).append((parent, names))
             if is_new:
                 visit(child)
-        found.append(around)
+        found.append(parent)
 
     visit(layer)
-    return found, ways
+    return found, parents
 
 
-def _children(layer):
-    """Returns (layer, names) of those right inside of `layer`: attributes, its name."""
-    children = {}
-    for attribute, value in vars(layer).items():
-        several = isinstance(value, (list, tuple))
-        for i, child in enumerate(value if several else (value,)):
-            if isinstance(child, keras.layers.Layer) and child is not layer:
-                _, names = children.setdefault(id(child), (child, []))
-                # An attribute is known in advance, an automatic name has a number.
-                if not attribute.startswith("_"):
-                    names.append(f"{attribute}/{i}" if several else attribute)
-    return [(child, [*names, child.name]) for child, names in children.values()]
-
-
-def _no_such_weight(layer, weights, names, name):
+def _not_found(
+    layer: keras.layers.Layer,
+    weights: list[Weight],
+    names: Sequence[str] | None,
+    name: str | None,
+) -> ValueError:
+    """The error for a `name` that no weight has, or if None, without main weights."""
     received = f"Received: weights={names!r} for layer {layer.name!r}"
     if not weights:
         return ValueError(
@@ -180,7 +167,7 @@ def _no_such_weight(layer, weights, names, name):
             f"{received}, which has none. Wrap a layer that has weights."
         )
     known = [w.variable.name for w in weights]
-    # Where a name is not enough the path is shown.
+    # A path where several weights have the name.
     shown = [
         w.variable.name if known.count(w.variable.name) == 1 else w.path
         for w in weights
@@ -194,32 +181,8 @@ def _no_such_weight(layer, weights, names, name):
     )
 
 
-def input_axes(weight):
-    """The axes of a weight along which the input units of its layer are."""
-    variable, owner = weight.variable, weight.owner
-    rank = len(variable.shape)
-    if weight.variable.name in _KERNELS:
-        if isinstance(owner, _INPUTS_BEFORE_LAST):
-            return {rank - 2}
-        if isinstance(owner, _INPUTS_LAST):
-            return {rank - 1}
-        if isinstance(owner, keras.layers.EinsumDense):
-            inputs, rest = owner.equation.split(",")
-            kernel, _ = rest.split("->")
-            axes = {axis for axis, letter in enumerate(kernel) if letter in inputs}
-            if axes:
-                return axes
-    raise ValueError(
-        "`weights` must be kernels of layers of Keras, of which it is known along "
-        "which axis the input units are, unless `axis` says it. Received: "
-        f"{variable.name} of shape {tuple(variable.shape)} of "
-        f"{type(owner).__name__} {owner.name!r}. "
-        "Give axis=-2 if it is the one before the last."
-    )
-
-
-def check_names(names):
-    """Returns `names` as a tuple, or None."""
+def check_names(names: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Returns `names` as a tuple, or None; raises unless they are non-empty strings."""
     if names is None:
         return None
     given = (names,) if isinstance(names, str) else names
@@ -234,22 +197,3 @@ def check_names(names):
             "leave it out for the main weights of the layer."
         )
     return tuple(given)
-
-
-def check_axis(axis):
-    """Returns `axis` as a tuple of integers, or None."""
-    axes = (axis,) if isinstance(axis, numbers.Integral) else axis
-    if axes is None:
-        return None
-    if (
-        not isinstance(axes, (tuple, list))
-        or not axes
-        or not all(isinstance(a, numbers.Integral) for a in axes)
-        or any(isinstance(a, bool) for a in axes)
-    ):
-        raise ValueError(
-            "`axis` must be an integer or a tuple of integers, the axes of the weights "
-            f"along which the input units are, or None. Received: axis={axis!r}. Leave "
-            "it out for a layer of Keras."
-        )
-    return tuple(int(a) for a in axes)

@@ -1,53 +1,66 @@
-"""Layers whose weights are perturbed while they are called, and nowhere else."""
+"""Layers that call another layer with noise on its weights."""
 
+import contextlib
 import inspect
 import threading
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
 
-from keras_sparseout.layers import weight_lookup
-from keras_sparseout.layers.noisy_cell import (
-    NoisyCell,
+from keras_sparseout.layers import call_context, weight_lookup
+from keras_sparseout.layers.per_sequence_noise import (
+    PerSequenceNoise,
+    bidirectional_remedy,
     check_cell,
-    check_direction,
-    in_training,
+    check_not_bidirectional,
     is_cell,
-    out_of_bidirectional,
 )
-from keras_sparseout.layers.weight_overlay import Overlay, calling
+from keras_sparseout.layers.weight_lookup import Weight
+from keras_sparseout.layers.weight_overlay import Overlay
 from keras_sparseout.ops import masks
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import Tensor
 
 
-class WeightNoise(NoisyCell, keras.layers.Wrapper):
-    """A layer that calls another one on perturbed weights in training.
+class WeightNoise(PerSequenceNoise, keras.layers.Wrapper):
+    """A layer that calls the layer it wraps on perturbed weights in training.
 
-    A subclass fills `noisy`. The weights themselves never change but by the optimizer,
-    whose gradients come back through the perturbed ones; all that the wrapped layer
-    updates as it is called (moving statistics, recurrent states, seeds) is updated.
+    A subclass overrides `perturb_weight`. Only the optimizer changes the weights
+    themselves: their gradients come back through the perturbed ones. What the wrapped
+    layer updates in a call (moving statistics, recurrent states, seeds) is updated.
 
     Args:
-        knobs: Dict of the first values, floats, by name.
-        adjustable: Whether they are variables.
+        knobs: The first values of the knobs, by name.
+        adjustable: Whether the knobs are variables.
         layer: The layer to wrap.
-        weights: Names of the weights to perturb, or None, see `layer_weights.choose`.
+        weights: Names of the weights to perturb, or None, see
+            `weight_lookup.find_weights`.
         seed: Integer, or None for a random one.
         **kwargs: `name`, `trainable`, `activity_regularizer`, as for every Keras layer.
     """
 
-    def __init__(self, knobs, adjustable, layer, weights, seed, **kwargs):
+    def __init__(
+        self,
+        knobs: Mapping[str, float],
+        adjustable: bool,
+        layer: keras.layers.Layer,
+        weights: str | Sequence[str] | None,
+        seed: int | None,
+        **kwargs: Any,
+    ) -> None:
         name = type(self).__name__
         _check_layer(layer, name)
-        check_direction(kwargs, name, layer)
+        check_not_bidirectional(kwargs, name, layer)
         validation.check_keywords(name, kwargs, type(self))
         if "dtype" in kwargs:
             raise ValueError(
-                f"`dtype` of {name} is that of the layer that it wraps. Received: "
+                f"`dtype` of {name} comes from the layer that it wraps. Received: "
                 f"dtype={kwargs['dtype']!r}. Give it to that layer."
             )
-        # The inputs are the wrapped layer's to cast.
+        # The wrapped layer casts the inputs itself.
         dtype = _unquantized(layer.dtype_policy)
         kwargs = {**kwargs, "dtype": dtype, "autocast": False}
         super().__init__(knobs, adjustable, seed, layer=layer, **kwargs)
@@ -61,76 +74,85 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
         if layer.built:
             self._check_weights()
 
-    def wrapped(self):
-        """The layer whose weights are perturbed."""
+    def wrapped(self) -> keras.layers.Layer:
+        """Returns the layer whose weights are perturbed."""
         return self.layer
 
     @property
-    def input_spec(self):
-        """That of the wrapped layer."""
+    def input_spec(self) -> Any:
+        """The input spec of the wrapped layer."""
         return self.layer.input_spec
 
-    # As attributes of their own, so that a layer such as SpectralNormalization finds
-    # the weight of the wrapped one; one that is not there is none here either.
-    kernel = property(lambda self: self.layer.kernel)
-    embeddings = property(lambda self: self.layer.embeddings)
+    # Some layers, such as SpectralNormalization, look for these attributes. Where the
+    # wrapped layer has none, there is none here either.
+    @property
+    def kernel(self) -> keras.Variable:
+        """The kernel of the wrapped layer."""
+        return self.layer.kernel
 
     @property
-    def go_backwards(self):
-        """Not there: a `Bidirectional`, which looks for it, takes no such layer."""
-        raise AttributeError(out_of_bidirectional(type(self).__name__, self.layer))
+    def embeddings(self) -> keras.Variable:
+        """The embeddings of the wrapped layer."""
+        return self.layer.embeddings
 
-    def build(self, input_shape=None):
-        """Builds the wrapped layer, if it is not, and checks its weights."""
+    @property
+    def go_backwards(self) -> bool:
+        """Raises for `Bidirectional`, which looks for it and takes no such layer."""
+        raise AttributeError(bidirectional_remedy(type(self).__name__, self.layer))
+
+    def build(self, input_shape: Any = None) -> None:
+        """Builds the wrapped layer, if it is not built, and checks its weights."""
         layer = self.layer
-        if not layer.built and _builds_of_one_shape(layer):
+        if not layer.built and _builds_from_one_shape(layer):
             layer.build(input_shape)
             layer.built = True
         self._check_weights()
 
-    def build_from_config(self, config):
-        """Builds the wrapped layer as it was built when the config was made."""
+    def build_from_config(self, config: dict[str, Any] | None) -> None:
+        """Builds the wrapped layer from a config of `get_build_config`."""
         super().build_from_config(config)
-        if self._is_checked or "input_shape" not in (config or {}):
+        input_shape = (config or {}).get("input_shape")
+        if self._is_checked or input_shape is None:
             return
         try:
-            inputs = keras.KerasTensor((1, *config["input_shape"][1:]))
+            inputs = keras.KerasTensor((1, *input_shape[1:]))
             states = [self.get_initial_state(1)] if self._is_cell else []
-            calling.compute_output_spec(self.layer, inputs, *states)
+            call_context.call_symbolically(self.layer, inputs, *states)
         except Exception:
-            # It takes inputs of another kind: its first call makes its weights.
+            # It takes other inputs than this one: its first call makes its weights.
             return
         self._check_weights(called=True)
 
     def _check_weights(self, called=False):
-        """Raises unless the weights are there, and such as `noisy` can take.
+        """Checks the weights; raises unless they are there and can be perturbed.
 
-        Those that the wrapped layer makes only when it is called, as its children are
-        in a layer without a `build`, are waited for until it was.
+        A layer without a `build` may get weights only as it is called. Until it has
+        been called, missing weights are no error.
         """
-        complete = called or weight_lookup.are_made(self.layer)
-        for weight in self._choose(partly=not complete):
+        complete = called or weight_lookup.has_all_weights(self.layer)
+        for weight in self._find_weights(incomplete=not complete):
             if not weight.is_quantized:
                 self.check_weight(weight)
         self._is_checked = complete
 
-    def _choose(self, partly=False):
-        return weight_lookup.choose(self.layer, self._weight_names, partly=partly)
+    def _find_weights(self, incomplete=False):
+        names = self._weight_names
+        return weight_lookup.find_weights(self.layer, names, incomplete=incomplete)
 
-    def check_weight(self, weight):
-        """Raises unless `noisy` can take it."""
+    def check_weight(self, weight: Weight) -> None:
+        """Raises unless `perturb_weight` can take `weight`."""
         validation.check_floating(weight.variable.dtype, weight.variable.name)
-        for inner in weight_lookup.inside(self.layer):
+        for inner in weight_lookup.layers_within(self.layer):
             normalizes = isinstance(inner, keras.layers.SpectralNormalization)
             if normalizes and inner.built and inner.kernel is weight.variable:
-                raise _of_spectral_normalization(self, weight)
+                raise _is_normalized(self, weight)
 
-    def noisy(self, weight, value, seed):
-        """Returns what stands in for a weight in one call in training.
+    def perturb_weight(self, weight: Weight, value: Tensor, seed: Tensor) -> Tensor:
+        """Returns what replaces a weight in one call in training.
 
         Args:
-            weight: The `Weight`.
-            value: Tensor, its value, as it is stored.
+            weight: The weight.
+            value: Its value, in the dtype in which it is stored.
             seed: Integer tensor of shape (2,), from `masks.seed_pair`.
 
         Returns:
@@ -138,16 +160,18 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
         """
         raise NotImplementedError
 
-    def call(self, inputs, *args, training=False, **kwargs):
-        """Calls the wrapped layer, in training on noisy weights."""
-        if not training or self._is_quiet(kwargs):
+    def call(
+        self, inputs: Any, *args: Any, training: bool = False, **kwargs: Any
+    ) -> Any:
+        """Calls the wrapped layer, in training on perturbed weights."""
+        if not training or self._adds_no_noise(kwargs):
             outputs = self.layer(inputs, *args, training=training, **kwargs)
             if not self._is_checked:
                 self._check_weights(called=True)
             return outputs
         if not self._is_checked:
             self._make_weights(inputs, *args, training=False, **kwargs)
-        values = self.drawn() if self._is_cell else self.draw()
+        values = self.noise_of_sequence() if self._is_cell else self.draw()
         with Overlay(values) as overlay:
             outputs = self.layer(inputs, *args, training=training, **kwargs)
         for loss in overlay.losses:
@@ -155,54 +179,48 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
         return outputs
 
     def _make_weights(self, *args, **kwargs):
-        """Has the wrapped layer make the weights that it makes only when called.
-
-        Returns:
-            `KerasTensor`s like what it gives. Nothing is computed or assigned.
-        """
-        spec = calling.compute_output_spec(self.layer, *args, **kwargs)
+        """Lets the wrapped layer make the weights that it makes only when called."""
+        spec = call_context.call_symbolically(self.layer, *args, **kwargs)
         self._check_weights(called=True)
         return spec
 
-    def _is_zero(self):
+    def _is_rate_0(self):
         return not self._adjustable and self._rate == 0
 
-    def _is_quiet(self, kwargs):
-        if self._is_zero():
+    def _adds_no_noise(self, kwargs):
+        if self._is_rate_0():
             return True
         # AWD-LSTM drops rows that are looked up, not those that give the logits.
         reversible = isinstance(self.layer, keras.layers.ReversibleEmbedding)
         return reversible and kwargs.get("reverse", False)
 
-    def draw(self, step_input=None, states=None):
-        """Returns a list of (variable, noisy value), of each weight that is chosen."""
-        if self._is_zero():
+    def draw(
+        self, step_input: Tensor = None, states: Any = None
+    ) -> list[tuple[keras.Variable, Tensor]]:
+        """Returns each weight to perturb, with the value that replaces its own."""
+        if self._is_rate_0():
             return []
         if not self._is_checked and self._is_cell:
-            batch_size = keras.ops.shape(step_input)[0]
-            states = self.get_initial_state(batch_size)
+            states = self.get_initial_state(ops.shape(step_input)[0])
             self._make_weights(step_input, states, training=False)
-            # The next cells see what this call was told.
-            in_training(step_input, training=True)
-        return calling(function=self._draw)
+            # Otherwise the next cells would not train either.
+            call_context.set_training(True)
+        return call_context.without_autocast(self._perturb_weights)
 
-    def _draw(self):
-        chosen = self._choose()
-        self._warn_of([weight.path for weight in chosen if weight.is_quantized])
-        return [
-            (
-                weight.variable,
-                self.noisy(
-                    weight,
-                    tf.convert_to_tensor(weight.variable),
-                    masks.seed_pair(self.seed_generator),
-                ),
-            )
-            for weight in chosen
-            if not weight.is_quantized
-        ]
+    def _perturb_weights(self):
+        found = self._find_weights()
+        self._warn_about([weight.path for weight in found if weight.is_quantized])
+        perturbed = []
+        for weight in found:
+            if not weight.is_quantized:
+                # A cast reads the variable; convert_to_tensor would return it as it is.
+                value = ops.cast(weight.variable, weight.variable.dtype)
+                seed = masks.seed_pair(self.seed_generator)
+                noisy = self.perturb_weight(weight, value, seed)
+                perturbed.append((weight.variable, noisy))
+        return perturbed
 
-    def _warn_of(self, quantized):
+    def _warn_about(self, quantized):
         if quantized and not self._has_warned:
             self._has_warned = True
             warnings.warn(
@@ -212,67 +230,74 @@ class WeightNoise(NoisyCell, keras.layers.Wrapper):
                 stacklevel=2,
             )
 
-    def read_knobs(self):
-        """Returns the knobs, in order: floats, or tensors if they are adjustable."""
-        knobs = [getattr(self, f"_{name}") for name in self._knobs]
-        return [tf.convert_to_tensor(k) for k in knobs] if self._adjustable else knobs
-
-    def compute_mask(self, inputs, previous_mask=None):
-        """The mask that the wrapped layer gives, None if it gives none."""
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        """Returns the mask of the wrapped layer's outputs, None if it has none."""
         if not self.layer.supports_masking:
             return None
         return self.layer.compute_mask(inputs, previous_mask)
 
-    def compute_output_shape(self, *args, **kwargs):
-        """That of the wrapped layer."""
+    def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
+        """Returns the output shape of the wrapped layer."""
         return self.layer.compute_output_shape(*args, **kwargs)
 
-    def compute_output_spec(self, *args, training=None, **kwargs):
-        """That of the wrapped layer."""
+    def compute_output_spec(
+        self, *args: Any, training: bool | None = None, **kwargs: Any
+    ) -> Any:
+        """Returns `KerasTensor`s like the outputs of the wrapped layer."""
         if self._is_checked:
             return self.layer.compute_output_spec(*args, **kwargs)
-        # Called, and not only asked for its shape: that is when it makes its weights.
+        # Only a call makes its weights.
         return self._make_weights(*args, **kwargs)
 
-    def get_config(self):
-        """Returns the arguments, with the config of the wrapped layer."""
-        outermost = not hasattr(_being_saved, "configs")
-        if outermost:
-            _being_saved.configs = {}
-        configs = _being_saved.configs
-        try:
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments; under "layer" the serialized wrapped layer."""
+        with _shared_configs() as configs:
             if id(self) not in configs:
                 configs[id(self)] = self._make_config()
             return {**configs[id(self)]}
-        finally:
-            if outermost:
-                del _being_saved.configs
 
     def _make_config(self):
         config = super().get_config()
         del config["dtype"]
-        # Once more: in a file Keras marks a layer as shared when it comes to it again,
-        # and of one inside of another it would mark a dict that was copied before.
+        # Serialized again: where a file has a layer twice, Keras marks the first dict,
+        # and loses the mark if that was copied before, as it is in another wrapper.
         layer = keras.saving.serialize_keras_object(self.layer)
         if _builds_by_default(self.layer):
-            # Keras would take it as built, while its children are not.
+            # Keras would take the layer as built, while its children are not.
             layer.pop("build_config", None)
         return {**config, "layer": layer, "weights": self._weight_names}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """Makes the layer that `get_config` is of, and the one that it wraps."""
-        # Keras takes the wrapped layer out of the dict that it is given.
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "WeightNoise":
+        """Rebuilds the layer, and the layer that it wraps, from a config."""
+        # A copy: Keras takes the wrapped layer out of the dict.
         return super().from_config({**config}, custom_objects)
 
 
-# The configs of this call of `get_config`: the wrapped layer is serialized twice, so
-# that without them one in n wrappers would be 2^n times. Of each thread its own.
-_being_saved = threading.local()
+_in_this_thread = threading.local()
 
 
-def _unquantized(policy):
-    """The dtype policy that was quantized: it is of layers that quantize themselves."""
+@contextlib.contextmanager
+def _shared_configs() -> Iterator[dict[int, dict[str, Any]]]:
+    """Configs by the id of their layer, for as long as the outermost use lasts.
+
+    A config serializes the wrapped layer twice. If the two did not share configs, the
+    innermost of n wrappers would be serialized 2^n times.
+    """
+    is_outermost = not hasattr(_in_this_thread, "configs")
+    if is_outermost:
+        _in_this_thread.configs = {}
+    try:
+        yield _in_this_thread.configs
+    finally:
+        if is_outermost:
+            del _in_this_thread.configs
+
+
+def _unquantized(policy: Any) -> Any:
+    """The dtype policy before quantization, which only some layers can have."""
     if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
         policy = policy.default_policy
     if policy.quantization_mode is None:
@@ -280,7 +305,7 @@ def _unquantized(policy):
     return policy.get_config()["source_name"]
 
 
-def _check_layer(layer, name):
+def _check_layer(layer: Any, name: str) -> None:
     if not isinstance(layer, keras.layers.Layer):
         remedy = f"Give for example {name}(keras.layers.Dense(64), 0.5)."
         if isinstance(layer, type) and issubclass(layer, keras.layers.Layer):
@@ -293,7 +318,7 @@ def _check_layer(layer, name):
         check_cell(layer, name, "layer")
 
 
-def _of_spectral_normalization(wrapper, weight):
+def _is_normalized(wrapper: WeightNoise, weight: Weight) -> ValueError:
     name, owner = type(wrapper).__name__, type(weight.owner).__name__
     return ValueError(
         "`weights` must be weights that the layer does not assign when it is called, "
@@ -304,10 +329,10 @@ def _of_spectral_normalization(wrapper, weight):
     )
 
 
-def _builds_of_one_shape(layer):
-    """Whether it makes its weights in a `build` that asks for the shape of one input.
+def _builds_from_one_shape(layer: keras.layers.Layer) -> bool:
+    """Whether a layer makes its weights in a `build` that takes one input's shape.
 
-    Keras gives the others, such as attention, those of several; this wrapper has one.
+    Others, such as attention, take several shapes, and this wrapper knows only one.
     """
     if not weight_lookup.has_build(layer):
         return False
@@ -315,7 +340,7 @@ def _builds_of_one_shape(layer):
     return sum(p.default is p.empty for p in parameters) < 2
 
 
-def _builds_by_default(layer):
+def _builds_by_default(layer: keras.layers.Layer) -> bool:
     base = keras.layers.Layer
     builds = (type(layer).build, type(layer).build_from_config)
     return builds == (base.build, base.build_from_config)

@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NoReturn, TypeAlias
+from collections.abc import Sequence
+from typing import Literal, NoReturn, TypeAlias
 
 import keras
 
 from keras_sparseout.backend import tracing
+from keras_sparseout.layers import nested_layers
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.measure.watched_layer import Side, WatchedLayer
 from keras_sparseout.utils import validation
@@ -178,18 +179,9 @@ def _remedy(name: str, found: list[WatchedLayer], model: keras.Model) -> str:
 
 def _children(parent: keras.layers.Layer) -> list[keras.layers.Layer]:
     if isinstance(parent, keras.Model):
+        # Without what is not called as a layer, such as the model inside a Sequential.
         return parent.layers
-    return list(_layers_in(vars(parent), set()))
-
-
-def _layers_in(value: Any, seen: set[int]) -> Iterator[keras.layers.Layer]:
-    """Yields the layers in attributes, and in lists, tuples and dicts there."""
-    if isinstance(value, keras.layers.Layer):
-        yield value
-    elif isinstance(value, (list, tuple, dict)) and id(value) not in seen:
-        seen.add(id(value))
-        for item in list(value.values() if isinstance(value, dict) else value):
-            yield from _layers_in(item, seen)
+    return [child for child, _ in nested_layers.children(parent)]
 
 
 def _is_nonlinear(layer: keras.layers.Layer) -> bool:

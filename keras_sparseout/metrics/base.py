@@ -1,24 +1,21 @@
 """What all streaming metrics share."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_sparseout.backend import numerics
 from keras_sparseout.metrics import inputs
+from keras_sparseout.utils.types import Shape, Tensor
 
 
 class StreamingMetric(keras.metrics.Metric):
     """Base of the metrics of activations that come batch by batch.
 
-    What a metric is lies in three methods that leave its state alone, so that sums can
-    be kept elsewhere, for several layers or replicas:
-
-    - `sums(x, sample_weight=None, mask=None)`: a tuple of float64 tensors that are
-      added up over the batches, zeros for a batch of no samples;
-    - `shapes(units)`: a tuple of their shapes, where the last axis of `x` has `units`
-      units;
-    - `figure(*totals)`: the result, of sums added up over all batches: an array for
-      arrays, a tensor for tensors. NaN where nothing was counted.
+    Three methods define a metric: `sums`, `shapes` and `figure`. They leave its state
+    alone, so that the sums can be kept elsewhere, for several layers or replicas.
 
     `compiles` says whether the sums are faster when compiled with XLA, and can be.
 
@@ -26,26 +23,44 @@ class StreamingMetric(keras.metrics.Metric):
 
     Call arguments:
         x: Activations, real numbers of shape (samples, ..., units).
-        sample_weight: What each sample counts, of shape (samples,). None: 1.
-        mask: Boolean, False at the positions that do not count: of the shape of `x`
-            without the last axis, or the beginning of that, as (samples, timesteps).
-            None: in `update_state` the mask that Keras keeps with `x`, if any.
+        sample_weight: The weight of each sample, of shape (samples,). None: 1.
+        mask: Boolean, False at the positions that do not count. Its shape is the shape
+            of `x` without the last axis, or the beginning of it, as (samples,
+            timesteps). None: in `update_state` the mask that Keras keeps with `x`, if
+            there is one.
     """
 
     compiles = False
 
-    def __init__(self, *, name=None):
+    def __init__(self, *, name: str | None = None) -> None:
         super().__init__(dtype="float64", name=name)
 
+    def sums(
+        self, x: Tensor, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Returns float64 tensors that add up over batches, zeros for no samples."""
+        raise NotImplementedError
+
+    def shapes(self, units: int | None) -> tuple[Shape, ...]:
+        """Returns the shapes of `sums`, where the last axis of `x` has size `units`."""
+        raise NotImplementedError
+
     @numerics.unchecked()
-    def figure(self, *totals):
+    def figure(self, *totals: Tensor) -> Tensor:
+        """Returns the result for sums that were added up over all batches.
+
+        It is an array for arrays and a tensor for tensors, NaN where nothing was
+        counted.
+        """
         result = self._figure(*(ops.convert_to_tensor(t, "float64") for t in totals))
         if any(ops.is_tensor(total) for total in totals):
             return result
         return ops.convert_to_numpy(result)
 
     @numerics.unchecked()
-    def update_state(self, x, sample_weight=None, mask=None):
+    def update_state(
+        self, x: Tensor, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> None:
         if mask is None:
             mask = getattr(x, "_keras_mask", None)
         x, _ = inputs.real_tensor(x)
@@ -55,13 +70,13 @@ class StreamingMetric(keras.metrics.Metric):
             variable.assign_add(new)
 
     @numerics.unchecked()
-    def result(self):
+    def result(self) -> Tensor:
         if not self.variables:
             return ops.convert_to_tensor(float("nan"), "float64")
         return self.figure(*(ops.convert_to_tensor(v) for v in self.variables))
 
     @numerics.unchecked()
-    def merge_state(self, metrics):
+    def merge_state(self, metrics: Sequence["StreamingMetric"]) -> None:
         """Adds the state of other metrics of the same class and options.
 
         Args:
@@ -78,26 +93,30 @@ class StreamingMetric(keras.metrics.Metric):
                 )
         for metric in metrics:
             if metric.variables:
-                # The vectors of units come first, where there are any.
+                # Vectors of units come first, if there are any.
                 self._fit_state(next(iter(metric.variables[0].shape), None))
             for variable, other in zip(self.variables, metric.variables, strict=False):
                 variable.assign_add(ops.convert_to_tensor(other))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         # Without the dtype, which is no argument.
         options = keras.saving.serialize_keras_object(self._options())
         return {"name": self.name, **options}
 
     def _options(self):
-        """Returns what tells metrics of one class apart, by argument."""
+        """Returns the options that tell metrics of one class apart, by argument."""
         return {}
+
+    def _figure(self, *totals):
+        """Returns the result for totals that are float64 tensors."""
+        raise NotImplementedError
 
     def _create_state(self, units=None):
         for shape in self.shapes(units):
             self.add_variable(shape, "zeros", dtype="float64", aggregation="sum")
 
     def _fit_state(self, units):
-        """Creates the state, if there is none; raises unless it is for `units`."""
+        """Creates the state if there is none; raises unless it is for `units`."""
         shapes = self.shapes(units)
         if not self.variables:
             if any(None in shape for shape in shapes):

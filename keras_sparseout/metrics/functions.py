@@ -1,40 +1,42 @@
-"""Measures of activation sparsity: one value for each vector along an axis."""
+"""Measures of activation sparsity: one number for each vector along an axis."""
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_sparseout.backend import numerics
-from keras_sparseout.metrics import inputs
+from keras_sparseout.metrics import vectors
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import Tensor
 
 _registered = keras.saving.register_keras_serializable("keras_sparseout")
 
 
 @_registered
 @numerics.unchecked()
-def hoyer(x, axis=-1):
+def hoyer(x: Tensor, axis: int | None = -1) -> Tensor:
     """Hoyer's sparsity of each vector along `axis`.
 
         hoyer(x) = (sqrt(n) - sum |x_i| / sqrt(sum x_i^2)) / (sqrt(n) - 1)
 
-    for a vector of n elements. It rises with sparsity: 0 where all |x_i| are equal, 1
-    where one alone is not 0; the scale of x does not matter. Of a Gaussian vector it is
-    about 0.20 (1 - sqrt(2 / pi), for n to infinity), of a half-rectified one 0.44
-    (1 - 1 / sqrt(pi)). An all-zero vector, or one of a single element, is 0/0 and gives
-    NaN: average with `numpy.nanmean`, and count such silent vectors apart. A NaN or an
-    infinity in a vector gives NaN.
+    for a vector of n elements. It rises with sparsity: it is 0 if all |x_i| are equal
+    and 1 if only one element is not 0. The scale of x does not matter. A Gaussian
+    vector has about 0.20 (1 - sqrt(2 / pi), for n to infinity), a half-rectified
+    Gaussian one 0.44 (1 - 1 / sqrt(pi)). An all-zero vector, or a vector of a single
+    element, is 0/0 and gives NaN: average with `numpy.nanmean`, and count such silent
+    vectors separately. A NaN or an infinity in a vector gives NaN.
 
     Args:
         x: Numpy array or backend tensor of real numbers.
-        axis: The axis, an int, that the vectors lie along: -1, the default, for the
-            features of each sample, or the channels at each position. None: all axes
-            but the first, so that the whole of each sample is one vector; an array of
-            rank 1 is one vector either way.
+        axis: The axis along which the vectors lie, an int. -1, the default, takes the
+            features of each sample, or the channels at each position. None takes all
+            axes but the first, so that each whole sample is one vector. An array of
+            rank 1 is one vector in both cases.
 
     Returns:
-        The shape of `x` without `axis`; float32, or float64 for float64. A numpy array
-        for a numpy array, a tensor for a tensor.
+        One number for each vector, in the shape of `x` without `axis`: float64 if `x`
+        is float64, else float32. A numpy array for a numpy array, a tensor for a
+        tensor.
 
     Raises:
         ValueError: if `x` is not real, `axis` is not one of its axes, or the vectors
@@ -48,52 +50,49 @@ def hoyer(x, axis=-1):
     >>> hoyer(np.array([[1.0, -1.0, 1.0, 1.0], [0.0, 0.0, 5.0, 0.0]]))
     array([0., 1.])
     """
-    magnitude, restore = _magnitude(x, axis)
+    magnitude, restore = vectors.magnitudes(x, axis)
     norm_ratio = ops.sum(magnitude, axis=-1) / ops.sqrt(
         ops.sum(ops.square(magnitude), axis=-1)
     )
-    root = ops.sqrt(_size(magnitude))
-    return restore(_of_several(magnitude, (root - norm_ratio) / (root - 1)))
+    root = ops.sqrt(vectors.size(magnitude))
+    return restore(vectors.of_several(magnitude, (root - norm_ratio) / (root - 1)))
 
 
 @_registered
 @numerics.unchecked()
-def gini(x, axis=-1):
+def gini(x: Tensor, axis: int | None = -1) -> Tensor:
     """The Gini index of the magnitudes in each vector along `axis`.
 
         gini(x) = 1 - 2 sum_k |x|_(k) / (sum |x_i|) * (n - k + 1/2) / n
 
     for a vector of n elements, with |x|_(k) the k-th smallest magnitude. It rises with
-    sparsity: 0 where all |x_i| are equal, 1 - 1/n where one alone is not 0; neither the
-    scale of x nor repeating all its elements matters. Of a Gaussian vector it is about
-    0.41 (sqrt(2) - 1, for n to infinity), of a half-rectified one 0.71 (1 / sqrt(2)).
-    An all-zero vector is 0/0 and gives NaN, one of a single element 0. A NaN or an
-    infinity gives NaN.
+    sparsity: it is 0 if all |x_i| are equal and 1 - 1/n if only one element is not 0.
+    Neither the scale of x nor repeating all its elements matters. A Gaussian vector has
+    about 0.41 (sqrt(2) - 1, for n to infinity), a half-rectified Gaussian one 0.71
+    (1 / sqrt(2)). An all-zero vector is 0/0 and gives NaN, a single element gives 0. A
+    NaN or an infinity gives NaN.
 
     Args:
-        x: Numpy array or backend tensor of real numbers.
-        axis: The axis, an int, that the vectors lie along; None for the whole of each
-            sample, as in `hoyer`.
+        x: Real numbers, as in `hoyer`.
+        axis: The axis of the vectors, as in `hoyer`.
 
     Returns:
-        The shape of `x` without `axis`; float32, or float64 for float64. A numpy array
-        for a numpy array, a tensor for a tensor.
+        One number for each vector, as in `hoyer`.
 
     Raises:
-        ValueError: if `x` is not real, `axis` is not one of its axes, or the vectors
-            are empty.
+        ValueError: as `hoyer`.
 
     Source: Hurley & Rickard (2009), "Comparing Measures of Sparsity", IEEE Trans. Inf.
-        Theory 55; the one of their 16 measures that has all six properties they ask of
-        one.
+        Theory 55. Of their 16 measures, this one alone has all six properties that
+        they ask of a measure.
 
     Example:
 
     >>> gini(np.array([[1.0, -1.0, 1.0, 1.0], [0.0, 0.0, 5.0, 0.0]]))
     array([0.  , 0.75])
     """
-    magnitude, restore = _magnitude(x, axis)
-    n = _size(magnitude)
+    magnitude, restore = vectors.magnitudes(x, axis)
+    n = vectors.size(magnitude)
     # The definition with its 1 brought into the sum, where equal elements cancel.
     k = ops.cast(ops.arange(1, ops.shape(magnitude)[-1] + 1), magnitude.dtype)
     weighted = ops.sort(magnitude, axis=-1) * ((2 * k - n - 1) / n)
@@ -102,39 +101,36 @@ def gini(x, axis=-1):
 
 @_registered
 @numerics.unchecked()
-def zero_fraction(x, axis=-1, *, threshold=0.0, relative=False):
+def zero_fraction(
+    x: Tensor, axis: int | None = -1, *, threshold: float = 0.0, relative: bool = False
+) -> Tensor:
     """The fraction of elements of each vector along `axis` that are 0.
 
         zero_fraction(x) = (number of i with |x_i| <= threshold) / n
 
-    It rises with sparsity, from 0 to 1. Of a Gaussian vector it is 0, of a
-    half-rectified one about 0.5, of an all-zero vector 1. A NaN gives NaN, an infinite
-    element counts as one that is not 0.
+    It rises with sparsity, from 0 to 1. A Gaussian vector has 0, a half-rectified
+    Gaussian one about 0.5, an all-zero vector 1. A NaN gives NaN. An infinite element
+    counts as not 0.
 
     With `relative=True` the threshold is `threshold * sqrt(sum x_i^2 / n)`, so that the
-    scale of x does not matter: of a Gaussian vector a threshold of 0.1 takes in about
-    0.08 (erf(0.1 / sqrt(2)), for n to infinity), of a half-rectified one 0.53. Then an
-    infinite element gives NaN too.
+    scale of x does not matter. At 0.1 about 0.08 of a Gaussian vector counts as 0
+    (erf(0.1 / sqrt(2)), for n to infinity), and 0.53 of a half-rectified Gaussian one.
+    Then an infinite element gives NaN too.
 
     Args:
-        x: Numpy array or backend tensor of real numbers.
-        axis: The axis, an int, that the vectors lie along; None for the whole of each
-            sample, as in `hoyer`.
-        threshold: What counts as 0, a number >= 0: in the units of x, or as a multiple
-            of the root mean square of each vector.
-        relative: Whether `threshold` is such a multiple.
+        x: Real numbers, as in `hoyer`.
+        axis: The axis of the vectors, as in `hoyer`.
+        threshold: The largest |x| that counts as 0, a number >= 0.
+        relative: Whether `threshold` is a multiple of each vector's root mean square.
 
     Returns:
-        The shape of `x` without `axis`; float32, or float64 for float64. A numpy array
-        for a numpy array, a tensor for a tensor.
+        One number for each vector, as in `hoyer`.
 
     Raises:
-        ValueError: if `x` is not real, `axis` is not one of its axes, the vectors are
-            empty, `threshold` is not a number >= 0, or `relative` not a bool.
+        ValueError: as `hoyer`, and if `threshold` is not >= 0 or `relative` no bool.
 
-    Source: "1 - density"; Hurley & Rickard (2009), "Comparing Measures of Sparsity",
-        IEEE Trans. Inf. Theory 55, list it as the l0 measure (with a threshold:
-        l0-epsilon).
+    Source: Hurley & Rickard (2009), "Comparing Measures of Sparsity", IEEE Trans. Inf.
+        Theory 55: l0, or l0-epsilon with a threshold. It is also called 1 - density.
 
     Example:
 
@@ -146,91 +142,88 @@ def zero_fraction(x, axis=-1, *, threshold=0.0, relative=False):
     threshold = validation.check_threshold(threshold)
     validation.check_bool("relative", relative)
     if relative:
-        magnitude, restore = _magnitude(x, axis)
-        mean_square = ops.mean(ops.square(magnitude), axis=-1, keepdims=True)
-        threshold = threshold * ops.sqrt(mean_square)
+        magnitude, restore = vectors.magnitudes(x, axis)
+        threshold = threshold * vectors.power_mean(magnitude, 2, keepdims=True)
+        defined = ops.isfinite(vectors.total(magnitude))
     else:
-        x, restore = _prepare(x, axis)
+        x, restore = vectors.along_last(x, axis)
         magnitude = ops.abs(x)
+        defined = ~ops.isnan(vectors.total(magnitude))
     small = ops.mean(ops.cast(magnitude <= threshold, magnitude.dtype), axis=-1)
-    sums = total(magnitude)
-    defined = ops.isfinite(sums) if relative else ~ops.isnan(sums)
     return restore(ops.where(defined, small, np.nan))
 
 
 @_registered
 @numerics.unchecked()
-def population_sparseness(x, axis=-1):
+def population_sparseness(x: Tensor, axis: int | None = -1) -> Tensor:
     """Treves and Rolls' sparseness of each vector along `axis`.
 
         population_sparseness(x) = (1 - a) / (1 - 1/n)
         a = (sum |x_i| / n)^2 / (sum x_i^2 / n)
 
-    for a vector of n elements: a population of units' answers to one stimulus. It rises
-    with sparsity, unlike the a of the authors: 0 where all |x_i| are equal, 1 where one
-    alone is not 0; the scale of x does not matter. Of a Gaussian vector it is about
-    0.36 (1 - 2 / pi, for n to infinity), of a half-rectified one 0.68 (1 - 1 / pi). An
-    all-zero vector, or one of a single element, is 0/0 and gives NaN. A NaN or an
-    infinity gives NaN.
+    for a vector of n elements, the responses of a population of units to one stimulus.
+    It rises with sparsity, while the authors' a falls: it is 0 if all |x_i| are equal
+    and 1 if only one element is not 0. The scale of x does not matter. A Gaussian
+    vector has about 0.36 (1 - 2 / pi, for n to infinity), a half-rectified Gaussian one
+    0.68 (1 - 1 / pi). An all-zero vector, or a vector of a single element, is 0/0 and
+    gives NaN. A NaN or an infinity gives NaN.
 
     Args:
-        x: Numpy array or backend tensor of real numbers.
-        axis: The axis, an int, that the vectors lie along; None for the whole of each
-            sample, as in `hoyer`.
+        x: Real numbers, as in `hoyer`.
+        axis: The axis of the vectors, as in `hoyer`.
 
     Returns:
-        The shape of `x` without `axis`; float32, or float64 for float64. A numpy array
-        for a numpy array, a tensor for a tensor.
+        One number for each vector, as in `hoyer`.
 
     Raises:
-        ValueError: if `x` is not real, `axis` is not one of its axes, or the vectors
-            are empty.
+        ValueError: as `hoyer`.
 
     Source: Treves & Rolls (1991), "What determines the capacity of autoassociative
         memories in the brain?", Network 2, define a; Vinje & Gallant (2000), "Sparse
         Coding and Decorrelation in Primary Visual Cortex During Natural Vision",
-        Science 287, turn it round.
+        Science 287, make it rise with sparsity.
 
     Example:
 
     >>> population_sparseness(np.array([[1.0, -1.0, 1.0, 1.0], [0.0, 3.0, 3.0, 0.0]]))
     array([0.        , 0.66666667])
     """
-    magnitude, restore = _magnitude(x, axis)
+    magnitude, restore = vectors.magnitudes(x, axis)
     a = ops.square(ops.mean(magnitude, axis=-1)) / ops.mean(
         ops.square(magnitude), axis=-1
     )
-    return restore(_of_several(magnitude, (1 - a) / (1 - 1 / _size(magnitude))))
+    return restore(
+        vectors.of_several(magnitude, (1 - a) / (1 - 1 / vectors.size(magnitude)))
+    )
 
 
 @_registered
 @numerics.unchecked()
-def pq_index(x, axis=-1, *, p=1.0, q=2.0):
+def pq_index(
+    x: Tensor, axis: int | None = -1, *, p: float = 1.0, q: float = 2.0
+) -> Tensor:
     """The PQ Index of each vector along `axis`.
 
         pq_index(x) = 1 - n^(1/q - 1/p) (sum |x_i|^p)^(1/p) / (sum |x_i|^q)^(1/q)
 
-    for a vector of n elements. It rises with sparsity: 0 where all |x_i| are equal,
-    1 - n^(1/q - 1/p) where one alone is not 0; neither the scale of x nor repeating all
-    its elements matters. With p = 1 and q = 2 it is that of a Gaussian vector about
-    0.20 (1 - sqrt(2 / pi), for n to infinity), of a half-rectified one 0.44
-    (1 - 1 / sqrt(pi)), as `hoyer` is. An all-zero vector is 0/0 and gives NaN, one of a
-    single element 0. A NaN or an infinity gives NaN.
+    for a vector of n elements. It rises with sparsity: it is 0 if all |x_i| are equal
+    and 1 - n^(1/q - 1/p) if only one element is not 0. Neither the scale of x nor
+    repeating all its elements matters. With p = 1 and q = 2 a Gaussian vector has about
+    0.20 (1 - sqrt(2 / pi), for n to infinity) and a half-rectified Gaussian one 0.44
+    (1 - 1 / sqrt(pi)), the limits of `hoyer` too. An all-zero vector is 0/0 and gives
+    NaN, a single element gives 0. A NaN or an infinity gives NaN.
 
     Args:
-        x: Numpy array or backend tensor of real numbers.
-        axis: The axis, an int, that the vectors lie along; None for the whole of each
-            sample, as in `hoyer`.
-        p: The power of the norm that is compared, a number > 0.
-        q: The power of the norm that it is compared with, a finite number > p.
+        x: Real numbers, as in `hoyer`.
+        axis: The axis of the vectors, as in `hoyer`.
+        p: The power of the norm above the line, a number > 0.
+        q: The power of the norm below the line, a finite number > p.
 
     Returns:
-        The shape of `x` without `axis`; float32, or float64 for float64. A numpy array
-        for a numpy array, a tensor for a tensor.
+        One number for each vector, as in `hoyer`.
 
     Raises:
-        ValueError: if `x` is not real, `axis` is not one of its axes, the vectors are
-            empty, or `p` and `q` are not numbers with 0 < p < q.
+        ValueError: as `hoyer`, and unless `p` and `q` are numbers with 0 < p < q.
 
     Source: Diao et al. (2023), "Pruning Deep Neural Networks from a Sparsity
         Perspective", ICLR.
@@ -241,113 +234,54 @@ def pq_index(x, axis=-1, *, p=1.0, q=2.0):
     array([0. , 0.5])
     """
     validation.check_powers(p, q)
-    magnitude, restore = _magnitude(x, axis, power=q)
-    return restore(1 - _power_mean(magnitude, p) / _power_mean(magnitude, q))
+    magnitude, restore = vectors.magnitudes(x, axis, power=q)
+    return restore(
+        1 - vectors.power_mean(magnitude, p) / vectors.power_mean(magnitude, q)
+    )
 
 
 @_registered
 @numerics.unchecked()
-def kurtosis(x, axis=-1):
+def kurtosis(x: Tensor, axis: int | None = -1) -> Tensor:
     """The excess kurtosis of each vector along `axis`.
 
         kurtosis(x) = (sum (x_i - m)^4 / n) / (sum (x_i - m)^2 / n)^2 - 3
 
-    for a vector of n elements of mean m. It rises with the weight of the tails, and so
-    with sparsity where most elements are near the mean: from -2, where half are at one
-    value and half at another, to n^2 / (n - 1) - 6, where one differs from all others.
-    Neither the scale of x nor adding a constant to it matters. Of a Gaussian vector it
-    is 0 (for n to infinity), of a half-rectified one about 2.41. A constant vector, so
-    also an all-zero one or one of a single element, is 0/0 and gives NaN. A NaN or an
-    infinity gives NaN.
+    for a vector of n elements with the mean m. It rises with the weight of the tails,
+    and so with sparsity where most elements are near the mean. It is -2 if half of the
+    elements have one value and half another, and n^2 / (n - 1) - 6 if one differs from
+    all others. Neither the scale of x nor adding a constant to it matters. A Gaussian
+    vector has 0 (for n to infinity), a half-rectified Gaussian one about 2.41. A
+    constant vector is 0/0 and gives NaN, also an all-zero one or a single element. A
+    NaN or an infinity gives NaN.
 
-    It is about the mean, as in statistics. The kappa_4 of Hurley & Rickard (2009) is
-    about 0 and not divided by n.
+    The moments are about the mean, as in statistics. The kappa_4 of Hurley & Rickard
+    (2009) is about 0 and not divided by n.
 
     Args:
-        x: Numpy array or backend tensor of real numbers.
-        axis: The axis, an int, that the vectors lie along; None for the whole of each
-            sample, as in `hoyer`.
+        x: Real numbers, as in `hoyer`.
+        axis: The axis of the vectors, as in `hoyer`.
 
     Returns:
-        The shape of `x` without `axis`; float32, or float64 for float64. A numpy array
-        for a numpy array, a tensor for a tensor.
+        One number for each vector, as in `hoyer`.
 
     Raises:
-        ValueError: if `x` is not real, `axis` is not one of its axes, or the vectors
-            are empty.
+        ValueError: as `hoyer`.
 
     Source: Field (1994), "What Is the Goal of Sensory Coding?", Neural Computation 6,
-        has it as a measure of sparsity.
+        uses it as a measure of sparsity.
 
     Example:
 
     >>> kurtosis(np.array([[1.0, -1.0, 1.0, -1.0], [0.0, 0.0, 5.0, 0.0]]))
     array([-2.        , -0.66666667])
     """
-    x, restore = _prepare(x, axis)
-    x = x / _largest(ops.abs(x))
-    # The first element goes before the mean, so that of a constant vector zeros are
-    # left and not what the mean was rounded by.
+    x, restore = vectors.along_last(x, axis)
+    x = x / vectors.largest(ops.abs(x))
+    # The first element is subtracted before the mean. So a constant vector becomes
+    # zeros, and not the rounding error of its mean.
     x = x - x[..., :1]
     x = x - ops.mean(x, axis=-1, keepdims=True)
-    square = ops.square(x / _largest(ops.abs(x)))
+    square = ops.square(x / vectors.largest(ops.abs(x)))
     fourth = ops.mean(ops.square(square), axis=-1)
     return restore(fourth / ops.square(ops.mean(square, axis=-1)) - 3)
-
-
-def _prepare(x, axis):
-    """Returns `x` with its vectors along the last axis, and what restores its kind."""
-    x, restore = inputs.real_tensor(x)
-    return inputs.along_last(x, axis), restore
-
-
-def _magnitude(x, axis, power=2):
-    """Returns |x| along the last axis, with room for a power, and what restores.
-
-    Squares of large ones would overflow, of small ones vanish: in float64 those of
-    float32 do not, nor do their fourth powers. Elsewhere, and for higher powers, the
-    largest of each vector is scaled to 1.
-    """
-    x, restore = _prepare(x, axis)
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    magnitude = ops.abs(x)
-    roomy = dtype == "float32" and keras.backend.backend() == "tensorflow"
-    if roomy and power <= 4:
-        magnitude = ops.cast(magnitude, "float64")
-    else:
-        largest = _largest(magnitude)
-        magnitude = magnitude / ops.where(largest == 0, 1.0, largest)
-    return magnitude, lambda figure: restore(ops.cast(figure, dtype))
-
-
-def total(x):
-    """The sum of |x| along the last axis: 0 where all are, NaN where one is."""
-    # As in `_magnitude`, so that XLA computes it once for both.
-    if keras.backend.backend() == "tensorflow":
-        return ops.sum(ops.cast(ops.abs(x), "float64"), axis=-1)
-    return ops.sum(ops.abs(x), axis=-1)
-
-
-def _largest(magnitude):
-    # Without `initial` Keras refuses a batch of 0 samples.
-    return ops.max(magnitude, axis=-1, keepdims=True, initial=0)
-
-
-def _of_several(x, figures):
-    """Returns `figures`, NaN where the vectors are of a single element.
-
-    There they are 0/0, which by rounding may become infinite.
-    """
-    return ops.where(_size(x) > 1, figures, np.nan)
-
-
-def _size(x):
-    return ops.cast(ops.shape(x)[-1], x.dtype)
-
-
-def _power_mean(magnitude, power):
-    if power == 1:
-        return ops.mean(magnitude, axis=-1)
-    if power == 2:
-        return ops.sqrt(ops.mean(ops.square(magnitude), axis=-1))
-    return ops.power(ops.mean(ops.power(magnitude, power), axis=-1), 1 / power)

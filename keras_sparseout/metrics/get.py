@@ -1,11 +1,18 @@
-"""Metrics by their names, as `keras.metrics.get` has them."""
+"""Finds metrics of sparsity by name, as `keras.metrics.get` finds those of Keras."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import keras
 
 from keras_sparseout import metrics as sparsity
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import Tensor
 
-METRICS = {
+# A name of a metric, a function f(x), or a streaming metric.
+Identifier: TypeAlias = str | Callable[[Tensor], Tensor] | sparsity.StreamingMetric
+
+METRICS: dict[str, type[sparsity.StreamingMetric]] = {
     "dead_units": sparsity.DeadUnits,
     "firing_rate": sparsity.FiringRate,
     "gini": sparsity.Gini,
@@ -19,22 +26,66 @@ METRICS = {
     "zero_fraction": sparsity.ZeroFraction,
 }
 
-
 # Log keys of Keras and its callbacks.
 _TAKEN = ("loss", "epoch", "learning_rate", "lr")
 
 
-_OVER_DATA = ("dead_units", "firing_rate", "histogram", "lifetime_sparseness", "rms")
-
-
-def check_metrics(metrics, axis=-1):
-    """Returns a dict of streaming metrics by name.
+def get(
+    identifier: Identifier, axis: Literal[-1] | None = -1, name: str | None = None
+) -> sparsity.StreamingMetric:
+    """Returns the streaming metric for a name or function.
 
     Args:
-        metrics: Names, functions f(x), streaming metrics of `keras_sparseout.metrics`,
-            a list of them, or a dict of functions and streaming metrics by name.
-        axis: What the vectors lie along: -1 for the units at each position, None for
-            the whole map of a sample.
+        identifier: A name in `METRICS`, a function f(x), or a streaming metric, which
+            `get` returns unchanged.
+        axis: The axis along which the vectors lie: -1 for the units at each position,
+            None for the whole map of a sample.
+        name: Name for a new metric. None: the name of the metric or function.
+
+    Raises:
+        ValueError: if `identifier` is none of these.
+
+    Example:
+
+    >>> get("hoyer").name
+    'hoyer'
+    """
+    if isinstance(identifier, sparsity.StreamingMetric):
+        return identifier
+    if isinstance(identifier, str) and identifier in METRICS:
+        metric = METRICS[identifier]
+        # The others measure the data set as a whole, so they have no axis.
+        options = {"axis": axis} if issubclass(metric, sparsity.SampleMean) else {}
+        return metric(name=name or identifier, **options)
+    if callable(identifier) and not isinstance(
+        identifier, (type, keras.metrics.Metric)
+    ):
+        # A function of this package has a streaming metric of the same name.
+        own = getattr(identifier, "__name__", "")
+        if own in METRICS and identifier is getattr(sparsity, own, None):
+            return get(own, axis, name)
+        return sparsity.SampleMean(identifier, axis=axis, name=name)
+    raise ValueError(
+        "`metrics` must be functions f(x), streaming metrics of "
+        f"keras_sparseout.metrics, or among the names {', '.join(METRICS)}. Received: "
+        f"metrics={identifier!r}. "
+        + validation.did_you_mean(identifier, METRICS, "Give one of these.")
+    )
+
+
+def check_metrics(
+    metrics: Identifier | Sequence[Identifier] | Mapping[str, Identifier],
+    axis: Literal[-1] | None = -1,
+) -> dict[str, sparsity.StreamingMetric]:
+    """Returns the streaming metrics for several names or functions, by their names.
+
+    Args:
+        metrics: One or a list of what `get` takes, or a dict of them by name.
+        axis: As in `get`.
+
+    Raises:
+        ValueError: if there are none, or their names are not all different and free in
+            the logs.
     """
     if isinstance(metrics, (str, keras.metrics.Metric)) or callable(metrics):
         metrics = [metrics]
@@ -62,30 +113,10 @@ def check_metrics(metrics, axis=-1):
                 f"log keys. Received: metrics={metrics!r}. Give a dict of functions by "
                 "name."
             )
-    return {name: _streaming(name, metric, axis) for name, metric in named}
+    return {name: get(metric, axis, name) for name, metric in named}
 
 
 def _name(metric):
     if isinstance(metric, keras.metrics.Metric):
         return metric.name
     return getattr(metric, "__name__", metric)
-
-
-def _streaming(name, metric, axis):
-    if hasattr(metric, "sums"):
-        return metric
-    if isinstance(metric, str) and metric in METRICS:
-        options = {} if metric in _OVER_DATA else {"axis": axis}
-        return METRICS[metric](name=name, **options)
-    if callable(metric) and not isinstance(metric, (type, keras.metrics.Metric)):
-        # The library's own functions over a data set have streaming twins.
-        twin = METRICS.get(getattr(metric, "__name__", ""))
-        if twin is not None and metric is getattr(sparsity, metric.__name__, None):
-            return _streaming(name, metric.__name__, axis)
-        return sparsity.SampleMean(metric, axis=axis, name=name)
-    raise ValueError(
-        "`metrics` must be functions f(x), streaming metrics of "
-        f"keras_sparseout.metrics, or among the names {', '.join(METRICS)}. Received: "
-        f"metrics={metric!r}. "
-        + validation.did_you_mean(metric, METRICS, "Give one of these.")
-    )

@@ -1,11 +1,14 @@
-"""What every measure does first with the activations that it is given."""
+"""Turns the activations that a measure is given into tensors that fit."""
 
 import math
-import numbers
+from collections.abc import Callable
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import Tensor
 
 # By the name of the class, since TensorFlow may not be the back end.
 _REMEDIES = {
@@ -20,8 +23,11 @@ _REMEDIES = {
 }
 
 
-def real_tensor(x):
-    """Returns `x` as a tensor of float32 or float64, and what restores its kind."""
+def real_tensor(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Returns `x` as a tensor of float32 or float64, and `restore` of its kind.
+
+    `restore` turns a tensor into an array, unless `x` was a tensor.
+    """
     remedy = remedy_for_kind(x)
     if remedy is not None:
         raise _not_real(f"x of type {type(x).__name__}", remedy)
@@ -31,7 +37,7 @@ def real_tensor(x):
     try:
         dtype = keras.backend.standardize_dtype(x.dtype)
         real = dtype != "bool" and any(kind in dtype for kind in ("float", "int"))
-    except ValueError:  # Keras has no name for it, as for that of objects.
+    except ValueError:  # Keras has no name for it, such as the dtype of objects.
         dtype, real = x.dtype, False
     if not real:
         raise _not_real(f"x.dtype={dtype}", _remedy_for(str(dtype)))
@@ -39,8 +45,8 @@ def real_tensor(x):
     return ops.cast(ops.convert_to_tensor(x), wide), restore
 
 
-def remedy_for_kind(x):
-    """Returns what to give in place of `x`, if it is sparse, ragged or the like."""
+def remedy_for_kind(x: object) -> str | None:
+    """Returns what to give instead of an `x` that is sparse, ragged or the like."""
     if hasattr(x, "toarray"):  # A sparse matrix of SciPy.
         return "Give x.toarray()."
     return _REMEDIES.get(type(x).__name__)
@@ -80,11 +86,12 @@ def _remedy_for(dtype):
     return "Give the activations of a layer as numbers, for example as float32."
 
 
-def along_last(x, axis):
-    """Returns `x` with the vectors that lie along `axis` along its last axis."""
+def along_last(x: Tensor, axis: int | None) -> Tensor:
+    """Moves the vectors along `axis` to the last axis."""
     shape = tuple(x.shape)
     rank = len(shape)
-    if not (axis is None and rank) and not (is_int(axis) and -rank <= axis < rank):
+    named = validation.is_int(axis) and -rank <= axis < rank
+    if not named and not (axis is None and rank):
         raise ValueError(
             "`axis` must be an int that names an axis of `x`, or None for the whole of "
             f"each sample. Received: axis={axis!r} for x.shape={shape}. Give -1 for "
@@ -104,7 +111,7 @@ def along_last(x, axis):
     return ops.moveaxis(x, axis, -1)
 
 
-def check_batch(x):
+def check_batch(x: Tensor) -> None:
     """Raises unless `x` has samples and units, and no axis but the first is empty."""
     shape = tuple(x.shape)
     if len(shape) < 2 or 0 in shape[1:]:
@@ -114,8 +121,8 @@ def check_batch(x):
         )
 
 
-def check_sample_weight(sample_weight, x):
-    """Returns `sample_weight` as float64, ones for None: one for each sample of `x`."""
+def check_sample_weight(sample_weight: Tensor | None, x: Tensor) -> Tensor:
+    """Returns a float64 weight for each sample of `x`, ones for None."""
     if sample_weight is None:
         return ops.ones(ops.shape(x)[:1], "float64")
     weights = ops.cast(ops.convert_to_tensor(sample_weight), "float64")
@@ -128,8 +135,8 @@ def check_sample_weight(sample_weight, x):
     return weights
 
 
-def check_mask(mask, x):
-    """Returns `mask` as a boolean tensor, of the positions of `x` or blocks of them."""
+def check_mask(mask: Tensor, x: Tensor) -> Tensor:
+    """Returns `mask` as a boolean tensor, for positions of `x` or blocks of them."""
     mask = ops.cast(ops.convert_to_tensor(mask), "bool")
     if not len(mask.shape) or not _begins(mask.shape, x.shape[:-1]):
         raise ValueError(
@@ -140,12 +147,14 @@ def check_mask(mask, x):
     return mask
 
 
-def expand_to(x, rank):
-    """Returns `x` with axes of size 1 put at its end, up to `rank`."""
+def expand_to(x: Tensor, rank: int) -> Tensor:
+    """Adds axes of size 1 at the end of `x`, up to `rank`."""
     return ops.reshape(x, (*ops.shape(x), *[1] * (rank - len(x.shape))))
 
 
-def rows(x, sample_weight, mask):
+def rows(
+    x: Tensor, sample_weight: Tensor | None, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Returns `x` as (samples and positions, units), and the rows' float64 weights."""
     x, _ = real_tensor(x)
     check_batch(x)
@@ -157,14 +166,9 @@ def rows(x, sample_weight, mask):
     weights = ops.reshape(weights, (-1,))
     x = ops.reshape(x, (-1, ops.shape(x)[-1]))
     if sample_weight is not None or mask is not None:
-        # A NaN that does not count would be NaN times 0.
+        # A NaN that does not count would still give NaN, times 0.
         x = ops.where(ops.expand_dims(weights == 0, -1), 0.0, x)
     return x, weights
-
-
-def is_int(value):
-    """Whether `value` is an integer, which a bool is not."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _same(x):

@@ -1,4 +1,6 @@
-"""Streaming metrics over a data set, as the functions of `dataset`."""
+"""Streaming metrics over a data set, the twins of the functions of `dataset`."""
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -7,41 +9,45 @@ from keras_sparseout.backend import numerics
 from keras_sparseout.metrics import dataset, inputs
 from keras_sparseout.metrics.base import StreamingMetric
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import Shape, Tensor
 
 _registered = keras.saving.register_keras_serializable("keras_sparseout")
 
 
 class _PerUnit(StreamingMetric):
-    """Sums of terms of each unit over the samples and positions, and of the weights.
+    """Sums over samples and positions, for each unit, and the sum of the weights.
 
-    A subclass has `_terms`, the terms of activations of shape (rows, units), in the
-    same shape, and `_vectors`, how many there are.
+    A subclass has `_terms`, which makes the terms of the sums from activations of shape
+    (rows, units), in the same shape, and `_vectors`, the number of these terms.
     """
 
     compiles = True
 
-    def __init__(self, *, units=None, name=None):
+    def __init__(self, *, units: int | None = None, name: str | None = None) -> None:
         super().__init__(name=name)
-        if units is not None and (not inputs.is_int(units) or units < 1):
-            raise ValueError(
-                "`units` must be a positive int, the size of the last axis. Received: "
-                f"units={units!r}. Leave it out to take that of the first batch."
-            )
         self.units = units
         if units is not None:
-            self._create_state(units)
+            self.units = validation.check_count(
+                "units",
+                units,
+                meaning=", the size of the last axis",
+                remedy="Leave it out to take it from the first batch.",
+            )
+            self._create_state(self.units)
 
     @numerics.unchecked()
-    def sums(self, x, sample_weight=None, mask=None):
+    def sums(
+        self, x: Tensor, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         rows, weights = inputs.rows(x, sample_weight, mask)
         terms = (ops.cast(term, "float64") for term in self._terms(rows))
         sums = (ops.matmul(ops.expand_dims(weights, 0), term)[0] for term in terms)
         return *sums, ops.sum(weights)
 
-    def shapes(self, units):
+    def shapes(self, units: int | None) -> tuple[Shape, ...]:
         return *[(units,)] * self._vectors, ()
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "units": self.units}
 
 
@@ -49,16 +55,16 @@ class _PerUnit(StreamingMetric):
 class FiringRate(_PerUnit):
     """The share of samples and positions at which each unit fires, `firing_rate`.
 
-    Its result is a vector, of one value for each unit.
+    Its result is a vector, with one value for each unit.
 
     Args:
         threshold: What |x| must exceed, in the units of x; a number >= 0.
-        units: Number of units, if the state is to be made before the first batch.
+        units: Number of units, to make the state before the first batch.
         name: Name of the metric.
 
     Raises:
-        ValueError: if `threshold` or `units` are no such numbers, or batches differ in
-            their number of units.
+        ValueError: if `threshold` is not a number >= 0, `units` is not an integer >= 1,
+            or batches differ in their number of units.
 
     Example:
 
@@ -71,7 +77,13 @@ class FiringRate(_PerUnit):
 
     _vectors = 1
 
-    def __init__(self, *, threshold=0.0, units=None, name=None):
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.0,
+        units: int | None = None,
+        name: str | None = None,
+    ) -> None:
         self.threshold = validation.check_threshold(threshold)
         super().__init__(units=units, name=name)
 
@@ -92,7 +104,7 @@ class DeadUnits(FiringRate):
     Args:
         threshold: What |x| must exceed to count as firing, in the units of x; a number
             >= 0.
-        units: Number of units, if the state is to be made before the first batch.
+        units: Number of units, to make the state before the first batch.
         name: Name of the metric.
 
     Raises:
@@ -115,15 +127,16 @@ class DeadUnits(FiringRate):
 class LifetimeSparseness(_PerUnit):
     """Treves and Rolls' sparseness of each unit, `lifetime_sparseness`.
 
-    Its result is a vector, of one value for each unit, NaN for a dead one. A sample of
-    weight w counts as w samples; if they come to no more than 1, all is NaN.
+    Its result is a vector, with one value for each unit, NaN for a dead one. A sample
+    with the weight w counts as w samples. If the weights add up to 1 or less, all
+    values are NaN.
 
     Args:
-        units: Number of units, if the state is to be made before the first batch.
+        units: Number of units, to make the state before the first batch.
         name: Name of the metric.
 
     Raises:
-        ValueError: if `units` is no positive int, or batches differ in it.
+        ValueError: if `units` is not an integer >= 1, or batches differ in it.
 
     Example:
 
@@ -137,7 +150,7 @@ class LifetimeSparseness(_PerUnit):
     _vectors = 2
 
     def _terms(self, rows):
-        # Squares of float32 numbers neither overflow in float64 nor vanish.
+        # In float64 squares of float32 numbers neither overflow nor vanish.
         rows = ops.cast(rows, "float64")
         return ops.abs(rows), ops.square(rows)
 
@@ -150,7 +163,7 @@ class LifetimeSparseness(_PerUnit):
 class RMS(StreamingMetric):
     """The root mean square of all activations, `rms`.
 
-    It sums squares in float64, that of activations beyond 1e154 are infinite.
+    It sums squares in float64. Squares of activations beyond 1e154 are infinite.
 
     Args:
         name: Name of the metric.
@@ -164,18 +177,20 @@ class RMS(StreamingMetric):
     3.0
     """
 
-    def __init__(self, *, name=None):
+    def __init__(self, *, name: str | None = None) -> None:
         super().__init__(name=name)
         self._create_state()
 
     @numerics.unchecked()
-    def sums(self, x, sample_weight=None, mask=None):
+    def sums(
+        self, x: Tensor, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         rows, weights = inputs.rows(x, sample_weight, mask)
         squares = ops.sum(ops.square(ops.cast(rows, "float64")), axis=-1)
         units = ops.cast(ops.shape(rows)[-1], "float64")
         return ops.sum(weights * squares), ops.sum(weights) * units
 
-    def shapes(self, units):
+    def shapes(self, units: int | None) -> tuple[Shape, ...]:
         return (), ()
 
     def _figure(self, squares, count):

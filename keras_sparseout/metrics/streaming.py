@@ -1,7 +1,9 @@
-"""Streaming metrics: means over samples of the measures of a vector."""
+"""Streaming metrics: means over samples of the measures of vectors."""
 
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,7 +11,9 @@ from keras import ops
 from keras_sparseout.backend import numerics
 from keras_sparseout.metrics import functions, inputs
 from keras_sparseout.metrics.base import StreamingMetric
+from keras_sparseout.metrics.vectors import total
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import Shape, Tensor
 
 _registered = keras.saving.register_keras_serializable("keras_sparseout")
 
@@ -18,29 +22,30 @@ _registered = keras.saving.register_keras_serializable("keras_sparseout")
 class SampleMean(StreamingMetric):
     """Mean over samples of any measure of a vector.
 
-    The figure of a sample is the mean over its positions, that of the data the mean
-    over the samples, however they are split into batches:
+    It averages the measure over the positions of a sample, and then over the samples.
+    The split into batches does not matter:
 
         sum_s w_s (mean over t of f(x_st)) / sum_s w_s
 
-    A position does not count if the measure is NaN because the vector there is constant
-    (as an all-zero one is, and one of a single element); nor does a sample without any
-    position that counts. Where a NaN or an infinity makes the measure of a position
-    NaN, the figure of the data is NaN.
+    A position does not count if its measure is NaN because its vector is constant, as
+    an all-zero vector or a single element is. A sample does not count if none of its
+    positions does. If a NaN or an infinity makes the measure of a position NaN, the
+    result is NaN.
 
     Args:
         function: f(x) or f(x, axis): one number for each vector along the last axis of
-            a tensor. To be saved with the metric, it is registered with
-            `keras.saving.register_keras_serializable`, as those of
+            a tensor. To be saved with the metric, it has to be registered with
+            `keras.saving.register_keras_serializable`, as the functions of
             `keras_sparseout.metrics` are.
-        axis: What the vectors lie along: -1, the default, for the units at each
-            position, another axis but the first, or None for the whole of each sample.
+        axis: The axis along which the vectors lie: -1, the default, for the units at
+            each position, another axis but the first, or None for the whole of each
+            sample.
         name: Name of the metric.
 
     Raises:
         ValueError: if `function` can't be called or returns another shape, `axis` is
-            neither an int but 0 nor None, or in a call `x`, `sample_weight` or `mask`
-            do not fit. A mask can't leave out a part of a vector.
+            neither None nor an int other than 0, or `x`, `sample_weight` or `mask` in a
+            call do not fit. A mask can't leave out a part of a vector.
 
     Example:
 
@@ -51,7 +56,13 @@ class SampleMean(StreamingMetric):
     4.0
     """
 
-    def __init__(self, function, *, axis=-1, name=None):
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        *,
+        axis: int | None = -1,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name=name)
         if not callable(function):
             raise ValueError(
@@ -59,10 +70,10 @@ class SampleMean(StreamingMetric):
                 f"the last axis. Received: function={function!r}. Give for example "
                 "keras_sparseout.metrics.hoyer."
             )
-        if axis is not None and (not inputs.is_int(axis) or axis == 0):
+        if axis is not None and (not validation.is_int(axis) or axis == 0):
             raise ValueError(
-                "`axis` must be an int but not 0, which is that of the samples, or "
-                f"None for the whole of each sample. Received: axis={axis!r}. Give -1 "
+                "`axis` must be an int but not 0, the axis of the samples, or None "
+                f"for the whole of each sample. Received: axis={axis!r}. Give -1 "
                 "for the units at each position."
             )
         self.function = function
@@ -70,7 +81,9 @@ class SampleMean(StreamingMetric):
         self._create_state()
 
     @numerics.unchecked()
-    def sums(self, x, sample_weight=None, mask=None):
+    def sums(
+        self, x: Tensor, sample_weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         x, _ = inputs.real_tensor(x)
         inputs.check_batch(x)
         weights = inputs.check_sample_weight(sample_weight, x)
@@ -78,7 +91,7 @@ class SampleMean(StreamingMetric):
         first = 1 if self.axis is None else self.axis % len(x.shape)
         if first == 0:
             raise ValueError(
-                "`axis` must not be that of the samples. Received: "
+                "`axis` must not be the axis of the samples. Received: "
                 f"axis={self.axis} for x.shape={tuple(x.shape)}. Give -1."
             )
         if x.shape[0] == 0:
@@ -90,8 +103,8 @@ class SampleMean(StreamingMetric):
             mask = inputs.check_mask(mask, x)
             if len(mask.shape) > first:
                 raise ValueError(
-                    "`mask` must not leave out a part of a vector, the size of which "
-                    f"counts. Received: mask.shape={tuple(mask.shape)} with "
+                    "`mask` must not leave out a part of a vector, since the size of a "
+                    f"vector counts. Received: mask.shape={tuple(mask.shape)} with "
                     f"axis={self.axis}. Give axis=-1, or no mask."
                 )
             counts = ops.logical_and(counts, inputs.expand_to(mask, len(figures.shape)))
@@ -100,22 +113,22 @@ class SampleMean(StreamingMetric):
         total = ops.sum(ops.where(counts, figures, 0.0), axis=positions)
         weights = ops.where(counted > 0, weights, 0.0)
         weighted = weights * total / ops.maximum(counted, 1.0)
-        # Not the product alone, which for a NaN of weight 0 is NaN.
+        # Not the product alone: a NaN with the weight 0 would give NaN.
         return ops.sum(ops.where(weights == 0, 0.0, weighted)), ops.sum(weights)
 
     def _counts(self, figures, vectors):
-        """Whether each vector counts: not if it is constant and its figure NaN."""
+        """Whether each vector counts: not if it is constant and its figure is NaN."""
         first = vectors[..., :1]
         constant = ops.all(vectors == first, axis=-1)
-        # Vectors of infinities do count, since their NaN is to be seen.
+        # Vectors of infinities do count, so that their NaN shows.
         constant = ops.logical_and(constant, ops.isfinite(first[..., 0]))
         return ~ops.logical_and(ops.isnan(figures), constant)
 
-    def shapes(self, units):
+    def shapes(self, units: int | None) -> tuple[Shape, ...]:
         return (), ()
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "SampleMean":
         return cls(**keras.saving.deserialize_keras_object(config))
 
     def _options(self):
@@ -145,31 +158,32 @@ def _takes_axis(function):
         return False
 
 
-class _Own(SampleMean):
-    """The mean of a function of this library, whose options are the metric's own."""
+class _OwnMean(SampleMean):
+    """The mean of a function of this package, whose options the metric takes."""
 
     def __init__(self, function, *, axis, name, **options):
         super().__init__(functools.partial(function, **options), axis=axis, name=name)
 
     compiles = True
+    function: functools.partial
 
     def _counts(self, figures, vectors):
-        # Of a single element they may be undefined whatever it is.
+        # The figure of a single element may be undefined whatever its value.
         if vectors.shape[-1] in (1, None):
             return super()._counts(figures, vectors)
-        return functions.total(vectors) != 0
+        return total(vectors) != 0
 
     def _options(self):
-        # Without the function, which the class stands for.
+        # Without the function: the class stands for it.
         return {"axis": self.axis, **self.function.keywords}
 
 
 @_registered
-class Hoyer(_Own):
+class Hoyer(_OwnMean):
     """Mean over samples of Hoyer's sparsity, `hoyer`.
 
     Args:
-        axis: What the vectors lie along, and the rules of the mean: as in `SampleMean`.
+        axis: The axis along which the vectors lie, as in `SampleMean`.
         name: Name of the metric.
 
     Example:
@@ -180,16 +194,16 @@ class Hoyer(_Own):
     0.5
     """
 
-    def __init__(self, *, axis=-1, name=None):
+    def __init__(self, *, axis: int | None = -1, name: str | None = None) -> None:
         super().__init__(functions.hoyer, axis=axis, name=name)
 
 
 @_registered
-class Gini(_Own):
+class Gini(_OwnMean):
     """Mean over samples of the Gini index, `gini`.
 
     Args:
-        axis: What the vectors lie along, and the rules of the mean: as in `SampleMean`.
+        axis: The axis along which the vectors lie, as in `SampleMean`.
         name: Name of the metric.
 
     Example:
@@ -202,19 +216,18 @@ class Gini(_Own):
 
     compiles = False  # It sorts.
 
-    def __init__(self, *, axis=-1, name=None):
+    def __init__(self, *, axis: int | None = -1, name: str | None = None) -> None:
         super().__init__(functions.gini, axis=axis, name=name)
 
 
 @_registered
-class ZeroFraction(_Own):
+class ZeroFraction(_OwnMean):
     """Mean over samples of the fraction of zeros, `zero_fraction`.
 
     Args:
-        threshold: What counts as 0, a number >= 0: in the units of x, or as a multiple
-            of the root mean square of each vector.
-        relative: Whether `threshold` is such a multiple.
-        axis: What the vectors lie along, and the rules of the mean: as in `SampleMean`.
+        threshold: The largest |x| that counts as 0, a number >= 0.
+        relative: Whether `threshold` is a multiple of each vector's root mean square.
+        axis: The axis along which the vectors lie, as in `SampleMean`.
         name: Name of the metric.
 
     Raises:
@@ -228,7 +241,14 @@ class ZeroFraction(_Own):
     0.5
     """
 
-    def __init__(self, *, threshold=0.0, relative=False, axis=-1, name=None):
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.0,
+        relative: bool = False,
+        axis: int | None = -1,
+        name: str | None = None,
+    ) -> None:
         super().__init__(
             functions.zero_fraction,
             axis=axis,
@@ -238,15 +258,15 @@ class ZeroFraction(_Own):
         )
 
     def _counts(self, figures, vectors):
-        return ops.ones_like(figures, "bool")  # It is defined for all vectors.
+        return ops.ones_like(figures, "bool")  # Each vector has one.
 
 
 @_registered
-class PopulationSparseness(_Own):
+class PopulationSparseness(_OwnMean):
     """Mean over samples of Treves and Rolls' `population_sparseness`.
 
     Args:
-        axis: What the vectors lie along, and the rules of the mean: as in `SampleMean`.
+        axis: The axis along which the vectors lie, as in `SampleMean`.
         name: Name of the metric.
 
     Example:
@@ -257,18 +277,18 @@ class PopulationSparseness(_Own):
     0.5
     """
 
-    def __init__(self, *, axis=-1, name=None):
+    def __init__(self, *, axis: int | None = -1, name: str | None = None) -> None:
         super().__init__(functions.population_sparseness, axis=axis, name=name)
 
 
 @_registered
-class PQIndex(_Own):
+class PQIndex(_OwnMean):
     """Mean over samples of the PQ Index, `pq_index`.
 
     Args:
-        p: The power of the norm that is compared, a number > 0.
-        q: The power of the norm that it is compared with, a finite number > p.
-        axis: What the vectors lie along, and the rules of the mean: as in `SampleMean`.
+        p: The power of the norm above the line, a number > 0.
+        q: The power of the norm below the line, a finite number > p.
+        axis: The axis along which the vectors lie, as in `SampleMean`.
         name: Name of the metric.
 
     Raises:
@@ -282,19 +302,26 @@ class PQIndex(_Own):
     0.25
     """
 
-    def __init__(self, *, p=1.0, q=2.0, axis=-1, name=None):
+    def __init__(
+        self,
+        *,
+        p: float = 1.0,
+        q: float = 2.0,
+        axis: int | None = -1,
+        name: str | None = None,
+    ) -> None:
         validation.check_powers(p, q)
         super().__init__(functions.pq_index, axis=axis, name=name, p=p, q=q)
 
 
 @_registered
-class Kurtosis(_Own):
+class Kurtosis(_OwnMean):
     """Mean over samples of the excess kurtosis, `kurtosis`.
 
-    Constant vectors, of which it is undefined, do not count.
+    It is undefined for constant vectors, which do not count.
 
     Args:
-        axis: What the vectors lie along, and the rules of the mean: as in `SampleMean`.
+        axis: The axis along which the vectors lie, as in `SampleMean`.
         name: Name of the metric.
 
     Example:
@@ -307,5 +334,5 @@ class Kurtosis(_Own):
 
     _counts = SampleMean._counts
 
-    def __init__(self, *, axis=-1, name=None):
+    def __init__(self, *, axis: int | None = -1, name: str | None = None) -> None:
         super().__init__(functions.kurtosis, axis=axis, name=name)

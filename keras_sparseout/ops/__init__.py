@@ -1,4 +1,4 @@
-"""Sparseout as a function: the masks and the algebra on them."""
+"""Sparseout as a function: the masks, and the algebra on them."""
 
 from keras_sparseout.ops.noise import sparseout
 

@@ -1,37 +1,47 @@
 """Bernoulli masks: 16 random bits an element, different on every replica."""
 
 import numbers
+from collections.abc import Sequence
 
 import keras
-import tensorflow as tf
+from keras import ops
+
+from keras_sparseout.backend import random, tensors
+from keras_sparseout.utils.types import Shape, Tensor
 
 _LEVELS = 2**16
 
 
-def bernoulli(shape, rate, seed, *, alg="philox"):
+def bernoulli(
+    shape: Sequence[int | Tensor],
+    rate: float | Tensor,
+    seed: Tensor,
+    *,
+    alg: random.Generator = "philox",
+) -> tuple[Tensor, float | Tensor]:
     """Draws a mask that drops each element with probability `rate`.
 
-    An element is kept where 16 random bits, read as an integer, are at least
-    `t = round(rate * 65536)`. So the keep probability that is really drawn is
+    It keeps an element if 16 random bits, read as an integer, are at least
+    `t = round(rate * 65536)`. So it keeps each with the probability
 
         keep_prob = 1 - t / 65536
 
-    within 2^-17 of `1 - rate`. Scaling by it, and not by `1 - rate`, keeps the mean of
-    a scaled mask at exactly 1.
+    which differs from `1 - rate` by at most 2^-17. Scale by `keep_prob`, not by
+    `1 - rate`, and the mean of the scaled mask is exactly 1.
 
     Args:
-        shape: Tuple of ints and of scalar integer tensors (for sizes that are not
-            known while tracing), as `keras.ops.shape` returns it.
+        shape: Tuple of ints, and of scalar integer tensors for sizes that are not known
+            while tracing, as `keras.ops.shape` returns it.
         rate: Probability of dropping, in [0, 1]: a number, or a scalar float32 tensor.
         seed: Integer tensor of shape (2,), see `seed_pair`. Equal seeds give equal
             masks.
         alg: Generator, `"philox"` or (inside XLA only, and the faster one there)
-            `"threefry"`. The two give different masks for one seed. `"auto_select"` is
-            over 100 times slower under XLA on CPU.
+            `"threefry"`. The two give different masks for one seed.
 
     Returns:
         `(keep, keep_prob)`: a boolean tensor of `shape`, True where an element is kept,
-        and the probability of True, a float or a scalar float32 tensor as `rate` is.
+        and the probability of True: a float for a number, a scalar float32 tensor for a
+        tensor.
 
     Raises:
         RuntimeError: under another Keras backend than TensorFlow.
@@ -44,30 +54,12 @@ def bernoulli(shape, rate, seed, *, alg="philox"):
     """
     _check_backend()
     threshold, keep_prob = quantise(rate)
-    samples, *rest = shape or (1,)
-    words = tf.random.stateless_uniform(
-        [(samples + 1) // 2, *rest],
-        seed,
-        minval=None,
-        maxval=None,
-        dtype=tf.uint32,
-        alg=alg,
-    )
-    # The halves of a word go to samples half a batch apart, each compared before they
-    # are joined. A bitcast would put them side by side, which XLA does not vectorise,
-    # and the whole call would take up to 1.4 times as long.
-    low = tf.bitwise.bitwise_and(words, _LEVELS - 1)
-    high = tf.bitwise.right_shift(words, 16)
-    threshold = tf.cast(threshold, tf.uint32)
-    keep = tf.concat([low >= threshold, high >= threshold], 0)
-    if not shape:
-        return keep[0], keep_prob
-    if not isinstance(samples, int) or samples % 2:
-        keep = keep[:samples]
-    return keep, keep_prob
+    return random.bits_at_least(threshold, shape, seed, alg), keep_prob
 
 
-def resolve(noise_shape, x):
+def resolve(
+    noise_shape: Shape | None, x: Tensor
+) -> tuple[tuple[int | Tensor, ...], Tensor]:
     """Returns the shape of a mask of `noise_shape` for `x`, and `x`.
 
     Args:
@@ -76,8 +68,9 @@ def resolve(noise_shape, x):
         x: Tensor.
 
     Returns:
-        `(shape, x)`, where a size that `noise_shape` gives and that is not known while
-        tracing is asserted of `x`: it would be broadcast otherwise.
+        `(shape, x)`. If `noise_shape` gives a size that `x` does not have while
+        tracing, `x` is asserted to have it when the graph runs: otherwise it would be
+        broadcast.
 
     Example:
 
@@ -85,21 +78,21 @@ def resolve(noise_shape, x):
     (2, 1)
     """
     if noise_shape is None:
-        return keras.ops.shape(x), x
+        return ops.shape(x), x
     sizes = [
         noise if dim is None and noise != 1 else dim
         for noise, dim in zip(noise_shape, x.shape, strict=True)
     ]
     if sizes != list(x.shape):
-        x = tf.ensure_shape(x, sizes)
+        x = tensors.ensure_shape(x, sizes)
     shape = tuple(
         dim if noise is None else noise
-        for noise, dim in zip(noise_shape, keras.ops.shape(x), strict=True)
+        for noise, dim in zip(noise_shape, ops.shape(x), strict=True)
     )
     return shape, x
 
 
-def quantise(rate):
+def quantise(rate: float | Tensor) -> tuple[int | Tensor, float | Tensor]:
     """Returns `(t, keep_prob)` for `rate`: t = round(65536 rate), 1 - t / 65536.
 
     Args:
@@ -117,16 +110,17 @@ def quantise(rate):
         threshold = round(float(rate) * _LEVELS)
         return threshold, (_LEVELS - threshold) / _LEVELS
     # Through int32: 65536 does not fit uint16, and XLA casts to unsigned otherwise.
-    threshold = tf.cast(tf.round(rate * _LEVELS), tf.int32)
-    return threshold, tf.cast(_LEVELS - threshold, tf.float32) / _LEVELS
+    threshold = ops.cast(ops.round(rate * _LEVELS), "int32")
+    return threshold, ops.cast(_LEVELS - threshold, "float32") / _LEVELS
 
 
-def seed_pair(seed=None):
+def seed_pair(
+    seed: int | keras.random.SeedGenerator | Tensor | None = None,
+) -> Tensor:
     """Returns the two int64 numbers that a mask is drawn from.
 
-    Under `tf.distribute` the replica's number is folded in by hashing: adding it would
-    make replica 1 repeat at step t what replica 0 draws at step t + 1, since the state
-    of a `SeedGenerator` steps by one too.
+    Under `tf.distribute` each replica gets numbers of its own, by a hash of the
+    replica's number.
 
     Args:
         seed: A `keras.random.SeedGenerator` (which steps on), an integer, an integer
@@ -150,19 +144,14 @@ def seed_pair(seed=None):
     elif isinstance(seed, keras.random.SeedGenerator):
         pair = seed.next()
     elif isinstance(seed, numbers.Integral):
-        pair = tf.constant([int(seed), 0], tf.int64)
+        pair = ops.convert_to_tensor([int(seed), 0], "int64")
     else:
         pair = seed
     # int64: with 32 bits two of 200,000 steps collide more often than not.
-    pair = tf.cast(pair, tf.int64)
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return pair
-    replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
-    return tf.random.experimental.stateless_fold_in(pair, replica, alg="philox")
+    return random.fold_in_replica(ops.cast(pair, "int64"))
 
 
-def _check_backend():
+def _check_backend() -> None:
     if keras.backend.backend() != "tensorflow":
         raise RuntimeError(
             "Masks are drawn with TensorFlow. Received: "

@@ -1,40 +1,29 @@
-"""The algebra of Sparseout, on a mask that is given or drawn."""
+"""Sparseout as a function, on a mask that is given or drawn."""
 
-import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
-import ml_dtypes
 from keras import ops
 
 from keras_sparseout.backend import numerics
 from keras_sparseout.ops import masks
+from keras_sparseout.ops.multiplier import times_n
 from keras_sparseout.utils import validation
-
-# No pow: these exponents (q - 2) / 2 come down to roots and products.
-_POWERS = {
-    -1.0: lambda a: 1 / a,
-    -0.5: ops.rsqrt,
-    -0.25: lambda a: ops.rsqrt(ops.sqrt(a)),
-    0.25: lambda a: ops.sqrt(ops.sqrt(a)),
-    0.5: ops.sqrt,
-    1.0: lambda a: a,
-}
-
-# Below every probability that a mask can have.
-_SMALLEST = 1e-30
+from keras_sparseout.utils.types import Shape, Tensor
 
 
 def sparseout(
-    x,
-    rate,
-    q=2.0,
+    x: Tensor,
+    rate: float | Tensor,
+    q: float | Tensor = 2.0,
     *,
-    mask=None,
-    noise_shape=None,
-    seed=None,
-    epsilon=None,
-    stop_gradient=True,
-):
+    mask: Tensor | None = None,
+    noise_shape: Sequence[int | None] | None = None,
+    seed: int | keras.random.SeedGenerator | Tensor | None = None,
+    epsilon: float | None = None,
+    stop_gradient: bool = True,
+) -> Tensor:
     """Sparseout: Dropout with an exponent q that sets the sparsity of activations.
 
         xi = keep / (1 - rate) - 1
@@ -46,13 +35,13 @@ def sparseout(
     dropped unit is not 0: it becomes x (1 - |x|^((q - 2) / 2)).
 
     The gradient of y with respect to x is n: the multiplier is held constant, as in the
-    authors' release. With q != 2 this is the gradient of no loss: in the activations it
-    is that of an L_q penalty with 2/q times the coefficient that the weights see. With
-    `stop_gradient=False` it is the derivative of the formula.
+    authors' release. With q != 2 no loss has this gradient: on the activations it acts
+    like an L_q penalty whose coefficient is 2/q times the one that the weights see.
+    With `stop_gradient=False` it is the derivative of the formula.
 
-    Products are taken in float32 (float64 for float64 inputs) and both y and the
-    gradient are saturated to the largest finite number of the dtype. Infinite and NaN
-    inputs or upstream gradients stay what they are.
+    Products are taken in float32 (float64 for float64 inputs), and both y and the
+    gradient saturate at the largest finite number of the dtype. Infinite and NaN inputs
+    or upstream gradients pass through unchanged.
 
     Args:
         x: Tensor of real floating-point numbers, of any shape.
@@ -60,10 +49,11 @@ def sparseout(
             it is rounded to a multiple of 2^-16.
         q: Exponent of the noise's variance, a number >= 0 that is finite in float32, or
             a scalar float32 tensor.
-        mask: Boolean, True where a unit is kept; of a shape that broadcasts to that of
+        mask: Boolean, True where a unit is kept; its shape broadcasts to the shape of
             `x`. Drawn if None.
-        noise_shape: Shape of the mask to draw: a tuple of one entry a dimension of `x`,
-            None for its size or 1 for one draw along it. None: that of `x`.
+        noise_shape: Shape of the mask to draw, a tuple with one entry for each
+            dimension of `x`: None for its size, or 1 for one draw along it. None: the
+            shape of `x`.
         seed: An integer, a `keras.random.SeedGenerator`, an integer tensor of shape
             (2,), or None for Keras' global generator.
         epsilon: Added to |x|, >= 1e-30. It bounds the multiplier where x is near 0: at
@@ -106,15 +96,9 @@ def sparseout(
     if mask is None:
         noise_shape = validation.check_noise_shape(noise_shape)
         validation.check_noise_shape_fits(noise_shape, x.shape)
-        if ops.is_tensor(seed):
-            _check_seed_tensor(seed)
-        elif not isinstance(seed, keras.random.SeedGenerator):
-            seed = validation.check_seed(seed)
+        pair = masks.seed_pair(_check_seed(seed))
         return draw_and_perturb(
-            x,
-            rate,
-            q,
-            masks.seed_pair(seed),
+            *(x, rate, q, pair),
             noise_shape=noise_shape,
             epsilon=epsilon,
             stop_gradient=stop_gradient,
@@ -131,54 +115,58 @@ def sparseout(
 
 
 def draw_and_perturb(
-    x, rate, q, seed, *, noise_shape, epsilon, stop_gradient, alg="philox"
-):
-    """`sparseout` on a drawn mask, its arguments already checked.
+    x: Tensor,
+    rate: float | Tensor,
+    q: float | Tensor,
+    seed: Tensor,
+    *,
+    noise_shape: Shape | None,
+    epsilon: float,
+    stop_gradient: bool,
+) -> Tensor:
+    """`sparseout` on a drawn mask, with arguments that are checked.
 
     Args:
-        seed: Integer tensor of shape (2,), from `masks.seed_pair`.
-        alg: The generator, see `masks.bernoulli`.
-
-    Returns:
-        Tensor of the shape and dtype of `x`.
+        seed: Integer tensor of shape (2,), from `masks.seed_pair`. The other arguments
+            are as in `sparseout`.
     """
     if isinstance(rate, float) and masks.quantise(rate)[0] == 0:
         return x
     shape, x = masks.resolve(noise_shape, x)
-    keep, keep_prob = masks.bernoulli(shape, rate, seed, alg=alg)
+    keep, keep_prob = masks.bernoulli(shape, rate, seed)
     return perturb(x, keep, keep_prob, q, epsilon=epsilon, stop_gradient=stop_gradient)
 
 
-def draw_multiplier(x, rate, q, seed, *, noise_shape, epsilon, alg="philox"):
-    """The n of `draw_and_perturb`, of a shape that broadcasts to `x`, as a constant.
-
-    The product with it is for the caller to take: neither it nor the gradient is
-    saturated.
-    """
-    shape, x = masks.resolve(noise_shape, ops.stop_gradient(x))
-    keep, keep_prob = masks.bernoulli(shape, rate, seed, alg=alg)
-    return _multiplier(x, keep, keep_prob, q, epsilon, slope=False)
-
-
-def perturb(x, keep, keep_prob, q, *, epsilon, stop_gradient):
-    """x n, for a mask `keep` of which True has the probability `keep_prob`.
+def perturb(
+    x: Tensor,
+    keep: Tensor,
+    keep_prob: float | Tensor,
+    q: float | Tensor,
+    *,
+    epsilon: float,
+    stop_gradient: bool,
+) -> Tensor:
+    """Computes x n on the mask `keep`.
 
     Args:
         x: Floating-point tensor.
         keep: Boolean tensor that broadcasts to `x`.
-        keep_prob: A float in [0, 1], or a scalar float32 tensor.
+        keep_prob: The probability of True in `keep`, a float in [0, 1], or a scalar
+            float32 tensor.
         q: A float >= 0, or a scalar tensor of float32 or float64.
+        epsilon: As in `sparseout`.
+        stop_gradient: As in `sparseout`.
 
     Returns:
         Tensor of the shape and dtype of `x`, with the gradient that `sparseout`
         documents.
     """
     noise = (keep, keep_prob, q)
-    settings = {"epsilon": epsilon, "stop_gradient": stop_gradient}
+    settings: dict[str, Any] = {"epsilon": epsilon, "stop_gradient": stop_gradient}
 
-    # The gradient is spelled out because the product is to be taken, and saturated, in
-    # a wide dtype; an automatic one would multiply in float16. It keeps x and a mask of
-    # one byte an element, not n: less memory, and no slower.
+    # Spelled out, since the gradient's product has to be taken, and saturated, in a
+    # wide dtype; an automatic gradient would multiply in float16. It keeps x and a mask
+    # of one byte an element, not n: less memory, and no slower.
     @ops.custom_gradient
     def apply(x):
         def grad(*args, upstream=None):
@@ -192,102 +180,34 @@ def perturb(x, keep, keep_prob, q, *, epsilon, stop_gradient):
         return apply(x)
 
 
-def value(x, keep, keep_prob, q, *, epsilon, stop_gradient):
+def value(
+    x: Tensor,
+    keep: Tensor,
+    keep_prob: float | Tensor,
+    q: float | Tensor,
+    *,
+    epsilon: float,
+    stop_gradient: bool,
+) -> Tensor:
     """What `perturb` returns, without its gradient."""
     # Held in the value too, for forward-mode derivatives.
     held = ops.stop_gradient(x) if stop_gradient else x
-    return _times_n(x, held, keep, keep_prob, q, epsilon, slope=False)
+    return times_n(x, held, keep, keep_prob, q, epsilon, slope=False)
 
 
-def gradient(upstream, x, keep, keep_prob, q, *, epsilon, stop_gradient):
+def gradient(
+    upstream: Tensor,
+    x: Tensor,
+    keep: Tensor,
+    keep_prob: float | Tensor,
+    q: float | Tensor,
+    *,
+    epsilon: float,
+    stop_gradient: bool,
+) -> Tensor:
     """The gradient of `perturb` with respect to `x`."""
     held = ops.stop_gradient(x) if stop_gradient else x
-    return _times_n(
-        upstream, held, keep, keep_prob, q, epsilon, slope=not stop_gradient
-    )
-
-
-def is_cheap(q):
-    """Whether the power with the exponent of `q` comes down to roots and products."""
-    return isinstance(q, float) and (q == 2 or (q - 2) / 2 in _POWERS)
-
-
-def _times_n(v, x, keep, keep_prob, q, epsilon, slope):
-    """`v` times the n of `x`, or with `slope` the derivative of x n."""
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    wide = "float64" if dtype == "float64" else "float32"
-    n = _multiplier(ops.cast(x, wide), keep, keep_prob, q, epsilon, slope)
-    return _saturate(ops.cast(v, wide), n, dtype)
-
-
-def _multiplier(x, keep, keep_prob, q, epsilon, slope):
-    """n, or with `slope` the derivative of x n with respect to x; finite for finite x.
-
-    Python numbers are constants that the formula is shortened by; tensors are not.
-    """
-    limit = _largest(x.dtype)
-    exponent = (q - 2) / 2
-    # At rate 1 nothing is kept, the scale is 0, and with 0 in the place of 1 so is n.
-    if isinstance(keep_prob, float):
-        one = 1.0 if keep_prob else 0.0
-        scale = one / max(keep_prob, _SMALLEST)
-    else:
-        keep_prob = ops.cast(keep_prob, x.dtype)
-        one = ops.cast(keep_prob > 0, x.dtype)
-        scale = one / ops.maximum(keep_prob, _SMALLEST)
-    kept = ops.cast(keep, x.dtype) * scale
-    if isinstance(exponent, float):
-        if exponent == 0 or (isinstance(keep_prob, float) and not keep_prob):
-            return kept
-    else:
-        # An infinite one would be NaN times the logarithm of 1.
-        exponent = ops.minimum(ops.cast(exponent, x.dtype), limit)
-    a = ops.abs(x) + epsilon
-    factor = _power(a, exponent)
-    # Up to q = 3 the factor is below 1e30, and so is its product with the noise, but on
-    # a mask that was given with a rate next to 1, closer than float32 can come.
-    may_overflow = (
-        not isinstance(exponent, float)
-        or exponent > 0.5
-        or (isinstance(keep_prob, float) and keep_prob < 1e-6)
-    )
-    if may_overflow:
-        factor = ops.minimum(factor, _bound(scale, one, limit))
-    noise = factor * (kept - one)
-    if slope:
-        if may_overflow:
-            # The slope may be 0, and infinity times 0 is NaN.
-            noise = ops.clip(noise, -limit, limit)
-        noise = noise * (1 + exponent * (ops.abs(x) / a))
-    n = one + noise
-    return ops.clip(n, -limit, limit) if may_overflow else n
-
-
-def _bound(scale, one, limit):
-    """Up to where a factor may go: infinity, which times a noise of 0 would be NaN."""
-    if isinstance(scale, float):
-        return limit if scale == one else math.inf
-    return ops.where(scale == one, ops.convert_to_tensor(limit, scale.dtype), math.inf)
-
-
-def _power(a, exponent):
-    if isinstance(exponent, float) and exponent in _POWERS:
-        return _POWERS[exponent](a)
-    return ops.exp(exponent * ops.log(a))
-
-
-def _saturate(x, n, dtype):
-    """x n in `dtype`, cut to its finite range; an infinite or NaN x stays itself.
-
-    Keeping those matters: a loss-scaling optimizer finds its overflows by them.
-    """
-    limit = _largest(dtype)
-    product = ops.clip(x * n, -limit, limit)
-    return ops.cast(ops.where(ops.isfinite(x), product, x), dtype)
-
-
-def _largest(dtype):
-    return float(ml_dtypes.finfo(keras.backend.standardize_dtype(dtype)).max)
+    return times_n(upstream, held, keep, keep_prob, q, epsilon, slope=not stop_gradient)
 
 
 def _check_number(name, value, check):
@@ -301,7 +221,11 @@ def _check_number(name, value, check):
     return value
 
 
-def _check_seed_tensor(seed):
+def _check_seed(seed):
+    if isinstance(seed, keras.random.SeedGenerator):
+        return seed
+    if not ops.is_tensor(seed):
+        return validation.check_seed(seed)
     dtype = keras.backend.standardize_dtype(seed.dtype)
     if "int" not in dtype or tuple(seed.shape) != (2,):
         raise ValueError(
@@ -309,10 +233,11 @@ def _check_seed_tensor(seed):
             f"Received: seed of dtype {dtype} and shape {tuple(seed.shape)}. Make one "
             "with keras_sparseout.masks.seed_pair."
         )
+    return seed
 
 
 def _check_mask(mask, x):
-    """Returns the shape of `mask`, as long as that of `x`."""
+    """Returns the shape of `mask`, with as many dimensions as `x`."""
     dtype = keras.backend.standardize_dtype(mask.dtype)
     if dtype != "bool":
         raise ValueError(
@@ -326,7 +251,7 @@ def _check_mask(mask, x):
         for size, dim in zip(shape, x.shape, strict=True)
     ):
         raise ValueError(
-            "`mask` must have a shape that broadcasts to that of `x`. Received: "
+            "`mask` must have a shape that broadcasts to the shape of `x`. Received: "
             f"mask.shape={tuple(mask.shape)} for x.shape={tuple(x.shape)}. Give one "
             "entry for each dimension, of size 1 where all units share one draw."
         )

@@ -1,14 +1,18 @@
 """The picture of a controller at work."""
 
-import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_sparseout.plots import drawing
-from keras_sparseout.plots.readings import KINDS, Readings
+from keras_sparseout.plots.readings import KINDS, History, Readings
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import PathLike
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ACTUATORS = {
     "q": "q\n(2 Dropout, less sparser)",
@@ -16,7 +20,7 @@ _ACTUATORS = {
     "weight": "weight of the penalty",
 }
 # By the prefix of a log key, as in KINDS.
-_STYLES = {
+_STYLES: dict[str, dict[str, Any]] = {
     "": {"linewidth": 0.9, "alpha": 0.7},
     "val_": {
         "linestyle": "none",
@@ -25,47 +29,44 @@ _STYLES = {
         "markeredgecolor": "white",
     },
 }
-_DOTTED = {"linestyle": ":", "linewidth": 1.8, "zorder": 2.5}
+_DOTTED: dict[str, Any] = {"linestyle": ":", "linewidth": 1.8, "zorder": 2.5}
 _GREY = {"color": "0.6", "linewidth": 1}
 
 
-def control(history, targets, *, metric, actuator="q", bounds=None, path=None):
-    """Draws how a controller brings layers to their targets, and by what.
+def control(
+    history: History,
+    targets: Mapping[str, float],
+    *,
+    metric: str,
+    actuator: str = "q",
+    bounds: Sequence[float] | None = None,
+    path: PathLike | None = None,
+) -> "Figure":
+    """Draws how a controller brings layers to their targets, and what it moves.
 
-    Above, the sparsity of each layer: lines for what was measured while training (keys
+    The upper panel shows the sparsity of each layer: lines for training batches (keys
     `<metric>/<layer>`), markers for validation or probe data (`val_<metric>/<layer>`),
-    and the targets dotted in the colours of the layers. Below, what the controller
-    moves (`<actuator>/<layer>`), and grey the bounds that it keeps to.
+    and dotted lines for the targets, in the colours of the layers. The lower panel
+    shows the actuator (`<actuator>/<layer>`), with its bounds in grey.
 
     Args:
-        history: A SparsityController, or a dict of lists by key. The list at "epoch"
-            says where in epochs the figures were read (without it: 1, 2, ...), and NaN
-            stands where something else was.
-        targets: Dict of the target, a number, by layer. Layers without one are drawn
-            too.
-        metric: Name of the metric that the targets are of.
-        actuator: What is moved: "q", "rate", "weight" (on a logarithmic scale), or
-            another name among the keys.
+        history: A SparsityController, or a dict of lists by key, NaN where a figure was
+            not read. The list at "epoch" says where in epochs the readings are; without
+            it they are at epochs 1, 2, ...
+        targets: Dict of numbers by layer. Layers without a target are drawn too.
+        metric: Name of the metric that has the targets.
+        actuator: "q", "rate", "weight" (on a logarithmic scale) or another key.
         bounds: The lowest and the highest value of the actuator.
-        path: A .png, .svg or .pdf file to write too.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
+        path: A file to write too.
 
     Raises:
-        ValueError: if `history` is empty or holds nothing of `metric` or `actuator`,
-            `targets` has a layer that it does not hold or no number, `bounds` are not
-            two ascending numbers, or `path` has another suffix.
-        ImportError: if Matplotlib is missing.
+        ValueError: if `history` is empty or has no figures of `metric` or `actuator`,
+            `targets` has other layers or no numbers, or `bounds` do not ascend.
 
     Example:
 
     >>> from keras_sparseout import plots
-    >>> history = {
-    ...     "epoch": [0.5, 1.0, 1.5, 2.0],
-    ...     "hoyer/dense": [0.5, 0.7, 0.8, 0.75],
-    ...     "q/dense": [2.0, 1.5, 1.4, 1.4],
-    ... }
+    >>> history = {"hoyer/dense": [0.5, 0.7, 0.75], "q/dense": [2.0, 1.5, 1.4]}
     >>> figure = plots.control(history, {"dense": 0.75}, metric="hoyer", bounds=(1, 4))
     >>> [panel.get_ylabel() for panel in figure.axes]
     ['Hoyer sparsity\\n(0 dense, 1 sparse)', 'q\\n(2 Dropout, less sparser)']
@@ -74,28 +75,23 @@ def control(history, targets, *, metric, actuator="q", bounds=None, path=None):
     readings = Readings(history)
     readings.require("metric", metric)
     readings.require("actuator", actuator)
-    layers = readings.layers(metric)
-    _check_targets(targets, layers)
+    _check_targets(targets, readings.layers(metric))
     _check_bounds(bounds)
-
-    figure = drawing.new_figure(6.5)
-    upper, lower = figure.subplots(2, sharex=True, height_ratios=[3, 2])
-    _draw_measured(figure, upper, readings, metric, targets)
-    for layer, look in drawing.looks(layers):
-        drawing.curve(lower, readings, f"{actuator}/{layer}", **look)
-    if bounds is not None:
-        for bound in bounds:
-            lower.axhline(bound, **_GREY)
-        legend = drawing.legend_for(len(layers))
-        legend(lower, [drawing.line("bounds", **_GREY)])
-    if actuator == "weight":
-        _set_log_scale(lower)
-    lower.set_ylabel(_ACTUATORS.get(actuator, actuator.replace("_", " ")))
-    drawing.finish_epochs([upper, lower])
+    figure = _draw(readings, targets, metric, actuator, bounds)
     return drawing.save(figure, path)
 
 
+def _draw(readings, targets, metric, actuator, bounds):
+    figure = drawing.new_figure(6.5)
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=[3, 2])
+    _draw_measured(figure, upper, readings, metric, targets)
+    _draw_moved(lower, readings, readings.layers(metric), actuator, bounds)
+    drawing.finish_epochs([upper, lower])
+    return figure
+
+
 def _draw_measured(figure, panel, readings, metric, targets):
+    """Draws the sparsity of each layer and its target."""
     layers = readings.layers(metric)
     handles = {}
     for layer, look in drawing.looks(layers):
@@ -114,17 +110,31 @@ def _draw_measured(figure, panel, readings, metric, targets):
     drawing.depth_key(figure, panel, layers, list(handles.values()))
 
 
+def _draw_moved(panel, readings, layers, actuator, bounds):
+    """Draws the actuator of each layer and its bounds."""
+    for layer, look in drawing.looks(layers):
+        drawing.curve(panel, readings, f"{actuator}/{layer}", **look)
+    if bounds is not None:
+        for bound in bounds:
+            panel.axhline(bound, **_GREY)
+        add_legend = drawing.legend_for(len(layers))
+        add_legend(panel, [drawing.line("bounds", **_GREY)])
+    if actuator == "weight":
+        _set_log_scale(panel)
+    panel.set_ylabel(_ACTUATORS.get(actuator, actuator.replace("_", " ")))
+
+
 def _dots(layer, targets):
-    """A line style of dots; where layers share a target, theirs stand in turn."""
+    """Returns a dotted line style. Layers with the same target put dots in turn."""
     same = [name for name, target in targets.items() if target == targets[layer]]
     if len(same) == 1:
         return ":"
-    period = 2.65  # That of ":", in line widths.
+    period = 2.65  # The period of ":", in line widths.
     return (same.index(layer) * period, (1, len(same) * period - 1))
 
 
 def _set_log_scale(panel):
-    """A logarithmic y axis; linear about 0 if there are weights that are not > 0."""
+    """Makes the y axis logarithmic, and linear around 0 if a weight is not > 0."""
     drawn = np.concatenate([line.get_ydata() for line in panel.get_lines()])
     if drawn.min(initial=np.inf) > 0:
         panel.set_yscale("log")
@@ -143,11 +153,10 @@ def _check_targets(targets, layers):
         )
     for layer, target in targets.items():
         if layer not in layers:
-            near = difflib.get_close_matches(str(layer), layers, n=1)
+            remedy = validation.did_you_mean(layer, layers, "Give these alone.")
             raise ValueError(
                 "`targets` must be of layers that `history` holds: "
-                f"{', '.join(layers)}. Received: targets={targets!r}. "
-                + (f"Did you mean {near[0]!r}?" if near else "Give these alone.")
+                f"{', '.join(layers)}. Received: targets={targets!r}. {remedy}"
             )
         if not validation.is_real(target) or not math.isfinite(target):
             raise ValueError(

@@ -1,13 +1,18 @@
-"""The picture of what sparsity costs."""
+"""The picture of what sparsity costs: accuracy against sparsity."""
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_sparseout.plots import drawing
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import PathLike
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Of Okabe and Ito (2008), which the colour-blind tell apart; yellow is too light here.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -17,27 +22,27 @@ _ERRORS = ("sparsity_std", "accuracy_std")
 _MOST_LABELS = 6
 
 
-def frontier(rows, *, sparsity="Hoyer sparsity", path=None):
+def frontier(
+    rows: Sequence[Mapping[str, str | float]],
+    *,
+    sparsity: str = "Hoyer sparsity",
+    path: PathLike | None = None,
+) -> "Figure":
     """Draws accuracy against sparsity: a curve for each actuator, a point a setting.
 
-    The points of a curve are joined in the order of their settings, some of which stand
-    beside them. Curves differ by colour, marker and line.
+    A curve joins its points in the order of their settings, and up to 6 of the settings
+    are written beside their points. Curves differ by colour, marker and line.
 
     Args:
         rows: List of dicts, one for each point, with the keys "actuator" (the name of
-            its curve), "setting" (a number, for example q), "sparsity" and "accuracy",
-            and with "sparsity_std" and "accuracy_std" for error bars of that length to
+            its curve), "setting" (a number, for example q), "sparsity" and "accuracy".
+            The keys "sparsity_std" and "accuracy_std" add error bars of that length to
             either side.
-        sparsity: What stands at the axis of sparsity.
-        path: A .png, .svg or .pdf file to write too.
-
-    Returns:
-        A `matplotlib.figure.Figure`.
+        sparsity: Label of the axis of sparsity.
+        path: A file to write too.
 
     Raises:
-        ValueError: if `rows` is empty, one lacks a key or has no such value at it, or
-            `path` has another suffix.
-        ImportError: if Matplotlib is missing.
+        ValueError: if `rows` is empty, or one lacks a key or has a wrong value.
 
     Example:
 
@@ -52,30 +57,27 @@ def frontier(rows, *, sparsity="Hoyer sparsity", path=None):
     """
     drawing.check_path(path)
     curves = _curves(_check_rows(rows))
+    figure = _draw(curves, sparsity)
+    return drawing.save(figure, path)
+
+
+def _curves(rows):
+    """Returns the rows by actuator, in the order of their settings."""
+    curves: dict[str, list[Any]] = {}
+    for row in rows:
+        curves.setdefault(row["actuator"], []).append(row)
+    return {
+        name: sorted(points, key=lambda point: point["setting"])
+        for name, points in curves.items()
+    }
+
+
+def _draw(curves, sparsity):
     figure = drawing.new_figure(5.5)
     panel = figure.subplots()
-    styles = [
-        {
-            "color": _PALETTE[index % len(_PALETTE)],
-            "marker": drawing.MARKERS[index % len(drawing.MARKERS)],
-            "linestyle": _LINES[index % len(_LINES)],
-        }
-        for index in range(len(curves))
-    ]
+    styles = [_style(index) for index in range(len(curves))]
     for points, style in zip(curves.values(), styles, strict=True):
-        errors = {
-            f"{axis}err": [point.get(key, math.nan) for point in points]
-            for axis, key in zip("xy", _ERRORS, strict=True)
-            if any(key in point for point in points)
-        }
-        panel.errorbar(
-            [point["sparsity"] for point in points],
-            [point["accuracy"] for point in points],
-            **errors,
-            **style,
-            elinewidth=1,
-            capsize=2,
-        )
+        _draw_curve(panel, points, style)
     panel.set_xlabel(sparsity)
     panel.set_ylabel("accuracy")
     panel.grid(alpha=0.3)
@@ -86,26 +88,40 @@ def frontier(rows, *, sparsity="Hoyer sparsity", path=None):
     ]
     drawing.legend_beside(panel, handles, title="what is set\n(numbers: to what)")
     _label_points(panel, curves, [style["color"] for style in styles])
-    return drawing.save(figure, path)
+    return figure
 
 
-def _curves(rows):
-    """The rows by actuator, in the order of their settings."""
-    curves = {}
-    for row in rows:
-        curves.setdefault(row["actuator"], []).append(row)
+def _style(index):
+    """Returns how the curve number `index` looks."""
     return {
-        name: sorted(points, key=lambda point: point["setting"])
-        for name, points in curves.items()
+        "color": _PALETTE[index % len(_PALETTE)],
+        "marker": drawing.MARKERS[index % len(drawing.MARKERS)],
+        "linestyle": _LINES[index % len(_LINES)],
     }
+
+
+def _draw_curve(panel, points, style):
+    errors = {
+        f"{axis}err": [point.get(key, math.nan) for point in points]
+        for axis, key in zip("xy", _ERRORS, strict=True)
+        if any(key in point for point in points)
+    }
+    panel.errorbar(
+        [point["sparsity"] for point in points],
+        [point["accuracy"] for point in points],
+        **errors,
+        **style,
+        elinewidth=1,
+        capsize=2,
+    )
 
 
 def _label_points(panel, curves, colours):
     """Writes settings beside their points, on the side where least is drawn."""
-    # Where things are is known once the figure is laid out.
+    # Positions in pixels are known once the figure is laid out.
     panel.figure.draw_without_rendering()
     drawn = np.concatenate([_pixels(panel, points) for points in curves.values()])
-    labels = []
+    labels: list[Any] = []
     for points, colour in zip(curves.values(), colours, strict=True):
         count = min(len(points), _MOST_LABELS)
         for place in np.linspace(0, len(points) - 1, count).round().astype(int):
@@ -127,7 +143,7 @@ def _label_points(panel, curves, colours):
 
 
 def _put(label, side):
-    """Puts `label` to a `side` of its point, (1, 1) being right of it and above."""
+    """Puts `label` to a `side` of its point: (1, 1) is right of it and above."""
     across, up = side
     label.xyann = (8 * across, 8 * up)
     label.set_horizontalalignment(("center", "left", "right")[across])
@@ -135,7 +151,7 @@ def _put(label, side):
 
 
 def _crowd(label, side, drawn, labels):
-    """How much there is where `label` would be, in pixels that are drawn."""
+    """Returns how crowded the place of `label` is at a `side` of its point."""
     _put(label, side)
     box = label.get_window_extent().padded(3)
     outside = 4 - label.axes.bbox.count_contains(box.corners())
@@ -143,7 +159,7 @@ def _crowd(label, side, drawn, labels):
 
 
 def _pixels(panel, points):
-    """Points along the lines and error bars of a curve, in pixels."""
+    """Returns points along the lines and error bars of a curve, in pixels."""
     places = np.array([(p["sparsity"], p["accuracy"]) for p in points], float)
     errors = np.array([[p.get(key, 0) for key in _ERRORS] for p in points], float)
     ends = [(places[:-1], places[1:])]

@@ -1,13 +1,17 @@
 """The picture of how activations spread."""
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from keras_sparseout.plots import drawing
 from keras_sparseout.plots.readings import KINDS
+from keras_sparseout.utils.types import PathLike, Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Bars across a panel; finer bins are drawn together.
 _BARS = 40
@@ -17,29 +21,37 @@ _NARROW = 1e-3
 _NEAR_ZERO = 0.01
 
 
-def histograms(histograms, *, path=None):
+class _HasHistogram(Protocol):
+    def histogram(self) -> tuple[Tensor, Tensor]: ...
+
+
+_Histogram: TypeAlias = tuple[Sequence[float], Sequence[float]] | _HasHistogram
+
+
+def histograms(
+    histograms: Mapping[str, _Histogram], *, path: PathLike | None = None
+) -> "Figure":
     """Draws how the activations of each layer spread: a small panel for each.
 
-    A bar is the share of the layer's activations that lie between two values. The share
-    that is exactly 0 has no bar, and is written into the panel. The axis of values is
-    logarithmic to both sides of a short linear piece around 0, in which about 1 % of
-    what is not 0 lies at most. The colours run from the first layer to the last.
+    A bar shows the share of a layer's activations between two values. The exact zeros
+    have no bar: their share is written into the panel. The axis of values is linear in
+    a short piece around 0, which holds at most about 1 % of the nonzero activations,
+    and logarithmic on both sides of it. Colours run from the first layer to the last.
 
     Args:
         histograms: Dict by layer of `(edges, counts)`: n + 1 ascending values, and the
-            n numbers of activations between them; or of objects whose method
-            `histogram()` returns that, as a SparsityTracker's `histograms`. The zeros
-            are what lies in a narrow bin at 0, which reaches to at most 0.001 of the
-            largest edge, or has no width; without such a bin they are not told.
-        path: A .png, .svg or .pdf file to write too.
+            n numbers of activations between them. Objects with a method `histogram()`
+            that returns such a pair do too, as in a SparsityTracker's `histograms`.
+            Zeros are the activations in a narrow bin at 0: it has no width, or reaches
+            to at most 0.001 of the largest edge. Without such a bin the panel does not
+            tell their share.
+        path: A file to write too.
 
     Returns:
         A `matplotlib.figure.Figure`, the higher the more layers there are.
 
     Raises:
-        ValueError: if `histograms` is empty or one is not such a pair, or `path` has
-            another suffix.
-        ImportError: if Matplotlib is missing.
+        ValueError: if `histograms` is empty or an entry is not such a pair.
 
     Example:
 
@@ -50,48 +62,64 @@ def histograms(histograms, *, path=None):
     ['zeros 60 %']
     """
     drawing.check_path(path)
-    spreads = _check_histograms(histograms)
-    layers, source = _names(spreads)
-    columns = 4 if len(spreads) > 9 else min(3, len(spreads))
-    rows = math.ceil(len(spreads) / columns)
-    size = 9 if columns == 4 else 10
-    names = drawing.short(layers)
+    figure = _draw(_check_histograms(histograms))
+    return drawing.save(figure, path)
 
-    figure = drawing.new_figure(0.8 + (1.5 if columns == 4 else 2.4) * rows)
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    panels, spare = np.split(panels.flat, [len(spreads)])
-    for panel in spare:
-        panel.remove()
+
+def _draw(spreads):
+    layers, source = _layers_and_source(spreads)
+    columns = 4 if len(spreads) > 9 else min(3, len(spreads))
+    size = 9 if columns == 4 else 10
+    figure, panels = _new_panels(len(spreads), columns)
     _set_axis(panels[0], spreads.values(), labels=16 // columns)
-    highest = 0
-    for panel, name, spread, colour in zip(
-        panels, names, spreads.values(), drawing.depth_colours(len(names)), strict=True
-    ):
-        edges, shares = _coarser(spread, panel)
-        panel.stairs(100 * shares, edges, fill=True, color=colour)
-        highest = max(highest, 100 * shares.max())
-        panel.set_title(name, size=size)
-        panel.annotate(
-            _say_zeros(spread),
-            (0.03, 0.95),
-            xycoords="axes fraction",
-            size=size,
-            va="top",
+    names = drawing.short(layers)
+    colours = drawing.depth_colours(len(names))
+    highest = max(
+        _draw_spread(panel, spread, name, colour, size)
+        for panel, spread, name, colour in zip(
+            panels, spreads.values(), names, colours, strict=True
         )
-        panel.tick_params(labelsize=size)
-        panel.grid(alpha=0.3)
-        panel.set_axisbelow(True)
+    )
     for panel in panels[-columns:]:
         panel.tick_params(labelbottom=True)
     # Room for the text above the highest bar.
     panels[0].set_ylim(0, 1.35 * highest or 1)
     figure.supxlabel(f"activation{source}", size="medium")
     figure.supylabel("share of activations (%)", size="medium")
-    return drawing.save(figure, path)
+    return figure
+
+
+def _new_panels(count, columns):
+    """Returns a figure and its `count` panels, in rows of `columns`."""
+    rows = math.ceil(count / columns)
+    figure = drawing.new_figure(0.8 + (1.5 if columns == 4 else 2.4) * rows)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    panels, spare = np.split(panels.flat, [count])
+    for panel in spare:
+        panel.remove()
+    return figure, panels
+
+
+def _draw_spread(panel, spread, name, colour, size):
+    """Draws a layer and returns its highest bar, in percent."""
+    edges, shares = _coarser(spread, panel)
+    panel.stairs(100 * shares, edges, fill=True, color=colour)
+    panel.set_title(name, size=size)
+    panel.annotate(
+        _say_zeros(spread),
+        (0.03, 0.95),
+        xycoords="axes fraction",
+        size=size,
+        va="top",
+    )
+    panel.tick_params(labelsize=size)
+    panel.grid(alpha=0.3)
+    panel.set_axisbelow(True)
+    return 100 * shares.max()
 
 
 class _Spread(NamedTuple):
-    """A histogram: the shares of all activations, the zeros (or None) apart."""
+    """A histogram as shares of all activations, apart from the zeros (or None)."""
 
     edges: np.ndarray
     shares: np.ndarray
@@ -133,7 +161,7 @@ def _spread(layer, item):
     shares = counts / counts.sum()
     at_zero = np.flatnonzero((edges[:-1] <= 0) & (edges[1:] >= 0))
     if at_zero.size:
-        # The narrowest; of equals the last, since NumPy's bins hold their left edge.
+        # The narrowest, or the last of equal ones: NumPy's bins hold their left edge.
         place = min(reversed(at_zero), key=lambda i: edges[i + 1] - edges[i])
         reach = np.abs(edges[place : place + 2]).max()
         if reach <= _NARROW * np.abs(edges).max():
@@ -142,8 +170,8 @@ def _spread(layer, item):
     return _Spread(edges, shares, zeros)
 
 
-def _names(spreads):
-    """The layers, and what was measured if a tracker's keys say so."""
+def _layers_and_source(spreads):
+    """Returns the layers, and on which data they were measured if the keys say so."""
     for kind, data in KINDS.items():
         start = f"{kind}activations/"
         if all(key.startswith(start) for key in spreads):
@@ -155,13 +183,13 @@ def _say_zeros(spread):
     if spread.zeros is None:
         return "" if spread.shares.any() else "no activations"
     percent = 100 * spread.zeros
-    # 99.97 must not read as all of them, nor 0.03 as none.
+    # 99.97 must not read as 100, nor 0.03 as 0.
     digits = ".0f" if 1 <= percent <= 99 else ".4g" if percent > 99 else ".2g"
     return f"zeros {percent:{digits}} %"
 
 
 def _set_axis(panel, spreads, *, labels):
-    """Gives `panel` an x axis for all `spreads`, with about so many `labels`."""
+    """Gives `panel` an x axis for all `spreads`, with about `labels` labels."""
     left, linear, right = _extent(spreads)
     panel.set_xscale("symlog", linthresh=linear, linscale=0.5)
     panel.set_xlim(1.2 * left, 1.2 * right)
@@ -174,7 +202,7 @@ def _set_axis(panel, spreads, *, labels):
         if left <= sign * 10.0**exponent <= right
     ]
     step = math.ceil(len(powers) / labels)
-    ticks = {0: "0"}
+    ticks = {0.0: "0"}
     for sign, exponent in powers:
         if (largest - exponent) % step == 0:
             ticks[sign * 10.0**exponent] = _power(sign, exponent)
@@ -190,7 +218,9 @@ def _power(sign, exponent):
 
 
 def _extent(spreads):
-    """The least and the greatest activation, and a power of 10 for "nearly 0"."""
+    """Returns the least activation, the power of 10 up to where the axis is linear, and
+    the greatest activation.
+    """
     left, near, right = 0.0, math.inf, 0.0
     for edges, shares, _ in spreads:
         filled = np.flatnonzero(shares)
@@ -202,7 +232,7 @@ def _extent(spreads):
         order = np.argsort(outer)
         below = np.cumsum(shares[filled][order]) / shares.sum()
         place = order[np.searchsorted(below, _NEAR_ZERO, side="right")]
-        # Of a wide bin, which reaches to 0 or nearly, not all.
+        # Not all of a wide bin, which reaches to 0 or nearly.
         near = min(near, max(inner[place], outer[place] / 2))
     if not right > left:
         return 0.0, 0.1, 1.0
@@ -211,10 +241,11 @@ def _extent(spreads):
 
 
 def _coarser(spread, panel):
-    """Edges out of those of `spread`, evenly apart on the axis, and the shares."""
+    """Returns some edges of `spread`, evenly apart on the axis, and the shares."""
     to_axis = panel.xaxis.get_transform().transform
     edges = to_axis(spread.edges)
-    wanted = np.linspace(*to_axis(np.array(panel.get_xlim())), _BARS + 1)
+    low, high = to_axis(np.array(panel.get_xlim()))
+    wanted = np.linspace(low, high, _BARS + 1)
     places = np.unique(np.abs(edges[:, None] - wanted).argmin(axis=0))
     below = np.concatenate([[0], np.cumsum(spread.shares)])
     return spread.edges[places], np.diff(below[places])

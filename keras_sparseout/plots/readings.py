@@ -1,18 +1,34 @@
-"""Reading a history: figures by log key, and where in epochs they were taken."""
+"""The figures of a history by log key, and where in epochs they were read."""
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
-# By the prefix of a log key: what its figures were measured on.
+from keras_sparseout.utils import validation
+
+# By the prefix of a log key: the data that its figures were measured on.
 KINDS = {"": "training", "val_": "validation or probe"}
 
 
-class Readings:
-    """The figures of a history, for the pictures over epochs."""
+class _HasHistory(Protocol):
+    """What `fit` returns, and the callbacks that measure."""
 
-    def __init__(self, history):
+    @property
+    def history(self) -> Mapping[str, Sequence[float]]: ...
+
+
+History: TypeAlias = Mapping[str, Sequence[float]] | _HasHistory
+
+
+class Readings:
+    """The figures of a history, for the pictures over epochs.
+
+    Args:
+        history: Dict of lists by log key, or an object that has one as `history`.
+    """
+
+    def __init__(self, history: History) -> None:
         figures = getattr(history, "history", history)
         if not isinstance(figures, Mapping):
             raise ValueError(
@@ -29,59 +45,59 @@ class Readings:
                 f"history={dict(figures)!r:.80}. Give it after training."
             )
 
-    def __contains__(self, key):
+    def __contains__(self, key: str) -> bool:
         return key in self._figures
 
-    def layers(self, metric):
-        """The layers that have figures of `metric`, in the order of the model."""
+    def layers(self, metric: str) -> list[str]:
+        """Returns the layers with figures of `metric`, in the order of the model."""
         seen, probed = (
             [key.removeprefix(start) for key in self._figures if key.startswith(start)]
             for start in (f"{metric}/", f"val_{metric}/")
         )
-        # Some may have one kind alone; the longer list tells more of the order.
+        # A layer may have only one of the two; the longer list tells more of the order.
         return list(dict.fromkeys(max(probed, seen, key=len) + probed + seen))
 
-    def metrics(self):
-        """What there is of single layers: metrics, and what a controller moves."""
+    def metrics(self) -> list[str]:
+        """Returns what single layers have: metrics, and what a controller moves."""
         names = (key.split("/")[0] for key in self._figures if "/" in key)
         return list(dict.fromkeys(name.removeprefix("val_") for name in names))
 
-    def require(self, argument, metric, *, mean_is_enough=False):
+    def require(
+        self, argument: str, metric: str, *, mean_is_enough: bool = False
+    ) -> None:
         """Raises, blaming `argument`, unless there are figures of `metric`."""
         mean = any(f"{kind}{metric}" in self._figures for kind in KINDS)
         if self.layers(metric) or (mean and mean_is_enough):
             return
         there = self.metrics() or [key for key in self._figures if key != "epoch"]
-        near = difflib.get_close_matches(str(metric), there, n=1)
         if mean:
             remedy = (
                 "There is only its mean over the layers; a tracker's `history` has "
                 "each of them, and with per_layer=True the logs do."
             )
-        elif near:
-            remedy = f"Did you mean {near[0]!r}?"
         else:
-            remedy = "Give one of these, or the history of a SparsityTracker."
+            otherwise = "Give one of these, or the history of a SparsityTracker."
+            remedy = validation.did_you_mean(metric, there, otherwise)
         raise ValueError(
             f"`{argument}` must be one that `history` holds of layers, as "
             f"'<{argument}>/<layer>'; it has {', '.join(there)}. "
             f"Received: {argument}={metric!r}. {remedy}"
         )
 
-    def points(self, key):
+    def points(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns where in epochs `key` was read, and the figures, without NaN."""
         figures = self._read(key)
         there = np.isfinite(figures)
         return self._places(key)[there], figures[there]
 
-    def grid(self, keys):
+    def grid(self, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Returns where in epochs `keys` were read, and a row for each, with NaN."""
         places = self._places(keys[0])
         for key in keys:
             if len(self._figures[key]) != len(places):
                 self._fail(key, len(places))
         rows = np.array([self._read(key) for key in keys])
-        # Where all are NaN, something else was read.
+        # Where all are NaN, only other keys were read.
         there = np.isfinite(rows).any(axis=0)
         return (places[there], rows[:, there]) if there.any() else (places, rows)
 
@@ -105,7 +121,7 @@ class Readings:
             places = self._read("epoch")
             if len(places) == count:
                 return places
-            # What `fit` logged once an epoch, beside finer readings of a callback.
+            # `fit` logged it once an epoch, beside finer readings of a callback.
             ends = np.ceil(places - 1e-6)
             expected = np.arange(ends[0], ends[-1] + 1) if ends.size else ends
         if count != len(expected):

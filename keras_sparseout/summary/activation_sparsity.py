@@ -1,90 +1,107 @@
 """activation_sparsity: how sparse the activations of a whole model are, in one call."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
 import keras
-import tensorflow as tf
 
 from keras_sparseout.backend import tracing
 from keras_sparseout.measure import layer_selection
+from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData, as_tensor
 from keras_sparseout.metrics import get
 from keras_sparseout.summary.model_reader import ModelReader
+from keras_sparseout.summary.table import SparsityTable
 from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import Tensor
 
 _METRICS = ("hoyer", "zero_fraction", "dead_units", "rms")
 _BATCHES_WITHOUT_BAR = 20
 
 
 def activation_sparsity(
-    model, x, *, layers=None, where=None, axis=-1, batch_size=256, steps=None, verbose=1
-):
+    model: keras.Model,
+    x: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor],
+    *,
+    layers: LayerChoice | Sequence[LayerChoice] | None = None,
+    where: Literal["input", "output"] | None = None,
+    axis: Literal[-1] | None = -1,
+    batch_size: int = 256,
+    steps: int | None = None,
+    verbose: int = 1,
+) -> SparsityTable:
     """Measures how sparse the activations of each layer of a model are, on data `x`.
 
-    It runs the model as at inference and changes nothing: neither weights nor seeds
-    nor recurrent states. The columns of the table:
+    The model runs as in inference, and keeps its weights, seeds and recurrent states.
+    The table has these columns:
 
-    - `layer`: its path, "encoder/dense" for a nested one; `kind`: its class;
-    - `shape`: of one sample's activations, channels last; None where it varies;
-    - `hoyer`, `zeros`: the means over the samples of `metrics.hoyer` and
-      `metrics.zero_fraction`, by the rules of `metrics.Hoyer`;
-    - `dead`, `rms`: `metrics.dead_units` and `metrics.rms` of all samples;
-    - `needless_macs`: the share of the multiply-accumulates (MACs) of the next layers
-      whose input is zero, None if there is no such layer.
+    - `layer`: the path of the layer, such as "encoder/dense" for a nested one;
+    - `kind`: its class;
+    - `shape`: the shape of one sample's activations, channels last, with None where it
+      varies;
+    - `hoyer`, `zeros`: `metrics.hoyer` and `metrics.zero_fraction`, averaged over the
+      samples like `metrics.Hoyer`;
+    - `dead`, `rms`: `metrics.dead_units` and `metrics.rms` over all samples;
+    - `needless_macs`: the share of the next layers' multiply-accumulates (MACs) that
+      have a zero input, None if there is no next layer.
 
-    A convolution does not use all elements of its input alike: at borders, and with
-    strides, an element takes part in fewer products. With `uses_i` the number of
-    products w_j * x_i that a layer forms with element i of a sample, padding left out,
+    A convolution reads some elements of its input less often than others, because of
+    borders and strides. Let `uses_i` be the number of products w_j * x_i that a layer
+    computes with element i of a sample, without those with padding. Then
 
         macs = sum_i uses_i
         needless_macs = sum_i [x_i = 0] * uses_i / macs
         effective MACs = (1 - needless_macs) * macs
 
-    as means over the samples. Of two activations, as in attention, the product
-    x_i * y_j is needless if either is zero. It is what hardware or code that skips
-    zeros could save, not what TensorFlow does.
+    averaged over the samples. A product x_i * y_j of two activations, as in attention,
+    is needless if either is zero. Hardware or code that skips zeros could save the
+    needless MACs. TensorFlow computes them.
 
-    The next layers are those that the activations reach without other products in
-    between: through activations, normalization, pooling, sums and custom layers. Their
-    own inputs are looked at, so the linear layer and the ReLU after it have the same
-    `needless_macs`. Of several next layers the MACs are added.
+    The next layers are those that the activations reach without another product on the
+    way. They may pass through activations, normalization, pooling, sums and custom
+    layers. Zeros are counted where they enter the next layer, so a linear layer and the
+    ReLU behind it have the same `needless_macs`. If there are several next layers,
+    their MACs are added.
 
-    Below the table stand the MACs of the whole model, and a sum for each class of
-    layer. It counts Dense, EinsumDense, convolutions (both stages of separable ones),
-    RNNs of LSTM, GRU, SimpleRNN and ConvLSTM cells with their states, and products of
-    matrices and of `einsum` elsewhere in the model, as in attention and custom layers.
-    It does not count products of single elements, such as those of normalization. A
-    line of its own names what can't be counted: other RNN cells, states that do not
-    begin at zero, convolutions as operations, loops, and a `tf.function` in a layer.
+    Below the table are the MACs of the whole model, in total and for each class of
+    layer. They count Dense, EinsumDense, convolutions (both stages of separable ones),
+    RNNs with LSTM, GRU, SimpleRNN and ConvLSTM cells including their states, and
+    products of matrices and of `einsum` anywhere else, such as in attention and custom
+    layers. They do not count elementwise products, such as those in normalization. A
+    separate line names what can't be counted: other RNN cells, states that do not begin
+    at zero, convolutions called as operations, loops, and a `tf.function` in a layer.
 
     Args:
-        model: A Keras model. One that is not built is built by this.
-        x: A numpy array or tensor, a tuple or dict of them for a model of several
-            inputs (so without labels), a `tf.data.Dataset` or a
-            `keras.utils.PyDataset` of batches as for `fit`.
+        model: A Keras model. If it is not built yet, this builds it.
+        x: A NumPy array or tensor, a tuple or dict of them if the model has several
+            inputs (a tuple is never taken for inputs and labels), or batches as for
+            `fit`: a `tf.data.Dataset` or a `keras.utils.PyDataset`.
         layers: Which layers to list, as in `SparsityTracker`: layers, paths, regular
             expressions that match a whole path, types, or, where no path matches, names
-            of activations ("relu") or types ("conv2d"). None: all layers that the model
-            calls, if their activations are floating-point numbers of samples and
-            features. In place of models and layers that contain others, it lists those
-            others.
-        where: "input" or "output" of the layers. None: the input of Sparseout layers,
-            the output of all others.
-        axis: What the vectors of `hoyer` and `zeros` lie along: -1 for the units, in a
-            convolution the channels at each position; None for a sample's whole map.
-        batch_size: How many samples of arrays run at once. A model that takes one batch
-            size only, as with stateful RNNs, gets batches of that size.
-        steps: How many batches of a data set to take; None for all.
+            of activations ("relu") or types ("conv2d"). None lists all layers that the
+            model calls and whose activations are floating-point numbers with a batch
+            and a feature dimension. A model or layer that contains others is then not
+            listed, but those others are.
+        where: Which side of the layers to measure, "input" or "output". None means the
+            input of Sparseout layers and the output of all others.
+        axis: The vectors that `hoyer` and `zeros` measure: -1 for the units (in a
+            convolution the channels at each position), None for the whole map of a
+            sample.
+        batch_size: How many samples of an array run at once. If the model takes only
+            one batch size, as with stateful RNNs, that one is used.
+        steps: How many batches of a data set to take, None for all.
         verbose: 1 for a progress bar if there are more than 20 batches, 0 for none.
 
     Returns:
-        A `SparsityTable`: to print, to end a cell of a notebook with, or as `rows`,
-        `to_dataframe()` and `macs_by_kind`.
+        A `SparsityTable`. Print it, put it at the end of a notebook cell, or use its
+        `rows`, `macs_by_kind` and `to_dataframe()`.
 
     Raises:
-        ValueError: if `x` is empty, endless, sparse or ragged, does not fit the model
-            (in number, names, shape or type of its inputs, or in their fixed batch
-            size), an argument is none of the above, or a layer that `layers` names
-            can't be read, or varies in its number of units from batch to batch.
-        RuntimeError: with another back end than TensorFlow, or if it is set to run
+        ValueError: if `x` is empty, endless, sparse or ragged; if it does not fit the
+            model's inputs (their number, names, shapes, types or fixed batch size); if
+            another argument has a value that is not allowed; or if a layer in `layers`
+            can't be read or has a different number of units in another batch.
+        RuntimeError: if the back end is not TensorFlow, or if TensorFlow is set to run
             functions eagerly.
 
     Example:
@@ -111,22 +128,19 @@ def activation_sparsity(
             f"Received: keras.backend.backend()={keras.backend.backend()!r}. Start "
             "Python with KERAS_BACKEND=tensorflow."
         )
-    if tf.config.functions_run_eagerly():
+    if tracing.functions_run_eagerly():
         raise RuntimeError(
             "activation_sparsity needs the model's graph. Received: "
             "tf.config.functions_run_eagerly()=True. Call "
             "tf.config.run_functions_eagerly(False) before it."
         )
-    layers, where = layer_selection.check_layers(layers), validation.check_where(where)
+    chosen, side = layer_selection.check_layers(layers), validation.check_where(where)
     metrics = get.check_metrics(_METRICS, validation.check_axis(axis))
     data = ProbeData(x, batch_size=batch_size, steps=steps)
     first = _tensors(data.first_for(model))
     tracing.build(model, first)
-    reader = ModelReader(model, layers, where, metrics)
-    inputs = getattr(model, "inputs", None) or []
-    if all(t.shape[0] is None and not t.ragged for t in inputs):
-        # So that a last batch of another size needs no other trace.
-        reader.step.get_concrete_function(keras.tree.map_structure(_spec, first))
+    reader = ModelReader(model, chosen, side, metrics)
+    reader.prepare(first)
     bar = None
     for count, batch in enumerate(data, 1):
         if verbose and count > _BATCHES_WITHOUT_BAR:
@@ -138,9 +152,5 @@ def activation_sparsity(
     return reader.table()
 
 
-def _tensors(batch):
+def _tensors(batch: Any) -> Any:
     return keras.tree.map_structure(as_tensor, batch)
-
-
-def _spec(tensor):
-    return tf.TensorSpec((None, *tensor.shape[1:]), tensor.dtype)

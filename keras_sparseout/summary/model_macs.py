@@ -1,127 +1,148 @@
-"""The multiply-accumulates of a whole model, in its layers and elsewhere."""
+"""Counts the multiply-accumulates (MACs) of a model, in its layers and elsewhere."""
 
-import functools
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 
-from keras_sparseout.summary import macs, products
+from keras_sparseout.backend import graph, operation_macs
+from keras_sparseout.measure.watched_layer import WatchedLayer
+from keras_sparseout.summary import layer_macs
+from keras_sparseout.utils.types import Tensor
+
+
+class Products(NamedTuple):
+    """The name of products that are counted together.
+
+    Attributes:
+        layer: Name of the layer that they belong to.
+        kind: Class of that layer.
+        part: A call of the layer and a stage of it, or an operation of the graph.
+        factor: "" if a zero in any factor makes a product needless. The products of two
+            activations are counted again for each factor by itself: then this is its
+            number.
+    """
+
+    layer: str
+    kind: str
+    part: str
+    factor: str = ""
 
 
 class ModelMacs:
     """Counts the products of a model while it is traced, and names what it can't count.
 
-    A key is ("macs", name, kind, index), of the layer that has the products.
-
     Args:
         model: A Keras model.
-        found: Dict of `WatchedLayer` by name, all of the model's layers.
+        layers: Its layers, by name.
 
     Attributes:
-        sums: Dict of [needless, all] by key, float64 tensors. Under ("factor", ...)
-            that of one factor where both are activations, and under ("changed", ...)
-            what should be 0 for the sums of the same key to hold.
-        starts: Dict of the tensor whose zeros count, by key of `sums`.
-        barriers: References to the tensors that products give outside of layers.
-        uncounted: Dict of what is not counted, in words, by name.
+        macs: Dict of `Macs` by `Products`.
+        inputs: Dict by `Products` of the activations that are multiplied, unless these
+            are states of an RNN or between two stages of a layer.
+        outputs: Names of the tensors that counted operations outside of layers return.
+        mismatches: Dict by `Products`, for products of RNNs with their states. The
+            count is right only if this number is 0.
+        uncounted: Dict of what is not counted, in words, by name of the layer.
     """
 
-    def __init__(self, model, found):
+    def __init__(self, model: keras.Model, layers: Mapping[str, WatchedLayer]) -> None:
         self.model = model
-        self.found = found
-        self.sums, self.starts, self.uncounted = {}, {}, {}
-        self.barriers = set()
-        self._known = set()
+        self.layers = layers
+        self.macs: dict[Products, operation_macs.Macs] = {}
+        self.inputs: dict[Products, Tensor] = {}
+        self.outputs: set[str] = set()
+        self.mismatches: dict[Products, Tensor] = {}
+        self.uncounted: dict[str, str] = {}
+        self._operations_of_layers: set[str] = set()
 
-    def count_layer(self, name, calls):
+    def count_layer(
+        self, name: str, calls: Iterable[tuple[Tensor, Tensor | None, Tensor]]
+    ) -> None:
         """Counts the products of a layer.
 
         Args:
-            name: Its name among `found`.
-            calls: List of (input, mask, output) of its calls.
+            name: Name of the layer.
+            calls: (input, mask, output) of each of its calls, channels last.
         """
-        layer = self.found[name].layer
+        layer = self.layers[name].layer
         kind = type(layer).__name__
         for number, (x, mask, y) in enumerate(calls):
-            key = ("macs", name, kind, 2 * number)
-            second = ("macs", name, kind, 2 * number + 1)
-            self.sums[key] = macs.count(layer, x)
-            self.starts[key] = x
-            start, end = (original(layer, tensor) for tensor in (x, y))
-            pointwise = macs.count_pointwise(layer, start, end)
+            products = Products(name, kind, f"input of call {number}")
+            self.macs[products] = layer_macs.count(layer, x)
+            self.inputs[products] = x
+            start, end = as_called(layer, x), as_called(layer, y)
+            pointwise = layer_macs.count_pointwise(layer, start, end)
             if pointwise is not None:
-                self.sums[second] = pointwise
-            if macs.is_recurrent(layer):
-                states = macs.count_states(layer, x, mask, y)
+                second = products._replace(part=f"pointwise of call {number}")
+                self.macs[second] = pointwise
+            if layer_macs.is_countable_rnn(layer):
+                states = layer_macs.count_states(layer, x, mask, y)
                 if states is None:
-                    self._name(name, "products with the states")
+                    self._leave_out(name, "products with the states")
                 else:
-                    self.sums[second], others = states
-                    self.sums["changed", *second[1:]] = [others]
-            between = macs.behind(end, {start.ref()}) - {start.ref()}
-            self._known |= {tensor.deref().op.name for tensor in between}
+                    second = products._replace(part=f"states of call {number}")
+                    self.macs[second], self.mismatches[second] = states
+            between = graph.operations_between(start, end)
+            self._operations_of_layers |= {operation.name for operation in between}
 
-    def count_elsewhere(self, inputs, outputs):
-        """Counts the products that `outputs` need and that no layer above has.
+    def count_operations(
+        self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
+    ) -> None:
+        """Counts the products that `outputs` need, apart from those of known layers.
 
         Args:
-            inputs: List of the tensors that the model was called with.
-            outputs: List of those that it returned.
+            inputs: The tensors that the model was called with.
+            outputs: The tensors that it returned.
         """
         if not outputs:
             return
-        graph = outputs[0].graph
-        active = products.depending(graph, inputs)
-        library = functools.cache(
-            lambda: {f.signature.name: f for f in graph.as_graph_def().library.function}
-        )
-        for op in products.needed(outputs).values():
-            if op.name in self._known or op.name not in active:
+        active = graph.dependents(outputs[0].graph, inputs)
+        for operation in graph.operations_behind(outputs):
+            if operation.name in self._operations_of_layers:
                 continue
-            name, kind = self._owner(op)
-            if products.is_countable(op):
-                key = ("macs", name, kind, op.name)
-                self.sums[key], factors = products.count(op, active)
-                for place, (x, sums) in enumerate(factors):
-                    factor = ("factor", name, kind, f"{op.name}:{place}")
-                    self.sums[factor] = sums
-                    self.starts[factor] = x
-                self.barriers |= {tensor.ref() for tensor in op.outputs}
-            elif products.has_products(op, library):
-                self._name(name, kind)
+            if operation.name not in active:
+                continue
+            name, kind = self._owner(operation.name)
+            if operation_macs.is_countable(operation):
+                products = Products(name, kind, operation.name)
+                self.macs[products], factors = operation_macs.count(operation, active)
+                for place, (x, macs) in enumerate(factors):
+                    factor = products._replace(factor=f"{place}")
+                    self.macs[factor] = macs
+                    self.inputs[factor] = x
+                self.outputs |= {tensor.name for tensor in operation.outputs}
+            elif operation_macs.has_products(operation):
+                self._leave_out(name, kind)
 
-    def _name(self, name, words):
+    def _leave_out(self, name: str, words: str) -> None:
         self.uncounted[name] = f"{name} ({words})"
 
-    def _owner(self, op):
-        """Returns the name and the kind of the layer that an operation belongs to."""
-        # Keras opens a scope for each layer that it calls, numbered where it has to.
-        scopes = op.name.split("/")[:-1]
-        depth, owner = 0, None
-        for name, watched in self.found.items():
+    def _owner(self, operation: str) -> tuple[str, str]:
+        """Returns the name and the class of the layer that an operation belongs to."""
+        # Keras opens a scope for each layer that it calls. The innermost scope decides,
+        # then how many layers of the path have a scope.
+        scopes = operation.split("/")[:-1]
+        owner, best = (self.model.name, type(self.model).__name__), (0, 0)
+        for name, watched in self.layers.items():
             path = [*name.split("/")[:-1], watched.layer.name]
-            place = _last_place(path[-1], scopes)
-            matching = sum(_last_place(part, scopes) > 0 for part in path)
-            if place and (place, matching) > (depth, 0 if owner is None else owner[2]):
-                depth, owner = place, (name, type(watched.layer).__name__, matching)
-        if owner is None:
-            return self.model.name, type(self.model).__name__
-        return owner[:2]
+            depths = [_depth(part, scopes) for part in path]
+            match = depths[-1], sum(depth > 0 for depth in depths)
+            if depths[-1] and match > best:
+                owner, best = (name, type(watched.layer).__name__), match
+        return owner
 
 
-def original(layer, x):
-    """Returns the layer's own tensor, of which `Hooks` moved the channels last."""
+def as_called(layer: keras.layers.Layer, x: Tensor) -> Tensor:
+    """Returns the layer's own tensor for `x`, whose channels `Hooks` may have moved."""
     first = getattr(layer, "data_format", None) == "channels_first"
     return x.op.inputs[0] if first and len(x.shape) > 2 else x
 
 
-def tensors(structure):
-    """Returns the tensors of a structure that have an operation in a graph."""
-    return [x for x in keras.tree.flatten(structure) if hasattr(x, "op")]
-
-
-def _last_place(name, scopes):
-    """Returns the number of the last of `scopes` that is that of a layer, 0 if none."""
-    pattern = re.compile(re.escape(name) + r"(_\d+)*")
-    places = [i for i, scope in enumerate(scopes, 1) if pattern.fullmatch(scope)]
-    return max(places, default=0)
+def _depth(layer: str, scopes: Sequence[str]) -> int:
+    """Returns which of `scopes` is the last one of a layer, from 1 on; 0 if none is."""
+    # Keras numbers scopes of the same name.
+    pattern = re.compile(re.escape(layer) + r"(_\d+)*")
+    depths = [i for i, scope in enumerate(scopes, 1) if pattern.fullmatch(scope)]
+    return max(depths, default=0)

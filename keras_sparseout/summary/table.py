@@ -2,12 +2,17 @@
 
 import html
 import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from keras_sparseout.utils.tables import dataframe
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _TEXTS = ("layer", "kind", "shape")
 COLUMNS = (*_TEXTS, "hoyer", "zeros", "dead", "rms", "needless_macs")
-# The heading stays in sight where a long table scrolls.
+# While a long table scrolls, its heading stays in sight.
 _STYLE = {
     "div": "max-height: 32em; overflow: auto",
     "th": "padding: 0 0.5em; position: sticky; top: 0; background: white; color: black",
@@ -18,27 +23,32 @@ _STYLE = {
 class SparsityTable:
     """The figures of `activation_sparsity`.
 
-    `print` shows it as text, a notebook in which it ends a cell as a table of HTML.
+    `print` shows a table as text. A notebook shows it as HTML if it ends a cell.
 
     Attributes:
         rows: List of dicts by column, one a layer.
-        macs: Multiply-accumulates a sample of the whole model, listed layers or not, so
-            far as they could be counted; `notes` name what was not.
-        effective_macs: How many of them have no factor that is a zero activation.
-        macs_by_kind: Dict of the same two, (effective, all), by the class of the layer
-            that has the products, the largest first.
-        notes: List of lines on what the figures leave out or hold.
+        macs: Multiply-accumulates a sample of the whole model, in listed layers and
+            others. `notes` names those that could not be counted.
+        effective_macs: How many of them have no zero activation as a factor.
+        macs_by_kind: Dict of (effective, all) multiply-accumulates a sample, by class
+            of the layer that they belong to, the largest first.
+        notes: List of lines that say what the figures leave out, or how to read them.
     """
 
-    def __init__(self, rows, macs_by_kind, notes=()):
+    def __init__(
+        self,
+        rows: list[dict[str, Any]],
+        macs_by_kind: dict[str, tuple[float, float]],
+        notes: Iterable[str] = (),
+    ) -> None:
         self.rows = rows
         self.macs_by_kind = macs_by_kind
         self.effective_macs = sum(part for part, _ in macs_by_kind.values())
         self.macs = sum(macs for _, macs in macs_by_kind.values())
         self.notes = list(notes)
 
-    def to_dataframe(self):
-        """Returns `rows` as a pandas.DataFrame, with NaN for None."""
+    def to_dataframe(self) -> "pd.DataFrame":
+        """Returns `rows` as a pandas.DataFrame, with NaN in place of None."""
         return dataframe(
             {
                 c: [math.nan if row[c] is None else row[c] for row in self.rows]
@@ -46,7 +56,7 @@ class SparsityTable:
             }
         )
 
-    def __str__(self):
+    def __str__(self) -> str:
         cells = [COLUMNS, *self._cells()]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
@@ -60,7 +70,7 @@ class SparsityTable:
 
     __repr__ = __str__
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         body = "\n".join(_html_row("td", cells) for cells in self._cells())
         lines = "<br>\n".join(html.escape(line) for line in self._lines())
         return (
@@ -69,10 +79,10 @@ class SparsityTable:
             f"</table>\n</div>\n<p>{lines}</p>"
         )
 
-    def _cells(self):
+    def _cells(self) -> list[list[str]]:
         return [[_shown(c, row[c]) for c in COLUMNS] for row in self.rows]
 
-    def _lines(self):
+    def _lines(self) -> list[str]:
         """Returns the lines below the table."""
         lines = []
         if self.macs:
@@ -90,7 +100,7 @@ class SparsityTable:
         return [*lines, *self.notes]
 
 
-def _html_row(tag, cells):
+def _html_row(tag: str, cells: Sequence[str]) -> str:
     parts = []
     for column, cell in zip(COLUMNS, cells, strict=True):
         side = "left" if column in _TEXTS else "right"
@@ -99,7 +109,7 @@ def _html_row(tag, cells):
     return f"<tr>{''.join(parts)}</tr>"
 
 
-def _shown(column, value):
+def _shown(column: str, value: Any) -> str:
     if value is None:
         return "-"
     if column in _TEXTS:
@@ -107,7 +117,7 @@ def _shown(column, value):
     return f"{value:.3g}" if column == "rms" else f"{value:.3f}"
 
 
-def _large(number):
+def _large(number: float) -> str:
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.1f} {unit}"

@@ -1,1 +1,1 @@
-"""Checks of arguments, tables, and layers written as text."""
+"""Checks of arguments, tables, types, and layers written as text."""

@@ -3,18 +3,26 @@
 import inspect
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
 
-def call_of(layer, **others):
-    """The call that makes a constant layer like `layer`, as text.
+def call_of(layer: keras.layers.Layer, **others: float) -> str:
+    """Writes the call that makes a layer like `layer`, with constant knobs.
 
-    It evaluates where `keras` and the names of this package are imported.
+    The text evaluates where `keras` and the names of this package are imported.
 
     Args:
         layer: A layer of this package.
-        **others: Knobs that are to be others, floats; shortened to 4 digits.
+        **others: Other values for knobs, shortened to 4 digits.
+
+    Example:
+
+    >>> layer = keras_sparseout.Sparseout(0.5, name="hidden")
+    >>> call_of(layer, q=1.23456)
+    "Sparseout(0.5, q=1.235, name='hidden')"
     """
     config = layer.get_config()
     del config["adjustable"]
@@ -23,30 +31,35 @@ def call_of(layer, **others):
     return _call(type(layer).__name__, type(layer), config, texts)
 
 
-def _call(written, cls, config, texts=()):
+def _call(
+    written: str,
+    cls: type,
+    config: Mapping[str, Any],
+    always: Mapping[str, str] | None = None,
+) -> str:
     """Writes a call of the class `cls`, without arguments that have their defaults.
 
     Args:
         written: How the class is written.
         cls: The class.
-        config: Dict of the arguments, as `get_config` returns it.
-        texts: Dict of arguments as text, those that are written in any case.
+        config: The arguments, as `get_config` returns them.
+        always: The text of arguments that are written even if they have their defaults.
     """
     defaults = _defaults(cls)
-    texts = dict(texts)
+    texts = dict(always or {})
     for name, value in config.items():
         default = defaults.get(name, inspect.Parameter.empty)
         if name not in texts and not _is_default(name, value, default, config):
             texts[name] = _text(value)
     arguments = [texts.pop(name) for name in _required(cls) if name in texts]
     if "name" in texts:
-        texts["name"] = texts.pop("name")  # As the last one.
+        texts["name"] = texts.pop("name")  # Comes last.
     arguments += [f"{name}={text}" for name, text in texts.items()]
     return f"{written}({', '.join(arguments)})"
 
 
 def _defaults(cls):
-    """The defaults of its arguments by name, also of those that its bases take."""
+    """The defaults of the arguments of a class and its bases, by name."""
     defaults = {}
     for base in reversed(cls.__mro__):
         for name, parameter in inspect.signature(base.__init__).parameters.items():
@@ -55,7 +68,7 @@ def _defaults(cls):
 
 
 def _required(cls):
-    """The names of the arguments that have to be given, in order."""
+    """The names of the arguments without a default, in order."""
     _, *parameters = inspect.signature(cls.__init__).parameters.values()
     named = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     return [p.name for p in named if p.default is p.empty]
@@ -63,19 +76,19 @@ def _required(cls):
 
 def _is_default(name, value, default, config):
     if name == "dtype":
-        # That of a cell is the default of what is around it.
+        # A wrapper takes the dtype of its cell by default.
         inner = config.get("cell") or {}
         inner = inner.get("config", {}).get("dtype", value)
         return value == inner and _text(value) == repr(keras.config.dtype_policy().name)
     if default is None:
-        # What None stands for, in Keras too.
+        # None stands for these, in Keras too.
         default = {
             "activation": "linear",
             "data_format": keras.config.image_data_format(),
             "epsilon": keras.config.epsilon(),
         }.get(name)
     if isinstance(default, str) and isinstance(value, dict):
-        # Such as "glorot_uniform" for an initializer that is saved as an object.
+        # A name, such as "glorot_uniform", may be saved as an object.
         words = re.sub(
             r"(?<=[a-z0-9])(?=[A-Z])", "_", value.get("class_name", "")
         ).lower()
@@ -100,7 +113,7 @@ def _text(value):
 
 
 def _text_of_object(saved):
-    """The expression that makes a layer, initializer or the like that was saved."""
+    """The expression that makes an object that was saved, such as an initializer."""
     name, config = saved["class_name"], saved.get("config")
     if name == "__tuple__":
         return _text(tuple(saved["items"]))
@@ -115,10 +128,10 @@ def _text_of_object(saved):
 
 
 def _public_class(saved):
-    """The class of a saved object, and how it is written; (None, None) if unknown.
+    """The class of a saved object, and how to write it; (None, None) if unknown.
 
     Args:
-        saved: Dict, what an object of Keras, of this package or of a user is saved as.
+        saved: Dict, the saved form of an object of Keras, of this package or of a user.
     """
     name = saved["class_name"]
     module, *path = (saved.get("module") or "").split(".")

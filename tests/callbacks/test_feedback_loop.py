@@ -6,18 +6,25 @@ import math
 import numpy as np
 import pytest
 
-from keras_sparseout.callbacks.feedback_loop import ACTUATORS, Loop
+from keras_sparseout.callbacks.actuators import ACTUATORS
+from keras_sparseout.callbacks.feedback_loop import (
+    INTEGRAL_TIME,
+    FeedbackLoop,
+    LoopState,
+)
 
 
-def loop(target=0.6, value=2.0, bounds=(0.5, 8.0), actuator="q", **kwargs):
-    return Loop(target, value, ACTUATORS[actuator], bounds, **kwargs)
+def loop(target=0.6, setting=2.0, bounds=(0.5, 8.0), actuator="q", **kwargs):
+    state = {k: kwargs.pop(k) for k in LoopState._fields if k in kwargs}
+    controlled = FeedbackLoop(target, setting, ACTUATORS[actuator], bounds, **kwargs)
+    controlled.state = controlled.state._replace(**state)
+    return controlled
 
 
-def free(target):
+def free(target, **state):
     """A loop far into the run, whose setting may go anywhere at once."""
-    controlled = loop(target, bounds=(1e-6, 8.0))
-    controlled.actuator = dataclasses.replace(controlled.actuator, slew=100.0)
-    controlled.readings = 100
+    controlled = loop(target, bounds=(1e-6, 8.0), readings=100, **state)
+    controlled.actuator = dataclasses.replace(controlled.actuator, slew_limit=100.0)
     return controlled
 
 
@@ -25,7 +32,7 @@ def follow(controlled, plant, readings=400, start=0.5):
     """The figure after some readings of a plant that follows its setting slowly."""
     figure = start
     for _ in range(readings):
-        figure += (plant(controlled.value) - figure) / 20
+        figure += (plant(controlled.setting) - figure) / 20
         controlled.update(figure)
     return figure
 
@@ -39,15 +46,14 @@ def test_a_reading_moves_the_setting_by_error_and_slope(
     actuator, strength, lag, readings, share
 ):
     bounds = (0.01, 0.9)
-    controlled = loop(0.6, 0.3, bounds, actuator, gain=0.5)
-    controlled.readings = readings - 1
-    controlled.figure, controlled.slope = 0.589, 0.001
-    base = controlled.base
+    before = {"readings": readings - 1, "level": 0.589, "slope": 0.001}
+    controlled = loop(0.6, 0.3, bounds, actuator, gain=0.5, **before)
+    integral = controlled.state.integral
     controlled.update(0.59)
     expected = share * 0.5 * strength * (0.01 - lag * 0.001)
-    assert controlled.scale - base == pytest.approx(expected)
-    assert controlled.mean == pytest.approx(
-        controlled.actuator.from_scale(base / readings)
+    assert controlled.state.output - integral == pytest.approx(expected)
+    assert controlled.mean_setting == pytest.approx(
+        controlled.actuator.from_scale(integral / readings)
     )
 
 
@@ -63,7 +69,7 @@ def test_it_reaches_the_target_with_a_weight(start):
     controlled = loop(0.8, start, (0.0, 0.1), "weight")
     reached = follow(controlled, lambda w: 0.6 + 0.35 * w / (w + 0.01))
     assert reached == pytest.approx(0.8, abs=0.003)
-    assert controlled.value == pytest.approx(0.0133, rel=0.1)
+    assert controlled.setting == pytest.approx(0.0133, rel=0.1)
 
 
 def test_the_sign_turns_it_round():
@@ -79,7 +85,7 @@ def test_the_sign_turns_it_round():
 def test_it_stays_at_a_bound_and_leaves_it_at_once():
     controlled = loop(0.9, bounds=(1.0, 4.0))
     assert follow(controlled, lambda q: 0.7 - 0.1 * math.log(q)) < 0.71
-    assert controlled.value == 1.0
+    assert controlled.setting == 1.0
     # 2,000 readings at the bound are no more than 200: nothing wound up.
     follow(controlled, lambda q: 0.7 - 0.1 * math.log(q), readings=2000)
     controlled.target = 0.6
@@ -90,11 +96,12 @@ def test_it_stays_at_a_bound_and_leaves_it_at_once():
 
 def test_a_step_is_never_larger_than_the_slew():
     controlled = loop(0.9)
-    before = controlled.scale
+    before = controlled.state.output
     for figure in (0.1, 0.9, 0.1, 0.9) * 20:
         controlled.update(figure)
-        assert abs(controlled.scale - before) <= controlled.actuator.slew + 1e-12
-        before = controlled.scale
+        step = abs(controlled.state.output - before)
+        assert step <= controlled.actuator.slew_limit + 1e-12
+        before = controlled.state.output
 
 
 def test_errors_in_the_dead_band_add_nothing():
@@ -102,32 +109,32 @@ def test_errors_in_the_dead_band_add_nothing():
     for _ in range(100):
         still.update(0.595)
         moving.update(0.595)
-    assert still.base == still.actuator.to_scale(2.0)
-    assert moving.base < still.base
+    assert still.state.integral == still.actuator.to_scale(2.0)
+    assert moving.state.integral < still.state.integral
 
 
-def test_held_it_moves_toward_denser_only():
+def test_blocked_it_moves_toward_denser_only():
     controlled = loop(0.8)
-    controlled.held = True
+    controlled.block_sparser(True)
     for _ in range(50):
         controlled.update(0.5)
-    assert controlled.value == 2.0
+    assert controlled.setting == 2.0
     controlled.target = 0.3
     for _ in range(50):
         controlled.update(0.5)
-    assert controlled.value > 2.0
+    assert controlled.setting > 2.0
 
 
 def test_the_setpoint_moves_to_the_gap():
     controlled = loop(0.6)
-    controlled.correct(0.5)
-    assert controlled.offset == 0.0  # There is no training figure yet.
+    controlled.shift_setpoint(0.5)
+    assert controlled.state.setpoint_offset == 0.0  # There is no training figure yet.
     controlled.update(0.62)
-    controlled.correct(0.58)
-    assert controlled.offset == pytest.approx(0.01)
+    controlled.shift_setpoint(0.58)
+    assert controlled.state.setpoint_offset == pytest.approx(0.01)
     for _ in range(40):
-        controlled.correct(0.58)
-    assert controlled.offset == pytest.approx(0.04, abs=1e-5)
+        controlled.shift_setpoint(0.58)
+    assert controlled.state.setpoint_offset == pytest.approx(0.04, abs=1e-5)
     assert controlled.error == pytest.approx(0.02, abs=1e-5)
 
 
@@ -136,11 +143,11 @@ def test_the_smoothed_figure_is_not_late():
     for reading in range(60):
         controlled.update(0.3 + 0.002 * reading)
     latest = 0.3 + 0.002 * 59
-    assert controlled.figure == pytest.approx(latest, abs=1e-9)
-    assert controlled.slope == pytest.approx(0.002, abs=1e-9)
+    assert controlled.state.level == pytest.approx(latest, abs=1e-9)
+    assert controlled.state.slope == pytest.approx(0.002, abs=1e-9)
     # Nor is the setpoint drawn down, as if training and probe data differed.
-    controlled.correct(latest)
-    assert controlled.offset == pytest.approx(0, abs=1e-9)
+    controlled.shift_setpoint(latest)
+    assert controlled.state.setpoint_offset == pytest.approx(0, abs=1e-9)
 
 
 def test_the_first_readings_make_a_line_of_least_squares():
@@ -149,8 +156,8 @@ def test_the_first_readings_make_a_line_of_least_squares():
     for figure in figures:
         controlled.update(figure)
     slope, start = np.polyfit(range(4), figures, 1)
-    assert controlled.slope == pytest.approx(slope)
-    assert controlled.figure == pytest.approx(start + 3 * slope)
+    assert controlled.state.slope == pytest.approx(slope)
+    assert controlled.state.level == pytest.approx(start + 3 * slope)
 
 
 def test_noise_comes_through_less():
@@ -159,7 +166,7 @@ def test_noise_comes_through_less():
     smoothed = []
     for value in noise:
         controlled.update(value)
-        smoothed.append((controlled.figure, controlled.slope))
+        smoothed.append((controlled.state.level, controlled.state.slope))
     found = np.std(smoothed[100:], axis=0)
     g, h = 1 - 0.7**2, (1 - 0.7) ** 2
     variances = np.array([2 * g**2 + 2 * h - 3 * g * h, 2 * h**2])
@@ -171,13 +178,11 @@ def test_noise_comes_through_less():
 @pytest.mark.parametrize("error", [0.02, -0.02])
 def test_on_the_way_to_the_target_less_adds_up(error):
     def added(slope):
-        controlled = free(0.6)
-        controlled.slope = slope
         # So that the next reading has this error, and goes on with this slope.
-        controlled.figure = 0.6 - error - slope
+        controlled = free(0.6, slope=slope, level=0.6 - error - slope)
         controlled.update(0.6 - error)
         assert controlled.error == pytest.approx(error)
-        return controlled.base / (controlled.gain * error / controlled.RESET)
+        return controlled.state.integral / (controlled.gain * error / INTEGRAL_TIME)
 
     toward = math.copysign(0.004, error)
     assert added(0.0) == pytest.approx(1)
@@ -187,42 +192,40 @@ def test_on_the_way_to_the_target_less_adds_up(error):
 
 
 def test_far_off_no_more_adds_up_than_near():
-    near, far = free(0.56), free(0.9)
+    near, far = free(0.56, level=0.5), free(0.9, level=0.5)
     for controlled in (near, far):
-        controlled.figure = 0.5
         controlled.update(0.5)
-    assert far.scale < near.scale
-    assert far.base == near.base == pytest.approx(-20 * 0.06 / 6)
+    assert far.state.output < near.state.output
+    assert far.state.integral == near.state.integral == pytest.approx(-20 * 0.06 / 6)
 
 
 def test_a_setting_that_is_cut_adds_nothing():
-    controlled = loop(0.9)
-    controlled.readings, controlled.figure = 100, 0.5
+    controlled = loop(0.9, readings=100, level=0.5)
     controlled.update(0.5)
-    assert controlled.scale == -controlled.actuator.slew
-    assert controlled.base == 0
+    assert controlled.state.output == -controlled.actuator.slew_limit
+    assert controlled.state.integral == 0
 
 
 @pytest.mark.parametrize("figure", [math.nan, math.inf])
 def test_an_undefined_figure_changes_nothing(figure):
     controlled = loop(0.6)
     controlled.update(figure)
-    assert controlled.readings == 0
+    assert controlled.state.readings == 0
     controlled.update(0.5)
-    state = controlled.state()
+    state = controlled.state
     controlled.update(figure)
-    assert controlled.state() == state
+    assert controlled.state == state
 
 
 def test_frozen_it_is_the_mean_of_the_last_settings():
     controlled = loop(0.7)
-    settled = controlled.scale
+    mean = controlled.state.output
     for figure in (0.5, 0.52, 0.55, 0.6):
         controlled.update(figure)
-        settled += (controlled.scale - settled) / 8
-    assert controlled.scale < settled
+        mean += (controlled.state.output - mean) / 8
+    assert controlled.state.output < mean
     controlled.freeze()
-    assert controlled.base == controlled.scale == pytest.approx(settled)
+    assert controlled.state.integral == controlled.state.output == pytest.approx(mean)
 
 
 def test_a_bound_is_kept_to_though_it_is_rounded():
@@ -230,20 +233,20 @@ def test_a_bound_is_kept_to_though_it_is_rounded():
     for low in np.arange(0.1, 1.0, 0.01).tolist():
         controlled = loop(0.9, low, (low, 8.0))
         assert controlled.at_bound
-        assert controlled.value >= low
+        assert controlled.setting >= low
 
 
 def test_the_state_is_all_of_it():
     first, second = loop(0.7), loop(0.7)
     for figure in (0.5, 0.52, 0.55, 0.57, 0.6):
         first.update(figure)
-    first.correct(0.59)
-    second.restore(first.state())
+    first.shift_setpoint(0.59)
+    second.state = LoopState.from_numbers(list(first.state))
     for figure in (0.61, 0.64, 0.66, 0.69):
         assert second.update(figure) == first.update(figure)
     for controlled in (first, second):
-        controlled.correct(0.65)
-    assert second.state() == first.state()
+        controlled.shift_setpoint(0.65)
+    assert second.state == first.state
 
 
 def test_it_comes_back_from_where_pushing_made_it_worse():
@@ -253,7 +256,7 @@ def test_it_comes_back_from_where_pushing_made_it_worse():
     controlled = loop(0.5, bounds=(0.5, 8.0))
     reached = follow(controlled, turning, readings=600)
     assert controlled.bounds == (0.5, 4.0)
-    assert controlled.value == 4.0
+    assert controlled.setting == 4.0
     assert reached == pytest.approx(0.57, abs=0.003)
     # Where it helps it may go on.
     controlled = loop(0.5, bounds=(0.5, 8.0))
@@ -261,24 +264,23 @@ def test_it_comes_back_from_where_pushing_made_it_worse():
         0.5, abs=0.003
     )
     assert controlled.bounds == (0.5, 8.0)
-    assert controlled.value == pytest.approx(6, abs=0.1)
+    assert controlled.setting == pytest.approx(6, abs=0.1)
 
 
 def test_what_added_up_beyond_is_left_there():
-    controlled = loop(0.6, 6.0)
-    controlled.figure, controlled.error_within = 0.62, 0.0
+    controlled = loop(0.6, 6.0, level=0.62, error_in_default_bounds=0.0)
     controlled.update(0.62)
-    assert controlled.value == 4.0
-    assert controlled.base == controlled.actuator.to_scale(4.0)
+    assert controlled.setting == 4.0
+    assert controlled.state.integral == controlled.actuator.to_scale(4.0)
 
 
-def test_it_goes_on_below_the_own_bounds():
+def test_it_goes_on_below_the_default_bounds():
     # At low q sparsity comes late, after a fall.
     controlled = loop(0.85, 0.9)
     for figure in [0.7] * 20 + [0.6] * 20:
         controlled.update(figure)
     assert controlled.bounds == (0.5, 8.0)
-    assert controlled.value == 0.5
+    assert controlled.setting == 0.5
 
 
 @pytest.mark.parametrize(
@@ -289,22 +291,4 @@ def test_it_comes_back_only_to_where_it_has_been(start, bounds):
     for figure in (0.5, 0.48, 0.46, 0.44):
         controlled.update(figure)
         assert controlled.bounds == bounds
-        assert bounds[0] <= controlled.value <= bounds[1]
-
-
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [
-        ("q", (0.02, 0.5, 1.0, 2.0, 4.0, 50.0)),
-        ("rate", (0.01, 0.3, 0.5, 0.99)),
-        ("weight", (0.0, 1e-5, 1e-3, 0.1, 10.0)),
-    ],
-)
-def test_scales_rise_and_turn_back(name, values):
-    actuator = ACTUATORS[name]
-    scales = [actuator.to_scale(value) for value in values]
-    assert scales == sorted(scales)
-    for value, scale in zip(values, scales, strict=True):
-        assert actuator.from_scale(scale) == pytest.approx(value, rel=1e-9, abs=1e-12)
-    low, high = actuator.limits
-    assert low <= actuator.bounds[0] < actuator.bounds[1] <= high
+        assert bounds[0] <= controlled.setting <= bounds[1]

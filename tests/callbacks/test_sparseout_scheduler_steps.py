@@ -24,7 +24,7 @@ class Gan(keras.Model):
             self.keep_optimizers()
 
     def compile(self, **kwargs):
-        super().compile(**kwargs)
+        super().compile(jit_compile=False, **kwargs)
         if self.keep not in ("init", "nested"):
             self.keep_optimizers()
 
@@ -153,7 +153,7 @@ def test_accumulated_gradients_are_waited_for():
     optimizer = keras.optimizers.SGD(0.01, gradient_accumulation_steps=4)
     # Its own optimizer is the one that trains it, though another is kept.
     model.other = keras.optimizers.SGD()
-    model.compile(optimizer, "mse")
+    model.compile(optimizer, "mse", jit_compile=False)
     steps = []
     fit(model, steps, y=X[:, :1], epochs=3)
     assert steps == [0, 0, 0, 0, 1, 1, 1, 1, 2]

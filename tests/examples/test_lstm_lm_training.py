@@ -19,7 +19,7 @@ def example():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("text"))
+    return write_folder(tmp_path_factory.mktemp("text"), train=700)
 
 
 @pytest.fixture
@@ -51,33 +51,26 @@ def compiled(example, text):
     return model
 
 
-# The rates of awd are high, so with them a little text teaches less.
-@pytest.mark.parametrize(
-    ("preset", "q", "policy", "learnt"),
-    [("small", 1.0, "mixed_bfloat16", 50), ("awd", 2.5, "float32", 80)],
-)
-def test_perplexity_falls_each_epoch(
-    example, text, tmp_path, preset, q, policy, learnt
-):
+def test_perplexity_falls_each_epoch(example, text, tmp_path):
+    """With the high rates of awd, far from q = 2, and in mixed precision."""
     _, streams, vocabulary = text
-    args = settings(example, preset=preset, q=q, epochs=5)
-    if preset == "awd":
-        args.learning_rate = 30.0
+    high = {"preset": "awd", "q": 2.5, "learning_rate": 30.0}
+    args = settings(example, layers=2, epochs=4, **high)
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = example.build_model(len(vocabulary), args.batch, args)
     finally:
         keras.config.set_dtype_policy(before)
-    assert model.compute_dtype == policy.removeprefix("mixed_")
+    assert model.compute_dtype == "bfloat16"
     history = example.train(model, streams, args, tmp_path / "history.csv")
-    assert int(model.optimizer.iterations) >= 500
+    assert int(model.optimizer.iterations) >= 300
     # The mean over an epoch is finite only if each step's is.
     assert all(np.isfinite(figures).all() for figures in history.values())
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
     for kind in ("", "val_", "test_"):
         assert (np.diff(history[f"{kind}perplexity"]) < 0).all()
-    assert history["val_perplexity"][-1] < learnt
+    assert history["val_perplexity"][-1] < 85
     # What is reported of either text is that of the weights that the run leaves.
     found = {}
     for kind, split in {"val": "valid", "test": "test"}.items():
@@ -151,7 +144,7 @@ def fitted(example, folder):
 
 @pytest.mark.onednn
 def test_perplexity_does_not_depend_on_the_length_of_windows(example, fitted):
-    model, streams = fitted.model, fitted.streams["valid"][:, :54]
+    model, streams = fitted.model, fitted.streams["valid"][:, :34]
     assert (streams.shape[1] - 1) % 10
     expected = evaluate(example, model, streams, 10)
     for window in (1, 23, streams.shape[1]):

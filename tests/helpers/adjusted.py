@@ -15,5 +15,6 @@ def net(features=4, **compiled):
             keras.layers.Dense(1),
         ]
     )
-    model.compile(**{"optimizer": "sgd", "loss": "mse", **compiled})
+    options = {"optimizer": "sgd", "loss": "mse", "jit_compile": False}
+    model.compile(**{**options, **compiled})
     return model

@@ -1,9 +1,10 @@
-"""A small classifier and data that the tests of controllers share."""
+"""A small classifier and data that tests of controllers share, and their states."""
 
 import keras
 import numpy as np
 
 from keras_sparseout import Sparseout
+from keras_sparseout.callbacks.feedback_loop import LoopState
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(640, 12)).astype("float32")
@@ -37,8 +38,15 @@ def loss_of_known(y, predicted):
     return keras.ops.mean(error**2 + keras.ops.where(unknown, y, 0.0), axis=-1)
 
 
+def loop_state(model, name="hidden"):
+    """The state that a controller left in a layer."""
+    _, *numbers = model.get_layer(name).controller_state
+    return LoopState.from_numbers(numbers)
+
+
 def fit(model, *callbacks, epochs=3, y=Y, **kwargs):
-    model.compile(**{"optimizer": "adam", "loss": "mse", **kwargs})
+    options = {"optimizer": "sgd", "loss": "mse", "jit_compile": False}
+    model.compile(**{**options, **kwargs})
     return model.fit(
         X, y, batch_size=16, epochs=epochs, verbose=0, callbacks=list(callbacks)
     ).history

@@ -18,14 +18,14 @@ TINY = {
 
 
 def settings(example, preset="small", **changes):
-    """What the command line gives, of a tiny model."""
+    """The arguments of the command line, for a tiny model."""
     column = ("small", "awd").index(preset)
     values = {name: row[column] for name, row in example.lm_settings.SETTINGS.items()}
     return argparse.Namespace(**{**values, "seed": 1, "data": None, **TINY, **changes})
 
 
 def sentences(count, words=100, seed=0):
-    """Lines of words, each of which goes on with one of three others."""
+    """Lines of words. Each word is followed by one of three others."""
     rng = np.random.default_rng(seed)
     follow = np.random.default_rng(1).integers(words, size=(words, 3))
     lines = []

@@ -1,4 +1,4 @@
-"""The functions of `metrics`, and what the tests of them share."""
+"""The functions of `metrics`, and what their tests share."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Layers with weights of every kind, and what the tests of noise on them share."""
+"""Layers of every kind to put noise on, and a NumPy reference of the noise."""
 
 from typing import NamedTuple
 
@@ -12,15 +12,15 @@ from keras_sparseout.ops import masks
 
 L = keras.layers
 RATE, Q, C = 0.3, 1.5, 0.1
-# The rate that is drawn.
+# The rate after rounding, at which masks are drawn.
 DROPPED = round(RATE * 2**16) / 2**16
 
 
 class Kind(NamedTuple):
-    """A wrapped layer: what makes it, its input shape, the masks of its weights.
+    """A layer to wrap: what makes it, its input shape, the masks of its weights.
 
-    `masks` has for each weight that is perturbed, by name, the shape of its mask with
-    Bridgeout (None: its own) and with Shakeout.
+    `masks` has the shapes of the mask with Bridgeout (None: the shape of the weight)
+    and with Shakeout, by name of the perturbed weight.
     """
 
     make: callable
@@ -36,7 +36,7 @@ class Kind(NamedTuple):
         return rng.normal(size=self.shape).astype("float32")
 
     def layer(self):
-        # Biases and all, far from 0, and the same in each layer that it makes.
+        # All weights, biases too, are far from 0, and the same at each call.
         layer = self.make()
         layer.build(self.shape)
         rng = np.random.default_rng(1)
@@ -123,7 +123,7 @@ WRAPPERS = {
 
 
 def keeps(kind, layer, wrapper, seed):
-    """The masks of the weights that are perturbed, by name, in the order of drawing."""
+    """Returns the masks of the perturbed weights, by name, in the order of drawing."""
     generator = keras.random.SeedGenerator(seed)
     side = 0 if wrapper.startswith("Bridgeout") else 1
     drawn = {}
@@ -139,7 +139,7 @@ def keeps(kind, layer, wrapper, seed):
 
 
 def perturbed(w, keep, wrapper, q=Q, c=C, p=DROPPED, epsilon=1e-7):
-    """W~ and dW~/dW in NumPy, by the formulas of the papers."""
+    """Returns W~ and dW~/dW in NumPy, from the formulas of the papers."""
     w = np.asarray(w, "float64")
     if wrapper == "Shakeout":
         noisy = np.where(keep, (w + c * p * np.sign(w)) / (1 - p), -c * np.sign(w))
@@ -152,7 +152,7 @@ def perturbed(w, keep, wrapper, q=Q, c=C, p=DROPPED, epsilon=1e-7):
 
 
 def gradients(layer, x, **kwargs):
-    """The output, and the gradients of the sum of its squares, by name of weight."""
+    """Returns the output, and the gradients of its squares' sum by weight name."""
     with tf.GradientTape() as tape:
         y = layer(x, **kwargs)
         loss = tf.reduce_sum(tf.square(tf.cast(y, "float32")))
@@ -160,3 +160,15 @@ def gradients(layer, x, **kwargs):
     found = tape.gradient(loss, [v.value for v in variables])
     dense = [tf.convert_to_tensor(g).numpy() for g in found]
     return y.numpy(), dict(zip([v.name for v in variables], dense, strict=True))
+
+
+def assert_two_points(drawn, mean, variance):
+    """Checks draws of a variable with two values, dropped at the probability `DROPPED`.
+
+    Its mean and variance may be off by five standard deviations.
+    """
+    n, p = len(drawn), DROPPED
+    assert abs(drawn.mean() - mean) < 5 * np.sqrt(variance / n)
+    spread = variance * np.sqrt((1 / (p * (1 - p)) - 4) / n)
+    assert abs(drawn.var() - variance) < 5 * spread
+    assert len(np.unique(drawn)) == 2

@@ -31,7 +31,7 @@ class OwnCell(layers.Layer):
 
 @keras.saving.register_keras_serializable("tests")
 class Echo(layers.Layer):
-    """Gives what it gets, inputs and states side by side; its states stay 1."""
+    """Returns its inputs and states side by side; its new states are ones."""
 
     state_size = (UNITS, UNITS)
     output_size = FEATURES + 2 * UNITS
@@ -57,7 +57,7 @@ CELLS = {
     "own": lambda: OwnCell(UNITS),
     "stack": stack,
 }
-# Of seeds, so that two of them draw alike.
+# With seeds, so that two of them draw the same.
 DRAWING_CELLS = {
     "lstm_dropout": lambda: layers.LSTMCell(UNITS, dropout=0.5, seed=1),
     "gru_dropout": lambda: layers.GRUCell(
@@ -80,7 +80,7 @@ def sequences(batch=BATCH, steps=STEPS, dtype="float32"):
 
 
 def rnn(cell, *args, weights=None, **kwargs):
-    """An RNN around a wrapper of `cell`, built, with the given weights.
+    """Returns a built RNN around a wrapper of `cell`, with the given weights.
 
     Keyword arguments of RNN go there, the others to the wrapper.
     """

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 import keras_sparseout as ks
-from keras_sparseout.layers.adjustable import Adjustable
+from keras_sparseout.layers.adjustable import AdjustableLayer
 from keras_sparseout.measure import layer_selection
 
 L = keras.layers
@@ -93,7 +93,7 @@ def build(name):
 def ours(model):
     """The layers of this package in a model, those inside of others too."""
     found = [w.layer for w in layer_selection.all_layers(model)]
-    return [layer for layer in found if isinstance(layer, Adjustable)]
+    return [layer for layer in found if isinstance(layer, AdjustableLayer)]
 
 
 def states(model):

@@ -1,4 +1,4 @@
-"""All streaming metrics, each with the same in one go, and activations to try."""
+"""All streaming metrics, each with its figure in one go, and activations to try."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def gini_of_all(x):
     return metrics.gini(x.ravel())
 
 
-# Each metric, and the same in one go on float64, with what it may differ by.
+# Each metric, and its figure on all data in one go, in float64.
 METRICS = {
     "Hoyer": (metrics.Hoyer, mean_over_samples(metrics.hoyer)),
     "Gini": (metrics.Gini, mean_over_samples(metrics.gini)),
@@ -81,7 +81,7 @@ every_metric_of_positions = pytest.mark.parametrize(
 
 
 def activations(samples=30):
-    """Half-rectified ones, with a silent sample, silent positions and a dead unit."""
+    """Half-rectified, with a silent sample, silent positions and a dead unit."""
     x = np.random.default_rng(0).normal(size=(samples, 4, UNITS)).astype("float32")
     x = np.maximum(x, 0)
     x[1] = 0

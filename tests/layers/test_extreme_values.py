@@ -102,7 +102,7 @@ def test_sparseout(policy):
         y, n = gradient_of(lambda x: layer(x, training=True), given)
         assert_kept_or_dropped(sparseout, x, y, n, p, q)
     # One draw a channel: the numbers are the timesteps.
-    spatial = SpatialSparseout1D(0.5, 1.3, seed=2, dtype=policy)
+    spatial = SpatialSparseout1D(0.5, 1.3, seed=2, dtype=policy, jit_compile=False)
     y, n = gradient_of(lambda x: spatial(x[None], training=True)[0], given)
     assert_kept_or_dropped(sparseout, x, y, n, 0.5, 1.3)
 
@@ -147,7 +147,7 @@ def test_cells(policy):
     rnn = L.RNN(noisy_cell, dtype=policy)
     # In a product with the identity each unit adds those of all others times 0.
     given = tf.constant(np.repeat(x[:, None], DRAWS, axis=1).transpose(1, 2, 0))
-    for p, q in product(RATES, QS):
+    for p, q in product(RATES, (0.0, 1.3, 4.0)):
         noisy_cell.rate, noisy_cell.q = p, q
         y, n = gradient_of(lambda x: rnn(x, training=True), given)
         y, n = np.transpose(y), np.transpose(n[:, 0])

@@ -76,11 +76,11 @@ def network(name, seed=1):
 
 
 X = np.random.default_rng(0).normal(size=(4, 2, 3)).astype("float32")
+Y = X.reshape(4, -1)[:, :1]
 
 
-def fit(model, **kwargs):
-    y = X.reshape(4, -1)[:, :1]
-    model.fit(X, y, batch_size=4, shuffle=False, verbose=0, **kwargs)
+def train(model):
+    model.train_on_batch(X, Y)
 
 
 def seeds(model):
@@ -103,29 +103,31 @@ def entries(path, name):
 
 @every_model
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, name):
-    whole = network(name)
-    fit(whole, epochs=2)
-    first = network(name)
-    fit(first)
-    first.save(tmp_path / "model.keras")
-    first.save_weights(tmp_path / "model.weights.h5")
-
-    def resumed():
-        yield keras.saving.load_model(tmp_path / "model.keras")
-        model = network(name, seed=2)
-        model.load_weights(tmp_path / "model.weights.h5")
-        yield model
-
-    for second in resumed():
-        assert seeds(second) == seeds(first)
-        second.run_eagerly = True
-        fit(second, initial_epoch=1, epochs=2)
-        assert seeds(second) == seeds(whole)
-        for a, b in zip(second.get_weights(), whole.get_weights(), strict=True):
-            np.testing.assert_array_equal(a, b)
+    path = tmp_path / "model.weights.h5"
+    whole, first, second = network(name), network(name), network(name, seed=2)
+    train(whole)
+    train(whole)
+    train(first)
+    first.save_weights(path)
+    second.load_weights(path)
+    assert seeds(second) == seeds(first)
+    train(second)
+    assert seeds(second) == seeds(whole)
+    for a, b in zip(second.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
     # Each state is in the file once.
-    kept = entries(tmp_path / "model.weights.h5", "inner_seed_states")
+    kept = entries(path, "inner_seed_states")
     assert sum(count for count, _ in kept) == MODELS[name][1]
+
+
+@pytest.mark.parametrize("name", ["cells", "layer of a user"])
+def test_a_model_from_a_file_has_them(tmp_path, name):
+    model = network(name)
+    train(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert seeds(loaded) == seeds(model)
+    np.testing.assert_array_equal(loaded(X, training=True), model(X, training=True))
 
 
 def test_a_run_resumed_by_backup_and_restore_is_the_uninterrupted_one(tmp_path):
@@ -137,6 +139,9 @@ def test_a_run_resumed_by_backup_and_restore_is_the_uninterrupted_one(tmp_path):
     def backup():
         return keras.callbacks.BackupAndRestore(tmp_path / "backup")
 
+    def fit(model, **kwargs):
+        model.fit(X, Y, batch_size=4, shuffle=False, verbose=0, **kwargs)
+
     whole, first, second = network("cells"), network("cells"), network("cells", seed=2)
     fit(whole, epochs=2)
     with pytest.raises(InterruptedError):
@@ -147,7 +152,7 @@ def test_a_run_resumed_by_backup_and_restore_is_the_uninterrupted_one(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-@every_model
+@pytest.mark.parametrize("name", ["cells", "both directions", "nested"])
 def test_a_file_without_them_leaves_them_fresh(tmp_path, name):
     path = tmp_path / "old.weights.h5"
     old, new = network(name), network(name, seed=2)

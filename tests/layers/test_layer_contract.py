@@ -49,16 +49,24 @@ def _shakeout(dtype=None, **kwargs):
     return ks.Shakeout(L.Dense(3, dtype=dtype), 0.3, 0.1, seed=1, **kwargs)
 
 
-def _same(layer, *args, shape, **fields):
-    return Case(layer, lambda **k: layer(*args, **k), shape, shape, **fields)
+def _same(layer, *args, shape, options=(), **fields):
+    def make(**kwargs):
+        return layer(*args, **dict(options), **kwargs)
+
+    return Case(layer, make, shape, shape, **fields)
 
 
-SEED = 1
+def _sparseout(layer, shape):
+    # They all call one compiled function: to compile it for one of them is enough.
+    options = {"seed": 1, "jit_compile": layer is ks.Sparseout}
+    return _same(layer, 0.3, 1.5, shape=shape, options=options)
+
+
 CASES = [
-    _same(ks.Sparseout, 0.3, 1.5, None, SEED, shape=(4, 5, 3)),
-    _same(ks.SpatialSparseout1D, 0.3, 1.5, SEED, shape=(4, 5, 3)),
-    _same(ks.SpatialSparseout2D, 0.3, 1.5, None, SEED, shape=(4, 2, 2, 3)),
-    _same(ks.SpatialSparseout3D, 0.3, 1.5, None, SEED, shape=(4, 2, 2, 2, 3)),
+    _sparseout(ks.Sparseout, (4, 5, 3)),
+    _sparseout(ks.SpatialSparseout1D, (4, 5, 3)),
+    _sparseout(ks.SpatialSparseout2D, (4, 2, 2, 3)),
+    _sparseout(ks.SpatialSparseout3D, (4, 2, 2, 2, 3)),
     _same(ks.ActivationPenalty, 0.1, shape=(4, 5, 3), seeds=0, losses=1),
     Case(
         *(ks.SparseoutCellWrapper, _noisy_cell, (4, 5, 3), (4, 5, 3)),
@@ -85,9 +93,8 @@ every_stateless = pytest.mark.parametrize(
 
 
 def call(layer, x, training=True):
-    # RNN and the penalty are told by the scope.
-    probe = keras.Sequential([layer])
-    return probe(x, training=training)
+    # RNN and the penalty take `training` from the model.
+    return keras.Sequential([layer])(x, training=training)
 
 
 def knobs(layer):

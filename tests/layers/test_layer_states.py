@@ -203,13 +203,11 @@ def test_variables_of_knobs_are_found_under_the_name_of_the_layer():
     assert [w.path for w in model.weights] == ["noisy/rate", "noisy/q"]
 
 
-def controlled(state=None):
-    """A model of which the controller has moved the layer, with another state."""
+def controlled():
+    """A model with a layer that a controller can move."""
     layers = [L.Dense(8, "relu"), ks.Sparseout(0.5, adjustable=True, name="noisy")]
     model = keras.Sequential([keras.Input((4,)), *layers, L.Dense(1)])
-    model.compile("sgd", "mse", jit_compile=False)
-    if state is not None:
-        model.layers[1].controller_state = state
+    model.compile("sgd", "mse", run_eagerly=True)
     return model
 
 

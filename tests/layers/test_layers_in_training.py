@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import keras_sparseout
 from keras_sparseout import Sparseout, SpatialSparseout1D
+from keras_sparseout.ops import noise
 
 jit_or_not = pytest.mark.parametrize("jit_compile", [True, False])
 
@@ -34,9 +34,13 @@ def network(*layers, model=keras.Sequential, **compile_args):
     return model
 
 
-def fit(model, x, y, **kwargs):
+def fit_history(model, x, y, **kwargs):
     settings = {"batch_size": 16, "shuffle": False, "verbose": 0}
-    return model.fit(x, y, **{**settings, **kwargs}).history["loss"]
+    return model.fit(x, y, **{**settings, **kwargs}).history
+
+
+def fit(model, x, y, **kwargs):
+    return fit_history(model, x, y, **kwargs)["loss"]
 
 
 def assert_finite(*arrays):
@@ -44,14 +48,14 @@ def assert_finite(*arrays):
         assert np.isfinite(np.asarray(array, "float64")).all()
 
 
-@pytest.mark.parametrize("adjustable", [False, True])
-@pytest.mark.parametrize(("samples", "most"), [(48, 1), (42, 2)])
-def test_a_fit_traces_its_step_once_and_once_more_for_a_partial_batch(
-    adjustable, samples, most
-):
-    model = network(Sparseout(0.5, 1.5, adjustable=adjustable), model=Counting)
-    fit(model, *data(samples), epochs=3)
-    assert 1 <= model.traces <= most
+def test_a_fit_traces_its_step_once_and_once_more_for_a_partial_batch():
+    plain = {"jit_compile": False}
+    layers = Sparseout(0.5, 1.5, **plain), Sparseout(0.5, adjustable=True, **plain)
+    model = network(*layers, model=Counting, **plain)
+    fit(model, *data(48), epochs=3)
+    assert model.traces == 1
+    fit(model, *data(42), epochs=3)
+    assert 1 <= model.traces <= 2
 
 
 class EachBatch(keras.callbacks.Callback):
@@ -116,14 +120,24 @@ def test_assigned_rate_and_q_take_effect_at_the_next_step_without_a_retrace(
     ],
     ids=str,
 )
-@pytest.mark.parametrize("adjustable", [False, True])
-def test_every_way_to_run_fit_perturbs_and_stays_finite(compile_args, adjustable):
-    layer = Sparseout(0.5, 1.5, adjustable=adjustable)
-    model = network(layer, optimizer=keras.optimizers.SGD(0.0), **compile_args)
+def test_every_way_to_run_fit_perturbs_and_stays_finite(compile_args):
+    # An output for each layer: the loss of each shows whether it perturbs.
+    inputs = keras.Input((8,))
+    noisy = {
+        "constant": Sparseout(0.5, 1.5)(inputs),
+        "adjustable": Sparseout(0.5, 1.5, adjustable=True)(inputs),
+    }
+    dense = keras.layers.Dense(2)
+    model = keras.Model(inputs, {name: dense(x) for name, x in noisy.items()})
+    optimizer = keras.optimizers.SGD(0.0)
+    model.compile(optimizer, dict.fromkeys(noisy, "mse"), **compile_args)
     x, y = data()
-    losses = fit(model, x, y, epochs=2)
-    assert_finite(losses, *model.get_weights())
-    assert len({*losses, model.evaluate(x, y, verbose=0)}) == 3
+    history = fit_history(model, x, dict.fromkeys(noisy, y), epochs=2)
+    evaluated = model.evaluate(x, dict.fromkeys(noisy, y), verbose=0, return_dict=True)
+    for name in noisy:
+        losses = history[f"{name}_loss"]
+        assert_finite(losses, *model.get_weights())
+        assert len({*losses, evaluated[f"{name}_loss"]}) == 3
 
 
 @pytest.mark.parametrize(
@@ -133,7 +147,7 @@ def test_200_steps_in_mixed_precision_stay_finite(policy, jit_compile):
     dtype = keras.DTypePolicy(policy)
     inputs = keras.Input((8,))
     outputs = []
-    for q in (0.5, 1.0, 1.5, 3.0):
+    for q in (0.5, 3.0):
         hidden = keras.layers.Dense(8, "relu", dtype=dtype)(inputs)
         for x in (inputs, hidden):
             outputs.append(Sparseout(0.5, q, dtype=dtype)(x))
@@ -157,13 +171,13 @@ def test_200_steps_in_mixed_precision_stay_finite(policy, jit_compile):
 
 def test_q_1_on_tanh_and_on_lstm_outputs_with_padded_steps_stays_finite():
     def sparseout(x):
-        return Sparseout(0.5, q=1.0, epsilon=1e-12)(x)
+        return Sparseout(0.5, q=1.0, epsilon=1e-12, jit_compile=False)(x)
 
     lstm = keras.layers.LSTM(8, return_sequences=True, zero_output_for_mask=True)
     tokens = keras.Input((6,), dtype="int32")
     x = keras.layers.Embedding(9, 8, mask_zero=True)(tokens)
     x = sparseout(lstm(x))
-    x = sparseout(keras.layers.LSTM(8)(x))
+    x = sparseout(keras.layers.SimpleRNN(8)(x))
     x = sparseout(keras.layers.Dense(8, "tanh")(x))
     model = keras.Model(tokens, keras.layers.Dense(2)(x))
     model.compile("adam", "mse", jit_compile=False)
@@ -198,82 +212,6 @@ def test_auto_compiles_where_all_but_the_batch_is_known():
         assert masks(True, shape) != masks(False, shape)
     assert masks("auto", batch_unknown) == masks(True, batch_unknown)
     assert masks("auto", time_unknown) == masks(False, time_unknown)
-
-
-class Cell(keras.layers.Layer):
-    state_size = output_size = 64
-
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
-
-    def call(self, inputs, states, training=False):
-        outputs = self.layer(inputs, training=training)
-        return outputs, [outputs]
-
-
-def in_rnn(layer, x):
-    rnn = keras.layers.RNN(Cell(layer), return_sequences=True)
-    return rnn(x[None], training=True)[0]
-
-
-def in_time_distributed(layer, x):
-    return keras.layers.TimeDistributed(layer)(x[None], training=True)[0]
-
-
-def in_map_fn(layer, x):
-    return tf.map_fn(lambda row: layer(row[None], training=True)[0], x)
-
-
-def in_while_loop(layer, x):
-    rows = tf.TensorArray("float32", len(x))
-
-    def body(i, rows):
-        return i + 1, rows.write(i, layer(x[i : i + 1], training=True)[0])
-
-    return tf.while_loop(lambda i, _: i < len(x), body, (0, rows))[1].stack()
-
-
-def in_data_map(layer, x):
-    rows = tf.data.Dataset.from_tensor_slices(x)
-    rows = rows.map(lambda row: layer(row[None], training=True)[0])
-    return rows.batch(len(x)).get_single_element()
-
-
-def in_gradient_of(wrap):
-    def gradient(layer, x):
-        call = wrap(lambda x: layer(x, training=True))
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = call(x)
-        return tape.gradient(y, x)
-
-    return gradient
-
-
-PLACES = {
-    "RNN": in_rnn,
-    "TimeDistributed": in_time_distributed,
-    "map_fn": in_map_fn,
-    "while_loop": in_while_loop,
-    "data.map": in_data_map,
-    "recompute_grad": in_gradient_of(tf.recompute_grad),
-    "remat": in_gradient_of(keras.remat),
-}
-
-
-@jit_or_not
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("traced", [False, True])
-def test_rows_are_drawn_apart_and_finite_in(place, jit_compile, traced):
-    layer = Sparseout(0.5, 1.5, jit_compile=jit_compile)
-    layer.build((None, 64))
-    x = tf.constant(np.full((4, 64), 4.0, "float32"))
-    call = PLACES[place]
-    y = (tf.function(call) if traced else call)(layer, x).numpy()
-    assert y.shape == x.shape
-    assert_finite(y)
-    assert len(np.unique(y, axis=0)) == 4
 
 
 @pytest.fixture
@@ -316,8 +254,9 @@ def test_fit_under_a_strategy_is_finite(strategy):
 def test_equal_seeds_give_equal_runs_and_others_do_not():
     def run(seed):
         keras.utils.set_random_seed(seed)
-        model = network(Sparseout(0.5, 1.5), Sparseout(0.5, jit_compile=False))
-        fit(model, *data(), epochs=2)
+        layers = Sparseout(0.5, 1.5), Sparseout(0.5, jit_compile=False)
+        model = network(*layers, run_eagerly=True)
+        fit(model, *data())
         return [weight.tobytes() for weight in model.get_weights()]
 
     assert run(1) == run(1) != run(2)
@@ -334,23 +273,23 @@ def test_the_draws_themselves_follow_the_global_seed():
 @jit_or_not
 def test_a_varying_batch_size_does_not_retrace_without_end(jit_compile, monkeypatch):
     traces = []
-    perturb = keras_sparseout.ops.perturb
+    value = noise.value
 
     def counting(*args, **kwargs):
         traces.append(args[0].shape)
-        return perturb(*args, **kwargs)
+        return value(*args, **kwargs)
 
-    monkeypatch.setattr(keras_sparseout.ops, "perturb", counting)
-    # A rate of its own: the compiled call is shared between layers of equal settings.
-    layer = Sparseout(0.123, 1.5, jit_compile=jit_compile)
-    model = network(layer, model=Counting)
+    monkeypatch.setattr(noise, "value", counting)
+    # Settings of its own: layers with the same settings share the compiled call.
+    layer = Sparseout(0.5, 1.5, epsilon=0.123, jit_compile=jit_compile)
+    model = network(layer, model=Counting, jit_compile=False)
     x, y = data()
-    for size in range(1, 6):
+    for size in range(1, 4):
         model.train_on_batch(x[:size], y[:size])
     assert model.traces <= 2
-    assert len(traces) <= 2
+    assert 1 <= len(traces) <= 2
     if jit_compile:
         # Called eagerly it is the compiled call alone that is traced.
-        for size in range(1, 6):
+        for size in range(1, 4):
             layer(x[:size], training=True)
         assert len(traces) <= 4

@@ -1,7 +1,6 @@
 """What SparseoutCellWrapper computes, against plain cells and NumPy."""
 
 import math
-import re
 
 import keras
 import numpy as np
@@ -48,12 +47,12 @@ def plain_and_wrapped(cell, **kwargs):
 
 @pytest.mark.onednn
 @pytest.mark.parametrize(
-    "cell", (CELLS | DRAWING_CELLS).values(), ids=CELLS | DRAWING_CELLS
+    "name", ["lstm", "own", "stack", "gru_dropout", "stack_dropout", "wrapper"]
 )
-def test_rates_0_are_the_plain_cell_to_the_bit(cell):
-    pair = plain_and_wrapped(cell)
+def test_rates_0_are_the_plain_cell_to_the_bit(name):
+    pair = plain_and_wrapped((CELLS | DRAWING_CELLS)[name])
     x = sequences(steps=3)
-    # Twice, since a cell that draws is to draw alike the second time too.
+    # Twice, since a cell that draws must draw the same the second time too.
     for _ in range(2):
         results = [values_and_gradients(layer, x, training=True) for layer in pair]
         for theirs, ours in zip(*results, strict=True):
@@ -61,7 +60,7 @@ def test_rates_0_are_the_plain_cell_to_the_bit(cell):
     np.testing.assert_array_equal(*[layer(x) for layer in pair])
 
 
-@every_cell
+@pytest.mark.parametrize("cell", [CELLS["lstm"], CELLS["stack"]], ids=["lstm", "stack"])
 def test_rates_0_that_are_variables_give_the_values_of_the_plain_cell(cell):
     plain = built(layers.RNN(cell(), return_sequences=True))
     adjustable = rnn(cell(), q=1.5, adjustable=True)
@@ -75,10 +74,13 @@ def test_inference_is_the_plain_cell_to_the_bit_and_draws_nothing(cell):
     plain, wrapped = plain_and_wrapped(cell, rate=0.5, recurrent_rate=0.5)
     state = wrapped.cell.seed_generator.state
     before = state.numpy().tolist()
-    for form in (lambda layer: layer, tf.function):
-        np.testing.assert_array_equal(*[form(r)(sequences()) for r in (wrapped, plain)])
+    x = sequences(steps=3)
+    np.testing.assert_array_equal(wrapped(x), plain(x))
+    if cell is CELLS["lstm"]:
+        traced = [tf.function(layer)(x) for layer in (wrapped, plain)]
+        np.testing.assert_array_equal(*traced)
     assert state.numpy().tolist() == before
-    train(wrapped, sequences())
+    train(wrapped, x)
     assert state.numpy().tolist() != before
 
 
@@ -87,7 +89,7 @@ def sigmoid(x):
 
 
 def numpy_lstm(x, weights, keep, keep_h, q):
-    """h of each timestep of an LSTM, its inputs and states perturbed at rate 1/2."""
+    """Returns h of each timestep, with inputs and states perturbed at rate 1/2."""
     kernel, recurrent_kernel, bias = (np.float64(w) for w in weights)
     h = c = np.zeros((len(x), UNITS))
     outputs = []
@@ -120,21 +122,28 @@ def coins(*shapes):
     return [rng.random(shape) < 0.5 for shape in shapes]
 
 
-@pytest.mark.parametrize("q", [2.0, 1.5, 1.0, 3.0])
+@pytest.mark.parametrize("q", [2.0, 1.0, 3.0])
 def test_an_lstm_is_that_of_numpy_on_the_same_masks(monkeypatch, q):
     keep, keep_h = coins((BATCH, FEATURES), (BATCH, UNITS))
     layer = rnn(layers.LSTMCell(UNITS), 0.5, 0.5, q)
     give_masks(monkeypatch, keep_h, keep)
     expected = numpy_lstm(sequences(), layer.get_weights(), keep, keep_h, q)
     np.testing.assert_allclose(train(layer, sequences()), expected, atol=2e-5)
-    # That is a masked LSTM at q = 2, and not otherwise.
+    # At q = 2 it is a masked LSTM, at other q it is not.
     others = numpy_lstm(sequences(), layer.get_weights(), keep, keep_h, 2.0)
     assert np.allclose(others, expected, atol=1e-2) == (q == 2)
 
 
-@pytest.mark.parametrize("stop_gradient", [True, False])
-@pytest.mark.parametrize("q", [2.0, 1.5, 1.3])
-@pytest.mark.parametrize("name", ["lstm", "gru", "simple", "own"])
+@pytest.mark.parametrize(
+    ("name", "q", "stop_gradient"),
+    [
+        ("lstm", 2.0, False),
+        ("lstm", 1.5, True),
+        ("gru", 1.5, False),
+        ("simple", 1.3, True),
+        ("own", 1.3, False),
+    ],
+)
 def test_values_and_gradients_are_those_of_a_loop(monkeypatch, name, q, stop_gradient):
     keep, keep_h = coins((BATCH, FEATURES), (BATCH, UNITS))
     layer = rnn(CELLS[name](), 0.25, 0.5, q, stop_gradient=stop_gradient)
@@ -161,7 +170,7 @@ def test_values_and_gradients_are_those_of_a_loop(monkeypatch, name, q, stop_gra
 
 
 def multipliers(layer, batch=BATCH):
-    """What a layer around an Echo multiplies inputs, h and c by, at each timestep."""
+    """Returns the multipliers of inputs, h and c, from a layer around an Echo."""
     y = train(layer, np.ones((batch, STEPS, FEATURES), "float32"))
     return np.split(y, [FEATURES, FEATURES + UNITS], -1)
 
@@ -196,8 +205,10 @@ def test_one_rate_may_be_0(rates):
     assert (c == 1).all()
 
 
-@pytest.mark.parametrize("adjustable", [False, True])
-@pytest.mark.parametrize("q", [0.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize(
+    ("q", "adjustable"),
+    [(0.0, False), (2.0, False), (3.0, False), (0.0, True), (1.5, True)],
+)
 def test_rates_1_give_zeros(q, adjustable):
     on_x, on_h, _ = multipliers(rnn(Echo(), 1.0, 1.0, q, adjustable=adjustable))
     assert not on_x.any()
@@ -205,7 +216,7 @@ def test_rates_1_give_zeros(q, adjustable):
 
 
 def test_each_cell_of_a_stack_has_a_mask_of_its_own():
-    # The second cell hands on what it gets of the first, beside its own state.
+    # The output of the second cell holds the output of the first and its own state.
     cell = layers.StackedRNNCells([Echo(), Echo()])
     layer = rnn(cell, 0.0, 0.5, seed=1)
     y = train(layer, np.ones((BATCH, STEPS, FEATURES), "float32"))
@@ -219,7 +230,7 @@ def test_each_cell_of_a_stack_has_a_mask_of_its_own():
 
 
 def cell_that_passes_on(cell, gate):
-    """A layer whose `gate` is open, and which takes nothing of its inputs."""
+    """Returns a layer that ignores its inputs, with its `gate` open."""
     layer = rnn(cell, 0.0, 0.5, seed=1, return_state=True)
     weights = [np.zeros_like(w) for w in layer.get_weights()]
     weights[-1][..., gate * UNITS : (gate + 1) * UNITS] = 100
@@ -265,50 +276,9 @@ def test_assigned_knobs_take_effect_without_a_retrace():
     assert len(layer.weights) == 3
 
 
-@pytest.mark.parametrize("name", ["rate", "recurrent_rate"])
-@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, "0.5", True, None])
-def test_a_rate_out_of_range_raises(name, value):
-    message = (
-        rf"(?s)`{name}` must be a number between 0 and 1.*Received: {name}={value}"
-    )
-    message = message.replace("0.5", "'0.5'")
-    with pytest.raises(ValueError, match=message):
-        SparseoutCellWrapper(layers.LSTMCell(UNITS), **{name: value})
-    cell = SparseoutCellWrapper(layers.LSTMCell(UNITS), adjustable=True)
-    with pytest.raises(ValueError, match=message):
-        setattr(cell, name, value)
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"recurent_rate": 0.5}, "Did you mean `recurrent_rate`?"),
-        ({"noise_shape": (None, 1)}, "`noise_shape` is no argument"),
-        ({"q": -1}, "`q` must be a finite number >= 0"),
-        ({"seed": 0.5}, "`seed` must be an integer"),
-        ({"epsilon": 0}, "`epsilon` must be"),
-        ({"stop_gradient": 1}, "`stop_gradient` must be True or False"),
-        ({"adjustable": None}, "`adjustable` must be True or False"),
-        ({"cell": layers.LSTM}, "Make one first: SparseoutCellWrapper(LSTM(...))"),
-        ({"cell": layers.LSTM(3)}, "keras.layers.RNN(SparseoutCellWrapper(cell))"),
-    ],
-    ids=str,
-)
-def test_bad_arguments_raise(kwargs, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        SparseoutCellWrapper(**{"cell": layers.LSTMCell(UNITS), **kwargs})
-
-
-@pytest.mark.parametrize("name", ["rate", "recurrent_rate", "q"])
-def test_assigning_a_constant_raises(name):
-    cell = SparseoutCellWrapper(layers.LSTMCell(UNITS), 0.5)
-    with pytest.raises(AttributeError, match=rf"(?s)`{name}`.*adjustable=True"):
-        setattr(cell, name, 0.75)
-
-
 @pytest.fixture
 def policy(request):
-    # The whole model's, so that `compile` scales the loss in float16, as users have it.
+    # For the whole model, so that `compile` scales the loss in float16.
     keras.config.set_dtype_policy(request.param)
     yield
     keras.config.set_dtype_policy("float32")
@@ -316,7 +286,7 @@ def policy(request):
 
 @pytest.mark.parametrize(
     ("policy", "q"),
-    [("float32", 1.0), ("mixed_bfloat16", 1.0), ("mixed_float16", 0.5)],
+    [("mixed_bfloat16", 1.0), ("mixed_float16", 0.5)],
     indirect=["policy"],
 )
 @pytest.mark.usefixtures("policy")
@@ -334,7 +304,8 @@ def test_training_an_lstm_stays_finite(q):
     )
     x = sequences(40)
     x[::3, :2] = 0
-    model.compile(keras.optimizers.SGD(0.01, clipnorm=1.0), "mse")
+    optimizer = keras.optimizers.SGD(0.01, clipnorm=1.0)
+    model.compile(optimizer, "mse", jit_compile=False)
     history = model.fit(x, x[..., :1], batch_size=8, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     assert all(np.isfinite(w).all() for w in model.get_weights())

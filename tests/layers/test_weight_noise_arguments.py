@@ -67,41 +67,9 @@ def test_unknown_keywords_and_dtype_are_refused(make):
     with pytest.raises(ValueError, match="is no argument of") as error:
         make(L.Dense(2), 0.5, SECOND[make], rates=0.5)
     assert "Received: rates=0.5. Did you mean `rate`?" in str(error.value)
-    with pytest.raises(ValueError, match="that of the layer that it wraps") as error:
+    with pytest.raises(ValueError, match="comes from the layer that it wraps") as error:
         make(L.Dense(2), 0.5, SECOND[make], dtype="float16")
     assert "Received: dtype='float16'. Give it to that layer." in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("weights", "shown", "remedy"),
-    [
-        ("recurent_kernel", "kernel, recurrent_kernel", "mean 'recurrent_kernel'?"),
-        ("embeddings", "kernel, recurrent_kernel", "example weights=('kernel',)."),
-        (("kernel", "biass"), "bias", "mean 'bias'?"),
-        ("call/kernel", "bias", "mean 'kernel'?"),
-    ],
-)
-@pytest.mark.parametrize("built", [False, True])
-def test_a_weight_that_is_not_there_is_named_with_those_that_are(
-    weights, shown, remedy, built
-):
-    layer = L.LSTM(3)
-    if built:
-        layer.build((2, 3, 3))
-    names = (weights,) if isinstance(weights, str) else weights
-    with pytest.raises(ValueError, match="`weights` must be names") as error:
-        Bridgeout(layer, 0.5, weights=weights).build((2, 3, 3))
-    message = str(error.value)
-    assert f"Received: weights={names!r} for layer 'lstm" in message
-    assert shown in message
-    assert message.endswith(remedy)
-
-
-def test_where_a_name_is_not_enough_paths_are_shown():
-    layer = Bridgeout(L.Bidirectional(L.LSTM(3)), 0.5, weights="forward_layer/kernel")
-    with pytest.raises(ValueError, match="forward_layer/cell/recurrent_") as error:
-        layer(ones(2, 3, 3))
-    assert str(error.value).endswith("Did you mean 'forward_layer/cell/kernel'?")
 
 
 @every_layer

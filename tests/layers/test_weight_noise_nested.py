@@ -1,4 +1,4 @@
-"""Wrappers in wrappers: their work grows by a step a level, and names reach through."""
+"""Wrappers in wrappers: the work grows with their number, and not faster."""
 
 import keras
 import numpy as np
@@ -72,7 +72,7 @@ def cells(level, cell):
 
 
 def work(wrap, innermost, levels):
-    """Counts of calls of the innermost layer of so many wrappers, by name."""
+    """Counts the calls of the innermost layer in so many wrappers, by method."""
     COUNT.__init__()
     layer = innermost(3)
     x = X
@@ -94,66 +94,24 @@ def work(wrap, innermost, levels):
     [(alternating, Dense), (with_others_between, Dense), (cells, Cell)],
 )
 def test_work_grows_with_the_levels_and_not_faster(wrap, innermost):
-    few, many = ({**work(wrap, innermost, levels)} for levels in (6, 12))
+    few, many = ({**work(wrap, innermost, levels)} for levels in (4, 8))
     # Each wrapper looks for the weights.
     assert many.pop("weights") <= 2.5 * few.pop("weights")
     assert many == few
 
 
 def test_a_model_in_models_is_searched_once():
-    # Each Sequential has its layers by two ways.
+    # Each Sequential holds its layers in two places.
     model = Dense(2)
     for _ in range(10):
         model = keras.Sequential([keras.Input((3,)), model])
-    found = weight_lookup.inside(model)
+    found = weight_lookup.layers_within(model)
     assert len({id(layer) for layer in found}) == len(found)
     COUNT.__init__()
     layer = Bridgeout(model, 0.5)
     assert COUNT.weights < 5
     noisy = layer(X[:, 0], training=True)
     assert not np.allclose(noisy, layer(X[:, 0]))
-
-
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("kernel", 4),
-        ("layer/kernel", 4),
-        ("layer/layer/kernel", 2),
-        ("layer/layer/layer/kernel", 0),
-        ("first/layer/layer/kernel", 1),
-        ("other/layer/kernel", 1),
-        ("wide/kernel", 2),
-        ("both/0/layer/kernel", 1),
-        ("0/layer/kernel", 1),
-        ("oth/0/layer/kernel", 0),
-    ],
-)
-def test_a_name_is_the_end_of_any_path(name, number):
-    class Block(L.Layer):
-        def __init__(self):
-            super().__init__()
-            wide = L.Dense(3, name="wide")
-            self.first = Bridgeout(L.TimeDistributed(wide), 0.1)
-            self.second = Shakeout(Bridgeout(L.Dense(3, name="wide"), 0.1), 0.1, 0.1)
-            self.both = [Bridgeout(L.Dense(3), 0.1), Bridgeout(L.Dense(3), 0.1)]
-            # A second way to a layer.
-            self.other = L.TimeDistributed(wide)
-
-        def call(self, x):
-            x = self.second(self.other(self.first(x)))
-            return self.both[1](self.both[0](x))
-
-    block = Block()
-    block(X)
-    layer = Bridgeout(block, 0.5)
-    if not number:
-        with pytest.raises(ValueError, match="`weights` must be names"):
-            weight_lookup.choose(block, (name,))
-        return
-    found = weight_lookup.choose(block, (name,))
-    assert len(found) == number
-    assert len(layer.draw()) == 4
 
 
 def test_tied_weights_stay_tied_in_a_file_through_two_wrappers(tmp_path):

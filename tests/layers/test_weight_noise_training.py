@@ -45,10 +45,12 @@ def assert_finite(*arrays):
     "compile_args",
     [
         {"jit_compile": True},
-        {"jit_compile": False},
         {"run_eagerly": True},
-        {"steps_per_execution": 3},
-        {"optimizer": keras.optimizers.SGD(0.01, gradient_accumulation_steps=2)},
+        {
+            "steps_per_execution": 3,
+            "optimizer": keras.optimizers.SGD(0.01, gradient_accumulation_steps=2),
+            "jit_compile": False,
+        },
     ],
     ids=lambda args: next(iter(args)),
 )
@@ -67,7 +69,7 @@ def test_every_way_to_run_fit_trains_the_true_weights(compile_args):
 
 @pytest.mark.onednn
 @pytest.mark.parametrize(
-    ("stop_gradient", "jit_compile"), [(True, True), (True, False), (False, False)]
+    ("stop_gradient", "jit_compile"), [(True, True), (False, False)]
 )
 def test_a_step_of_sgd_is_the_one_computed_by_hand(stop_gradient, jit_compile):
     rate, q, step = 0.5, 1.0, 0.1
@@ -89,11 +91,8 @@ def test_a_step_of_sgd_is_the_one_computed_by_hand(stop_gradient, jit_compile):
     np.testing.assert_allclose(dense.kernel, w - step * gradient, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("policy", "jit_compile"),
-    [("mixed_bfloat16", False), ("mixed_float16", True), ("float16", False)],
-)
-def test_100_steps_in_half_precision_stay_finite(policy, jit_compile):
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float16"])
+def test_100_steps_in_half_precision_stay_finite(policy):
     dtype = keras.DTypePolicy(policy)
     layers = [Bridgeout(L.Dense(8, dtype=dtype), 0.5, q) for q in (0.5, 3.0)]
     layers.append(Bridgeout(L.Dense(8, dtype=dtype), 0.5, 1.5, stop_gradient=False))
@@ -102,27 +101,29 @@ def test_100_steps_in_half_precision_stay_finite(policy, jit_compile):
     optimizer = keras.optimizers.Adam(1e-4, epsilon=1e-3)
     if policy == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(optimizer, "mae", jit_compile=jit_compile)
+    model.compile(optimizer, "mae", jit_compile=False)
     x, y = data(400)
     losses = fit(model, x, y, batch_size=4)
     assert_finite(losses, *model.get_weights())
     assert model.outputs[0].dtype == dtype.compute_dtype
     if policy == "mixed_float16":
-        # It begins at 2^15 and halves at each step that is skipped.
+        # The loss scale begins at 2^15 and halves at each skipped step.
         assert int(optimizer.inner_optimizer.iterations) >= 100 - 15
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float64"])
-@pytest.mark.parametrize("cell", [False, True])
+@pytest.mark.parametrize(
+    ("policy", "cell"),
+    [("mixed_bfloat16", False), ("mixed_float16", True), ("float64", False)],
+)
 def test_weights_are_perturbed_as_stored_and_then_cast(policy, cell):
-    # In half precision neither the noise nor 1 + 2^-12 would be what it is here.
+    # Half precision would round 1 + 2^-12 to 1.
     layer = L.LSTM(2, dtype=policy)
     seen = []
 
     class Spy(Bridgeout):
-        def noisy(self, weight, value, seed):
+        def perturb_weight(self, weight, value, seed):
             seen.append((value.dtype.name, value.numpy().max()))
-            return super().noisy(weight, value, seed)
+            return super().perturb_weight(weight, value, seed)
 
     ones = keras.initializers.Constant(1 + 2**-12)
     if cell:
@@ -141,8 +142,9 @@ def strategy():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-@every_layer
-@pytest.mark.parametrize("units", [16, 256], ids=["plain", "compiled"])
+@pytest.mark.parametrize(
+    ("make", "units"), [(Bridgeout, 16), (Shakeout, 16), (Bridgeout, 256)]
+)
 def test_no_replica_repeats_a_draw_of_any_step(strategy, make, units):
     with strategy.scope():
         layer = make(L.Dense(units, use_bias=False), 0.5, 1.5)
@@ -184,7 +186,7 @@ def test_no_retrace_as_knobs_change():
         Shakeout(L.Dense(2, kernel_initializer="ones"), 0.5, 0.1, adjustable=True),
     ]
     model = Counting([keras.Input((8,)), *layers])
-    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
     x, y = data()
     fit(model, x, y)
     noisy = [model.train_on_batch(x, y) for _ in range(4)]
@@ -200,7 +202,7 @@ def test_no_retrace_as_knobs_change():
 def test_knobs_take_effect():
     dense = L.Dense(1, kernel_initializer=keras.initializers.Constant(4.0))
     layer = Bridgeout(dense, 0.1, 5.0, adjustable=True)
-    layer.build((None, 1))
+    layer.build((None, 20))
     for (rate, q), expected in {
         (0.5, 2.0): {0, 8},
         (0.5, 1.0): {2, 6},
@@ -209,23 +211,22 @@ def test_knobs_take_effect():
     }.items():
         layer.rate, layer.q = rate, q
         assert (layer.rate, layer.q) == (rate, q)
-        seen = {round(float(layer.draw()[0][1][0, 0]), 3) for _ in range(20)}
-        assert seen == expected
+        assert set(np.unique(np.round(layer.draw()[0][1], 3))) == expected
     shake = Shakeout(dense, 0.5, 0.25, adjustable=True)
     for c in (0.25, 1.0):
         shake.c = c
-        seen = {float(shake.draw()[0][1][0, 0]) for _ in range(20)}
-        assert seen == {8 + c, -c}
+        assert set(np.unique(shake.draw()[0][1])) == {8 + c, -c}
 
 
-@every_layer
-@pytest.mark.parametrize("at_construction", [False, True])
+@pytest.mark.parametrize(
+    ("make", "at_construction"), [(Bridgeout, True), (Shakeout, False)]
+)
 def test_a_frozen_layer_is_not_trained_but_perturbed(make, at_construction):
     layer = make(L.Dense(2), 0.5, 1.5, trainable=not at_construction)
     model = keras.Sequential([keras.Input((8,)), layer, L.Dense(2)])
     layer.trainable = False
     assert not layer.layer.trainable
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     before = layer.get_weights()
     x, y = data()
     fit(model, x, y)

@@ -228,7 +228,7 @@ def test_measures_of_zeros_alone():
     np.testing.assert_array_equal(metrics.rms(zeros), 0)
 
 
-# Two samples of two positions of three units, of which the last is dead.
+# Two samples of two positions of three units. The last unit is dead.
 DATA = np.array([[[1, 0, 0], [-2, 0, 0]], [[0, 3, 0], [0, 0.5, 0]]])
 
 

@@ -52,8 +52,8 @@ def test_other_rates_and_exponents_of_weights_need_no_other_program():
 def test_programs_are_bounded_in_number():
     settings = {"noise_shape": None, "stop_gradient": True}
     for size in range(300):
-        compiled_noise._perturbed((None, size), None, epsilon=1e-7, **settings)
-    assert compiled_noise._perturbed.cache_info().currsize < 200
+        compiled_noise._perturbing_program((None, size), None, epsilon=1e-7, **settings)
+    assert compiled_noise._perturbing_program.cache_info().currsize < 200
 
 
 def test_what_calls_a_program_is_freed():

@@ -152,7 +152,7 @@ def test_gradient_is_the_multiplier_or_the_derivative(q, epsilon):
 
 
 @pytest.mark.parametrize("stop_gradient", BOTH)
-@pytest.mark.parametrize("q", [0.0, 1.0, 1.3, 2.0, 3.0, 5.0])
+@pytest.mark.parametrize("q", [0.0, 1.3, 2.0, 3.0])
 def test_second_order_is_right(q, stop_gradient):
     x, mask = numbers_and_mask()
 
@@ -174,8 +174,9 @@ def test_second_order_is_right(q, stop_gradient):
         np.testing.assert_allclose(second, wanted, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("stop_gradient", BOTH)
-@pytest.mark.parametrize("q", [0.0, 1.3, 2.0, 3.0])
+@pytest.mark.parametrize(
+    ("q", "stop_gradient"), [(1.3, True), (1.3, False), (3.0, False)]
+)
 def test_forward_mode_agrees_with_reverse_mode(q, stop_gradient):
     x, mask = numbers_and_mask()
     tangent = tf.cast(tf.linspace(-1, 1, 40), x.dtype)
@@ -184,10 +185,10 @@ def test_forward_mode_agrees_with_reverse_mode(q, stop_gradient):
     np.testing.assert_allclose(accumulator.jvp(y), gradient * tangent, rtol=1e-12)
 
 
-@pytest.mark.parametrize("q", QS)
+@pytest.mark.parametrize("q", [0.0, 1.0, 1.3, 2.0, 3.0, 8.0])
 def test_rate_and_q_in_tensors_agree_with_numbers(q):
     x = signed(np.random.default_rng(6), (20, 5))
-    for rate, stop_gradient in product((0.1, 0.3, 0.9), BOTH):
+    for rate, stop_gradient in product((0.3, 0.9), BOTH):
         expected, *results = (
             value_and_gradient(x, None, of_rate(rate), of_q(q), stop_gradient, seed=9)
             for of_rate, of_q in product(FORMS, FORMS)
@@ -201,11 +202,21 @@ def test_compiled_agrees_with_plain_on_a_given_mask():
     rng = np.random.default_rng(8)
     x, upstream = (signed(rng, 100) for _ in range(2))
     mask = tf.constant(rng.random(100) < 0.7)
-    compiled = compile_if(True, value_and_gradient)
-    for case in product([0.3], QS, BOTH):
-        result = compiled(x, upstream, *case, mask=mask)
-        expected = value_and_gradient(x, upstream, *case, mask=mask)
-        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
+    # One exponent of each way to take the power, all in one function: XLA takes longer
+    # over many.
+    cases = [*product((0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0), [True]), (1.3, True)]
+    cases += [(1.3, False), (3.0, False)]
+
+    def call(x, upstream):
+        return [
+            value_and_gradient(x, upstream, 0.3, *case, mask=mask) for case in cases
+        ]
+
+    results = zip(compile_if(True, call)(x, upstream), call(x, upstream), strict=True)
+    for (result, expected), case in zip(results, cases, strict=True):
+        np.testing.assert_allclose(
+            result, expected, rtol=1e-5, atol=1e-5, err_msg=str(case)
+        )
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 1), (1, 1), (3, 1, 5), ()], ids=str)
@@ -251,8 +262,11 @@ def test_the_seed_decides_the_draw():
 
 
 @pytest.mark.onednn
-@pytest.mark.parametrize("noise_shape", [None, (None, 1), (1, None)], ids=str)
-@pytest.mark.parametrize("compiled", BOTH)
+@pytest.mark.parametrize(
+    ("noise_shape", "compiled"),
+    [(None, False), ((None, 1), False), ((1, None), False), (None, True)],
+    ids=str,
+)
 def test_unknown_batch_sizes_give_what_the_known_ones_give(noise_shape, compiled):
     def call(x):
         return value_and_gradient(x, None, 0.5, 1.0, noise_shape=noise_shape, seed=1)

@@ -144,14 +144,12 @@ def warnings_of_retracing():
 
 
 def measured(x, batch_size=None):
-    model = keras.Sequential(
-        [keras.Input((4,), batch_size=batch_size), kl.Dense(3, "relu")]
-    )
+    model = keras.Sequential([keras.Input((4,), batch_size=batch_size), kl.ReLU()])
     return activation_sparsity(model, x)
 
 
 def tracked(x):
-    model = keras.Sequential([keras.Input((4,)), kl.Dense(3, "relu")])
+    model = keras.Sequential([keras.Input((4,)), kl.ReLU()])
     model.compile("sgd", "mse")
     tracker = SparsityTracker(x, verbose=0)
     tracker.set_model(model)

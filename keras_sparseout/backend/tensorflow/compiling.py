@@ -1,25 +1,27 @@
-"""Compiling functions with XLA, also in models that are not."""
+"""Compiles functions with XLA, also in models that are not compiled."""
 
 import functools
 import platform
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from keras_sparseout.backend.tensorflow import numerics
+from keras_sparseout.utils.types import Tensor
 
 
-def pays(shape):
-    """Whether what is done with tensors of `shape` gains by being compiled.
+def pays(shape: Sequence[int | None]) -> bool:
+    """Whether it pays to compile a function of tensors of `shape`.
 
-    XLA compiles anew for each concrete shape, so it does where every dimension but the
-    batch is known.
+    XLA compiles a program for each concrete shape, so every dimension but the batch has
+    to be known.
     """
     return None not in shape[1:] and not on_apple_gpu()
 
 
 @functools.cache
-def on_apple_gpu():
-    """Whether this is a machine of which the GPU has no XLA."""
+def on_apple_gpu() -> bool:
+    """Whether the GPU of this machine is one of Apple's, which have no XLA."""
     return platform.system() == "Darwin" and bool(
         tf.config.list_physical_devices("GPU")
     )
@@ -30,17 +32,57 @@ compiled = functools.partial(
 )
 
 
-def around_compiled(function):
-    """A function around compiled ones, in whose body numbers are not checked.
+def around_compiled(function: Callable) -> Callable:
+    """Traces a function that calls compiled ones, and checks no numbers in its body.
 
-    Not in the compiled ones themselves: their arguments would be checked.
+    The compiled functions can't switch the check off themselves: it would still see
+    their arguments.
     """
     function = numerics.unchecked()(function)
     return tf.function(function, reduce_retracing=True, autograph=False)
 
 
-def generator():
-    """The fastest generator of random bits here, by the name TensorFlow has for it."""
-    # XLA alone has Threefry on every device, and `tf.config.run_functions_eagerly`
-    # makes TensorFlow run these functions without it.
-    return "philox" if tf.executing_eagerly() else "threefry"
+def constant_program(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Compiles a function whose result is a constant for gradients."""
+    program = compiled(function)
+    call = around_compiled(lambda *arguments: program(*arguments))
+    # Outside of the program, so that TensorFlow makes no gradient of it.
+    return lambda *arguments: tf.stop_gradient(call(*arguments))
+
+
+def program_with_gradient(
+    value: Callable[..., tuple[Tensor, Tensor]], gradient: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
+    """Compiles a function and its gradient with respect to the first argument.
+
+    They are a program each. From one program with a gradient of its own XLA would
+    return the value twice, and `x` as well.
+
+    Args:
+        value: Function of `x` and other tensors. It returns the value, and a tensor
+            that is kept for the gradient.
+        gradient: Function of the upstream gradient, `x`, the kept tensor and the other
+            tensors.
+
+    Returns:
+        Function of `x` and the other tensors.
+    """
+    forward, backward = compiled(value), compiled(gradient)
+
+    # A function around both, since TensorFlow never frees the graph in which a gradient
+    # is defined: without it, that would be the graph of each model.
+    @around_compiled
+    def call(x, *others):
+        @tf.custom_gradient
+        def apply(x):
+            result, kept = forward(x, *others)
+
+            def grad(upstream):
+                with numerics.unchecked():
+                    return backward(upstream, x, kept, *others)
+
+            return result, grad
+
+        return apply(x)
+
+    return call

@@ -1,18 +1,20 @@
 """Keeps `tf.debugging.enable_check_numerics()` away from NaN that is an answer."""
 
 import contextlib
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 
 @contextlib.contextmanager
-def unchecked():
+def unchecked() -> Iterator[None]:
     """Leaves operations out of `tf.debugging.enable_check_numerics()`.
 
     The check stops a run at the first NaN or infinity. But NaN may be the answer, as
     for Hoyer's sparsity of zeros, and XLA can't compile the operations that the check
     adds. Around the body of a traced function this costs nothing when the function
-    runs. What leaves the body is checked again once something is computed with it.
+    runs. TensorFlow checks what leaves the body as soon as something is computed with
+    it.
 
     Use it in a `with` statement, or as a decorator of a function that is no generator.
     If the check was given limits for its messages, they go back to the defaults.
@@ -36,7 +38,7 @@ def unchecked():
         tf.debugging.enable_check_numerics()
 
 
-def is_checking():
+def is_checking() -> bool:
     """Whether `tf.debugging.enable_check_numerics()` is in force in this thread."""
     # TensorFlow does not tell, but its check adds operations to a graph.
     with tf.Graph().as_default() as scratch:

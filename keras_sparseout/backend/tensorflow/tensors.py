@@ -1,5 +1,6 @@
-"""Kinds of tensors, and what they hold."""
+"""Kinds and shapes of tensors, and what they hold."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,3 +27,13 @@ def all_finite(x: Tensor) -> bool:
     if np.isfinite(tf.reduce_sum(x).numpy()):
         return True
     return bool(tf.reduce_all(tf.math.is_finite(x)).numpy())
+
+
+def ensure_shape(x: Tensor, shape: Sequence[int | None]) -> Tensor:
+    """Returns `x` with the static `shape`, which is asserted when the graph runs.
+
+    Args:
+        x: Tensor.
+        shape: One size for each dimension, None for a size that may be any.
+    """
+    return tf.ensure_shape(x, shape)

@@ -44,6 +44,11 @@ def graph_function(function: Callable[[Any], Any]) -> GraphFunction:
     return tf.function(function, autograph=False, reduce_retracing=True)
 
 
+def traced_per_shape(function: Callable[..., Any]) -> GraphFunction:
+    """Makes `function` a tf.function, traced once for each shape of its arguments."""
+    return tf.function(function, autograph=False)
+
+
 def run(function: GraphFunction, batch: Any) -> Any:
     """Returns what a tf.function makes of `batch`.
 
@@ -52,6 +57,20 @@ def run(function: GraphFunction, batch: Any) -> Any:
     once.
     """
     return function.get_concrete_function(batch)(batch)
+
+
+def trace_for_any_size(function: GraphFunction, batch: Any) -> None:
+    """Traces a tf.function for batches like `batch` of any size."""
+
+    def spec(x):
+        return tf.TensorSpec((None, *x.shape[1:]), x.dtype)
+
+    function.get_concrete_function(keras.tree.map_structure(spec, batch))
+
+
+def functions_run_eagerly() -> bool:
+    """Whether TensorFlow is set to run functions without tracing them."""
+    return tf.config.functions_run_eagerly()
 
 
 def is_tf_function(function: Callable[..., Any]) -> bool:

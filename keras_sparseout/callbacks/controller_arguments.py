@@ -1,0 +1,131 @@
+"""Checks of what a SparsityController is asked for, and its targets by layer."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from keras_sparseout.callbacks.actuators import ACTUATORS, ActuatorName
+from keras_sparseout.metrics import ActivationHistogram
+from keras_sparseout.utils import validation
+
+# Metrics that rise with sparsity. All of them lie between 0 and 1.
+RISING = ("gini", "hoyer", "population_sparseness", "pq_index", "zero_fraction")
+
+_Target = TypeVar("_Target", bound=float | Mapping[str, float])
+_Metric = TypeVar("_Metric", bound=str | Callable)
+
+
+def check_actuator(actuator: ActuatorName) -> ActuatorName:
+    """Returns `actuator`; raises unless it is a name of `ACTUATORS`."""
+    if actuator not in list(ACTUATORS):
+        raise ValueError(
+            f"`actuator` must be one of {', '.join(ACTUATORS)}. Received: "
+            f"actuator={actuator!r}. Leave it out for q."
+        )
+    return actuator
+
+
+def check_metric(metric: _Metric) -> _Metric:
+    """Returns `metric`; raises unless it is a function or a name of `RISING`."""
+    if isinstance(metric, str) and metric not in RISING:
+        raise ValueError(
+            "`metric` must be a function f(x) that rises with sparsity, or one of "
+            f"{', '.join(RISING)}. Received: metric={metric!r}. "
+            + validation.did_you_mean(metric, RISING, "Give one of these.")
+        )
+    # A histogram can be called too, but is no number.
+    number = callable(metric) and not isinstance(metric, ActivationHistogram)
+    if not isinstance(metric, str) and not number:
+        raise ValueError(
+            "`metric` must be one name or function. Received: "
+            f"metric={metric!r}. Give for example metric='hoyer'."
+        )
+    return metric
+
+
+def check_target(target: _Target, metric: str) -> _Target:
+    """Returns `target`; raises unless the metric can have its numbers.
+
+    Args:
+        target: A number, or a dict of numbers by name of a layer.
+        metric: Name of the metric.
+    """
+    bounded = metric in RISING
+    numbers = list(target.values()) if isinstance(target, Mapping) else [target]
+    for number in numbers:
+        if (
+            not validation.is_real(number)
+            or not math.isfinite(number)
+            or (bounded and not 0 < number < 1)
+        ):
+            rule = "between 0 and 1, neither included" if bounded else "finite"
+            raise ValueError(
+                f"`target` must be a number {rule}, what the metric is to be, or a "
+                f"dict of them by layer. Received: target={target!r}. Give for example "
+                "target=0.7."
+            )
+    if not numbers:
+        raise ValueError(
+            "`target` must have at least one layer. Received: target={}. Give a number "
+            "for all layers."
+        )
+    return target
+
+
+def targets_by_layer(
+    target: float | Mapping[str, float], layers: Iterable[str]
+) -> dict[str, float]:
+    """Returns the targets of the layers of these names."""
+    if not isinstance(target, Mapping):
+        return dict.fromkeys(layers, target)
+    return {name: target[name] for name in layers}
+
+
+def check_together(together: bool, target: float | Mapping[str, float]) -> bool:
+    """Returns `together`; raises if it is True for layers with several targets."""
+    validation.check_bool("together", together)
+    if together and isinstance(target, Mapping) and len(set(target.values())) > 1:
+        raise ValueError(
+            "`target` must be the same for all layers that are moved together. "
+            f"Received: target={target!r}. Give one number, or together=False."
+        )
+    return together
+
+
+def check_freeze_after(freeze_after: int | None) -> int | None:
+    """Returns `freeze_after`; raises unless it is an integer >= 1, or None."""
+    if freeze_after is not None:
+        validation.check_count("freeze_after", freeze_after)
+    return freeze_after
+
+
+def check_targets_fit(
+    target: float | Mapping[str, float], layers: Iterable[str]
+) -> None:
+    """Raises if `target` is a dict whose names are not those of the layers."""
+    names = set(layers)
+    if isinstance(target, Mapping) and names != set(target):
+        raise ValueError(
+            "`target` must have one number for each layer, by its name. Received: "
+            f"target={target!r}, for {validation.some_of(sorted(names))}. Name just "
+            "these."
+        )
+
+
+def check_bounds(
+    bounds: Sequence[float] | None, actuator: ActuatorName
+) -> tuple[float, float]:
+    """Returns `bounds` as two floats, for None the default ones of the actuator."""
+    known = ACTUATORS[actuator]
+    if bounds is None:
+        return known.default_bounds
+    low, high = known.limits
+    good = isinstance(bounds, (tuple, list)) and len(bounds) == 2
+    good = good and all(validation.is_real(bound) for bound in bounds)
+    if not good or not low <= bounds[0] < bounds[1] <= high:
+        raise ValueError(
+            f"`bounds` must be two numbers, the least and the largest {actuator}, "
+            f"rising and within [{low:g}, {high:g}]. Received: bounds={bounds!r}. "
+            f"Leave it out for {known.default_bounds}."
+        )
+    return float(bounds[0]), float(bounds[1])

@@ -1,0 +1,146 @@
+"""What a SparsityController says: the lines that it prints, and its warnings."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+
+from keras_sparseout.utils import validation
+
+
+class ControllerMessages:
+    """Prints lines, and gives warnings, each of them once a run.
+
+    Args:
+        verbose: Whether to print.
+    """
+
+    def __init__(self, verbose: bool | int = True):
+        self._verbose = verbose
+        self._printed: set[str] = set()
+        self._warned: set[tuple[str, str]] = set()
+
+    def controlled(
+        self,
+        metric: str,
+        targets: Mapping[str, float],
+        actuator: str,
+        bounds: tuple[float, float],
+    ) -> None:
+        """Prints what is controlled."""
+        wanted = ", ".join(f"{name} to {target:g}" for name, target in targets.items())
+        self._print(f"{metric} of {wanted}, by {actuator} in {_range(bounds)}")
+
+    def left_out(self, reasons: Mapping[str, str]) -> None:
+        """Prints which layers can't be read, and why not."""
+        names = [f"{name} ({reason})" for name, reason in reasons.items()]
+        self._print(f"left out: {validation.some_of(names)}")
+
+    def found(
+        self,
+        subject: str,
+        *,
+        figure: float,
+        target: float,
+        actuator: str,
+        setting: float,
+        mean: float,
+        calls: Iterable[str],
+    ) -> None:
+        """Prints what the run came to, with the calls that repeat it.
+
+        Args:
+            subject: What was controlled, for example "hoyer of hidden".
+            figure: The last figure.
+            target: The target.
+            actuator: What was moved.
+            setting: The last setting.
+            mean: The mean setting of the run.
+            calls: Calls of the layers, with a constant setting.
+        """
+        self._print(
+            f"{subject} is {figure:.3f}, asked for {target:g}, at {actuator} = "
+            f"{setting:.3g}, over the run {mean:.3g}. To repeat it fixed: "
+            f"{', '.join(calls)}"
+        )
+
+    def loss_not_finite(self, loss: float) -> None:
+        """Warns that the loss is not finite."""
+        self._warn(
+            f"the loss is {loss}: the settings stay what they are. Lower the learning "
+            "rate, or ask for less",
+            about=("loss", ""),
+        )
+
+    def nan_activations(self, layers: Iterable[str]) -> None:
+        """Warns of layers with NaN among their activations."""
+        for name in layers:
+            self._warn(
+                f"the activations of {name} hold NaN, and do not move anything",
+                about=("layer", name),
+            )
+
+    def broken(self, causes: Mapping[str, str], *, quiet: bool) -> None:
+        """Warns of layers whose figures mean nothing, unless it was said before.
+
+        Args:
+            causes: Dict of causes by layer.
+            quiet: Whether to note it only, since the user knows of the loss.
+        """
+        new = [name for name in causes if ("layer", name) not in self._warned]
+        self._warned.update(("layer", name) for name in new)
+        for cause in dict.fromkeys(causes[name] for name in new):
+            names = validation.some_of([name for name in new if causes[name] == cause])
+            if not quiet:
+                self._warn(
+                    f"{cause}: activations of {names} do not move anything",
+                    about=(cause, names),
+                )
+
+    def dead_units(
+        self, subject: str, layer: str, share: float, max_dead: float
+    ) -> None:
+        """Warns that too many units of `layer` are dead."""
+        self._warn(
+            f"{share:.0%} of the units of {layer} are dead, so it stops pushing toward "
+            f"sparser. Ask for less, or raise `max_dead`, now {max_dead:g}",
+            about=("dead units", subject),
+        )
+
+    def retreat(self, subject: str, actuator: str, bounds: tuple[float, float]) -> None:
+        """Warns that the setting came back within `bounds`."""
+        self._warn(
+            f"beyond {_range(bounds)} {actuator} took {subject} away from its target, "
+            "so it stays within. Give narrower `bounds` to keep it from there",
+            about=("retreat", subject),
+        )
+
+    def out_of_reach(
+        self,
+        subject: str,
+        target: float,
+        actuator: str,
+        bounds: tuple[float, float],
+        reached: tuple[float, float],
+    ) -> None:
+        """Warns that the target can't be reached, with the figures that were."""
+        low, high = reached
+        self._warn(
+            f"{subject} can't be brought to {target:g} with {actuator} in "
+            f"{_range(bounds)}: it reached {low:.3f} to {high:.3f}. Widen `bounds`, or "
+            "change the target",
+            about=("reach", subject),
+        )
+
+    def _print(self, text: str) -> None:
+        if self._verbose and text not in self._printed:
+            self._printed.add(text)
+            print(f"SparsityController: {text}")
+
+    def _warn(self, text: str, *, about: tuple[str, str]) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            warnings.warn(f"SparsityController: {text}.", stacklevel=4)
+
+
+def _range(bounds: tuple[float, float]) -> str:
+    low, high = bounds
+    return f"[{low:g}, {high:g}]"

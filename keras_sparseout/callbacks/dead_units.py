@@ -1,0 +1,74 @@
+"""Which share of the layers' units is dead, told over several short epochs."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_sparseout.measure.layer_sums import Metrics, add, split
+from keras_sparseout.measure.reading import read
+from keras_sparseout.measure.watched_layer import WatchedLayer
+
+# Fewer vectors can't tell a dead unit from one that fires rarely.
+_ENOUGH_VECTORS = 256
+
+
+class UnitReading(NamedTuple):
+    """What is known of the units.
+
+    Attributes:
+        dead_shares: Dict of the share of dead units by layer, of the layers of which
+            enough vectors were seen.
+        nan_layers: Names of the layers with NaN among their activations.
+    """
+
+    dead_shares: dict[str, float]
+    nan_layers: list[str]
+
+
+class DeadUnitCount:
+    """Adds up the sums of training batches until they tell which units are dead.
+
+    Args:
+        metrics: Dict of the metrics of the sums by name, with "dead_units" among them.
+    """
+
+    def __init__(self, metrics: Metrics):
+        self._metrics = metrics
+        self._sums: dict[str, list[np.ndarray]] = {}
+
+    def begin_epoch(self) -> None:
+        """Forgets the layers of which enough vectors were seen; short epochs add up."""
+        self._sums = {
+            name: sums
+            for name, sums in self._sums.items()
+            if self._vectors(sums) < _ENOUGH_VECTORS
+        }
+
+    def add(self, totals: Mapping[str, list[np.ndarray]]) -> None:
+        """Adds sums of all metrics, by layer."""
+        for name, sums in totals.items():
+            add(self._sums, name, sums)
+
+    def read(
+        self, watched: Sequence[WatchedLayer], broken: Collection[str]
+    ) -> UnitReading:
+        """Returns what the sums so far tell.
+
+        Args:
+            watched: The layers.
+            broken: Names of layers whose figures mean nothing.
+        """
+        reading = read(self._sums, watched, self._metrics, broken)
+        shares = {
+            w.name: reading.figures[f"dead_units/{w.name}"]
+            for w in watched
+            if self._vectors(self._sums[w.name]) >= _ENOUGH_VECTORS
+        }
+        return UnitReading(shares, reading.nan_layers)
+
+    def _vectors(self, sums: Sequence[np.ndarray]) -> float:
+        """Returns how many vectors one layer's `sums` come from."""
+        by_metric = {name: own for name, _, own in split(sums, self._metrics)}
+        _, vectors = by_metric["dead_units"]
+        return float(vectors)

@@ -1,0 +1,125 @@
+"""The multiplier n of Sparseout, y = x n, and products with it that stay finite."""
+
+import math
+
+import keras
+import ml_dtypes
+from keras import ops
+
+from keras_sparseout.utils.types import Tensor
+
+# No pow: these exponents (q - 2) / 2 come down to roots and products.
+_POWERS = {
+    -1.0: lambda a: 1 / a,
+    -0.5: ops.rsqrt,
+    -0.25: lambda a: ops.rsqrt(ops.sqrt(a)),
+    0.25: lambda a: ops.sqrt(ops.sqrt(a)),
+    0.5: ops.sqrt,
+    1.0: lambda a: a,
+}
+
+# Below every probability that a mask can have.
+_SMALLEST = 1e-30
+
+
+def is_cheap(q: float | Tensor) -> bool:
+    """Whether the power with the exponent of `q` comes down to roots and products."""
+    return isinstance(q, float) and (q == 2 or (q - 2) / 2 in _POWERS)
+
+
+def times_n(
+    v: Tensor,
+    x: Tensor,
+    keep: Tensor,
+    keep_prob: float | Tensor,
+    q: float | Tensor,
+    epsilon: float,
+    *,
+    slope: bool,
+) -> Tensor:
+    """Multiplies `v` by the n of `x`, or with `slope` by the derivative of x n.
+
+    Products are taken in a wide dtype, and saturate in the dtype of `x`.
+    """
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    wide = "float64" if dtype == "float64" else "float32"
+    n = multiplier(ops.cast(x, wide), keep, keep_prob, q, epsilon, slope=slope)
+    return _saturate(ops.cast(v, wide), n, dtype)
+
+
+def multiplier(
+    x: Tensor,
+    keep: Tensor,
+    keep_prob: float | Tensor,
+    q: float | Tensor,
+    epsilon: float,
+    *,
+    slope: bool = False,
+) -> Tensor:
+    """n, or with `slope` the derivative of x n with respect to x; finite for finite x.
+
+    Python numbers shorten the formula, since they are constants; tensors do not.
+    """
+    limit = _largest(x.dtype)
+    exponent = (q - 2) / 2
+    # At rate 1 nothing is kept, the scale is 0, and with 0 in the place of 1 so is n.
+    if isinstance(keep_prob, float):
+        one = 1.0 if keep_prob else 0.0
+        scale = one / max(keep_prob, _SMALLEST)
+    else:
+        keep_prob = ops.cast(keep_prob, x.dtype)
+        one = ops.cast(keep_prob > 0, x.dtype)
+        scale = one / ops.maximum(keep_prob, _SMALLEST)
+    kept = ops.cast(keep, x.dtype) * scale
+    if isinstance(exponent, float):
+        if exponent == 0 or (isinstance(keep_prob, float) and not keep_prob):
+            return kept
+    else:
+        # An infinite one would be NaN times the logarithm of 1.
+        exponent = ops.minimum(ops.cast(exponent, x.dtype), limit)
+    a = ops.abs(x) + epsilon
+    factor = _power(a, exponent)
+    # Up to q = 3 the factor is below 1e30, and so is its product with the noise. The
+    # exception is a given mask with a rate next to 1, closer than float32 can come.
+    may_overflow = (
+        not isinstance(exponent, float)
+        or exponent > 0.5
+        or (isinstance(keep_prob, float) and keep_prob < 1e-6)
+    )
+    if may_overflow:
+        factor = ops.minimum(factor, _bound(scale, one, limit))
+    noise = factor * (kept - one)
+    if slope:
+        if may_overflow:
+            # The slope may be 0, and infinity times 0 is NaN.
+            noise = ops.clip(noise, -limit, limit)
+        noise = noise * (1 + exponent * (ops.abs(x) / a))
+    n = one + noise
+    return ops.clip(n, -limit, limit) if may_overflow else n
+
+
+def _bound(scale, one, limit):
+    """The largest factor: infinity, unless the noise is 0, since that gives NaN."""
+    if isinstance(scale, float):
+        return limit if scale == one else math.inf
+    return ops.where(scale == one, ops.convert_to_tensor(limit, scale.dtype), math.inf)
+
+
+def _power(a, exponent):
+    if isinstance(exponent, float) and exponent in _POWERS:
+        return _POWERS[exponent](a)
+    return ops.exp(exponent * ops.log(a))
+
+
+def _saturate(x, n, dtype):
+    """x n in `dtype`, cut to its finite range; an infinite or NaN x stays itself.
+
+    A loss-scaling optimizer finds its overflows by the infinities and NaN.
+    """
+    limit = _largest(dtype)
+    product = ops.clip(x * n, -limit, limit)
+    return ops.cast(ops.where(ops.isfinite(x), product, x), dtype)
+
+
+def _largest(dtype):
+    return float(ml_dtypes.finfo(keras.backend.standardize_dtype(dtype)).max)

@@ -1,0 +1,165 @@
+"""Checks of arguments that are numbers."""
+
+import math
+import numbers
+from typing import TypeGuard
+
+import keras
+
+from keras_sparseout.utils.validation.messages import value_error
+
+# Below this a float32 intermediate is a denormal, which XLA and most GPUs flush to 0.
+_SMALLEST_EPSILON = 1e-30
+# From here on a number is infinite in float32.
+_INFINITE = (2 - 2**-24) * 2.0**127
+
+
+def is_real(value: object) -> TypeGuard[float]:
+    """Whether `value` is a real number, which a bool is not."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_int(value: object) -> TypeGuard[int]:
+    """Whether `value` is an integer, which a bool is not."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def check_rate(rate: object) -> float:
+    """Returns `rate` as a float; raises unless it is a number in [0, 1]."""
+    meaning = ", the fraction of units to drop"
+    return _check_share("rate", rate, meaning, "Give for example rate=0.5.")
+
+
+def check_recurrent_rate(rate: object) -> float:
+    """Returns `rate` as a float; raises unless it is a number in [0, 1]."""
+    return _check_share("recurrent_rate", rate, "", "Leave it out for the default.")
+
+
+def check_share(name: str, value: object) -> float:
+    """Returns `value` as a float; raises unless it is a number in [0, 1]."""
+    return _check_share(name, value, "", "Leave it out for the default.")
+
+
+def _check_share(name, value, meaning, remedy):
+    if not is_real(value) or not 0 <= value <= 1:
+        remedy = _remedy_for_knob(name, value, remedy)
+        raise value_error(name, value, f"a number between 0 and 1{meaning}", remedy)
+    return float(value)
+
+
+def check_q(q: object) -> float:
+    """Returns `q` as a float; raises unless it is a finite number >= 0."""
+    if isinstance(q, (tuple, list)):
+        raise ValueError(
+            "`q` must be a finite number >= 0; it stands where keras.layers.Dropout "
+            f"has `noise_shape`. Received: q={q!r}. Pass noise_shape={q!r} by name."
+        )
+    if is_real(q) and _INFINITE <= q < math.inf:
+        rule = "at most 3.4e38, the largest number of float32, in which it is computed"
+        raise value_error("q", q, rule, "Give a smaller one, such as q=4.")
+    remedy = "Give q=2 for Dropout, less for sparser activations, more for denser ones."
+    return _check_size("q", q, "", remedy)
+
+
+def check_weight(weight: object) -> float:
+    """Returns `weight` as a float; raises unless it is a finite number >= 0."""
+    meaning = ", what the penalty is multiplied by"
+    return _check_size("weight", weight, meaning, "Give for example weight=1e-3.")
+
+
+def check_c(c: object) -> float:
+    """Returns `c` of Shakeout as a float; raises unless it is a finite number >= 0."""
+    remedy = "Give c=0 for Dropout of the layer's inputs."
+    return _check_size("c", c, ", what a dropped weight is left with", remedy)
+
+
+def _check_size(name, value, meaning, remedy):
+    if not is_real(value) or not 0 <= value < math.inf:
+        remedy = _remedy_for_knob(name, value, remedy)
+        raise value_error(name, value, f"a finite number >= 0{meaning}", remedy)
+    return float(value)
+
+
+def _remedy_for_knob(name, value, otherwise):
+    """Returns the remedy for a knob that is no number: for a tensor, or `otherwise`."""
+    if isinstance(value, keras.KerasTensor) or keras.ops.is_tensor(value):
+        return (
+            "Give its value as a number. To change it while training, make the layer "
+            f"with adjustable=True and assign numbers to layer.{name}."
+        )
+    return otherwise
+
+
+def check_positive(name: str, value: object) -> float:
+    """Returns `value` as a float; raises unless it is a finite number > 0."""
+    if not is_real(value) or not 0 < value < math.inf:
+        remedy = "Leave it out for the default."
+        raise value_error(name, value, "a finite number > 0", remedy)
+    return float(value)
+
+
+def check_epsilon(epsilon: object) -> float:
+    """Returns `epsilon` as a float, `keras.config.epsilon()` for None."""
+    if epsilon is None:
+        epsilon = keras.config.epsilon()
+    if not is_real(epsilon) or not _SMALLEST_EPSILON <= epsilon < math.inf:
+        raise value_error(
+            "epsilon",
+            epsilon,
+            f"a finite number >= {_SMALLEST_EPSILON:g}: a smaller one is flushed to 0 "
+            "in float32",
+            "Leave it None for keras.config.epsilon(), or give 1e-12 as the authors' "
+            "release does.",
+        )
+    return float(epsilon)
+
+
+def check_threshold(threshold: object) -> float:
+    """Returns `threshold` as a float; raises unless it is a number >= 0."""
+    if not is_real(threshold) or not threshold >= 0:
+        rule = "a number >= 0, what |x| may be at most to count as 0"
+        remedy = "Leave it out for exact zeros."
+        raise value_error("threshold", threshold, rule, remedy)
+    return float(threshold)
+
+
+def check_powers(p: object, q: object) -> None:
+    """Raises unless `p` and `q` are finite numbers, 0 < p < q."""
+    if not is_real(p) or not is_real(q) or not 0 < p < q < math.inf:
+        raise ValueError(
+            "`p` and `q` must be finite numbers with 0 < p < q. Received: "
+            f"p={p!r}, q={q!r}. Leave them out for p=1 and q=2."
+        )
+
+
+def check_count(
+    name: str,
+    value: object,
+    *,
+    least: int = 1,
+    meaning: str = "",
+    remedy: str = "Leave it out for the default.",
+) -> int:
+    """Returns `value` as an int; raises unless it is an integer >= `least`.
+
+    Args:
+        name: Name of the argument.
+        value: What was given.
+        least: The smallest number that it may be.
+        meaning: What it counts, for the message: empty, or ", ..." after the rule.
+        remedy: What to do instead, a sentence.
+    """
+    if not is_int(value) or value < least:
+        raise value_error(name, value, f"an integer >= {least}{meaning}", remedy)
+    return int(value)
+
+
+def check_seed(seed: object) -> int | None:
+    """Returns `seed` as an int, or None for a random one."""
+    if seed is None:
+        return None
+    if not is_int(seed) or not -(2**63) <= seed < 2**63:
+        rule = "an integer of at most 64 bits, or None"
+        remedy = "Give for example seed=42, or None for a random seed."
+        raise value_error("seed", seed, rule, remedy)
+    return int(seed)

@@ -1,0 +1,61 @@
+"""Arguments that SparsityController refuses, and what it says."""
+
+import pytest
+from controlled import X, classifier, fit
+
+from keras_sparseout import SparsityController, metrics
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "says"),
+    [
+        ((1.5,), {}, ["`target`", "between 0 and 1", "Received: target=1.5"]),
+        ((0,), {}, ["`target`", "Received: target=0"]),
+        (("high",), {}, ["`target`", "Received: target='high'"]),
+        (({},), {}, ["`target`", "at least one layer"]),
+        (({"hidden": 2},), {}, ["`target`", "Received: target={'hidden': 2}"]),
+        ((1.5, metrics.hoyer), {}, ["`target`", "between 0 and 1"]),
+        ((1.5, metrics.Gini()), {}, ["`target`", "between 0 and 1"]),
+        ((0.5, "hoyr"), {}, ["`metric`", "Did you mean 'hoyer'?"]),
+        ((0.5, "firing_rate"), {}, ["`metric`", "rises with sparsity"]),
+        ((0.5, ["hoyer"]), {}, ["`metric`", "Received: metric=['hoyer']"]),
+        ((0.5, metrics.ActivationHistogram()), {}, ["`metric`", "one name or func"]),
+        (({"a": 0.5, "b": 0.6},), {"together": True}, ["`target`", "together=False"]),
+        ((0.5,), {"actuator": ["q"]}, ["`actuator`", "Received: actuator=['q']"]),
+        ((0.5,), {"actuator": "p"}, ["`actuator`", "q, rate, weight"]),
+        ((0.5,), {"bounds": (4, 1)}, ["`bounds`", "Received: bounds=(4, 1)"]),
+        ((0.5,), {"bounds": 3}, ["`bounds`", "Received: bounds=3"]),
+        ((0.5,), {"bounds": (-1, 2)}, ["`bounds`", "within [0.01, 100]"]),
+        ((0.5,), {"every": 0}, ["`every`", "Received: every=0"]),
+        ((0.5,), {"gain": 0}, ["`gain`", "Received: gain=0"]),
+        ((0.5,), {"dead_band": -1}, ["`dead_band`", "Received: dead_band=-1"]),
+        ((0.5,), {"freeze_after": 0}, ["`freeze_after`", "Received: freeze_after=0"]),
+        ((0.5,), {"max_dead": 2}, ["`max_dead`", "Received: max_dead=2"]),
+        ((0.5,), {"together": 1}, ["`together`", "Received: together=1"]),
+        ((0.5,), {"sample_size": 0}, ["`sample_size`", "Received: sample_size=0"]),
+        ((0.5,), {"x": X[:0]}, ["`x`", "at least one sample"]),
+    ],
+)
+def test_bad_arguments_say_what_to_do(args, kwargs, says):
+    with pytest.raises(ValueError, match="Received") as error:
+        SparsityController(*args, **kwargs)
+    for words in says:
+        assert words in str(error.value)
+
+
+def test_probe_data_must_fit():
+    with pytest.raises(
+        ValueError, match="`x` must have the shape of the model's inputs"
+    ):
+        fit(classifier(), SparsityController(0.5, x=X[:, :5]))
+
+
+def test_names_of_targets_are_those_of_layers():
+    model = classifier(names=("first", "second"))
+    for target, layers in (
+        ({"f.*": 0.5}, None),
+        ({"first": 0.5}, ["second"]),
+        ({"first": 0.5, "second": 0.5}, ["second"]),
+    ):
+        with pytest.raises(ValueError, match="`target` must have one number for each"):
+            fit(model, SparsityController(target, layers=layers))

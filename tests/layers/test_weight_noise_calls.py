@@ -1,0 +1,86 @@
+"""Masks, arguments and input shapes reach the layer with noise on its weights."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sparseout.layers.bridgeout import Bridgeout
+
+L = keras.layers
+
+
+def ones(*shape):
+    return np.ones(shape, "float32")
+
+
+def test_masks_pass_through_as_without():
+    tokens = np.array([[5, 2, 0, 0], [1, 0, 0, 0]])
+    embedding = L.Embedding(9, 4, mask_zero=True)
+    lstm = L.LSTM(3, return_sequences=True, return_state=True)
+    plain = lstm(embedding(tokens))
+    wrapped = Bridgeout(lstm, 0.5, weights="recurrent_kernel")
+    noisy = wrapped(Bridgeout(embedding, 0.5)(tokens))
+    for a, b in zip(noisy, plain, strict=True):
+        np.testing.assert_array_equal(a, b)
+    mask = wrapped.compute_mask(tokens, tokens != 0)
+    np.testing.assert_array_equal(mask[0], tokens != 0)
+    assert mask[1:] == [None, None]
+    assert Bridgeout(L.Dense(2), 0.5).compute_mask(tokens, None) is None
+
+
+def test_padded_steps_change_nothing_in_training():
+    x = np.random.default_rng(0).normal(size=(1, 4, 3)).astype("float32")
+    padded, bare = (Bridgeout(L.LSTM(3, seed=1), 0.5, seed=1) for _ in range(2))
+    y = padded(x, mask=np.array([[True, True, False, False]]), training=True)
+    bare.build(x.shape)
+    bare.set_weights(padded.get_weights())
+    np.testing.assert_allclose(y, bare(x[:, :2], training=True), rtol=1e-6)
+
+
+def test_a_symbolic_mask_reaches_the_next_layer():
+    tokens = keras.Input((4,), dtype="int32")
+    hidden = Bridgeout(L.Embedding(9, 4, mask_zero=True), 0.5)(tokens)
+    model = keras.Model(tokens, L.LSTM(3)(hidden))
+    padded, bare = np.array([[5, 2, 0, 0]]), np.array([[5, 2]])
+    expected = model.layers[-1](model.layers[1].layer(bare))
+    np.testing.assert_allclose(model(padded), expected, rtol=1e-6)
+
+
+def test_call_arguments_pass_through():
+    x, states = ones(2, 5, 3), [ones(2, 4), ones(2, 4)]
+    lstm = L.LSTM(4)
+    layer = Bridgeout(lstm, 0.5)
+    expected = lstm(x, initial_state=states)
+    np.testing.assert_array_equal(layer(x, initial_state=states), expected)
+    inputs = keras.Input((5, 3)), [keras.Input((4,)), keras.Input((4,))]
+    outputs = layer(inputs[0], initial_state=inputs[1])
+    model = keras.Model(inputs, outputs)
+    np.testing.assert_array_equal(model([x, states]), expected)
+    attention = L.MultiHeadAttention(2, 3)
+    layer = Bridgeout(attention, 0.5)
+    attention.build(x.shape, x.shape)
+    expected = attention(x, x, use_causal_mask=True)
+    np.testing.assert_array_equal(layer(x, x, use_causal_mask=True), expected)
+    assert not np.allclose(layer(x, x, training=True), attention(x, x))
+    assert len(layer.draw()) == 4
+
+
+def test_an_argument_of_that_name_of_another_layer_leaves_the_noise():
+    class Flow(L.Dense):
+        def call(self, x, reverse=False):
+            return super().call(-x if reverse else x)
+
+    layer = Bridgeout(Flow(32), 0.5)
+    x = ones(1, 4)
+    np.testing.assert_array_equal(layer(x, reverse=True), layer.layer(-x))
+    noisy = layer(x, reverse=True, training=True)
+    assert not np.allclose(noisy, layer(x, reverse=True))
+
+
+def test_the_rank_of_the_input_is_checked_as_by_the_layer_itself():
+    layer = Bridgeout(L.Conv1D(2, 2), 0.5)
+    with pytest.raises(ValueError, match="incompatible with the layer"):
+        layer(keras.Input((3,)))
+    layer(keras.Input((4, 3)))
+    with pytest.raises(ValueError, match="incompatible with the layer"):
+        layer(keras.Input((4, 5)))

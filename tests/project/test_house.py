@@ -1,0 +1,74 @@
+"""The rooms of the package: which one imports from which, and where TensorFlow is."""
+
+import ast
+import shutil
+from pathlib import Path
+
+import pytest
+
+import keras_sparseout
+
+PACKAGE = Path(keras_sparseout.__file__).parent
+# Each floor imports from the floors below it alone.
+FLOORS = [
+    {"callbacks", "summary"},
+    {"measure"},
+    {"layers"},
+    {"ops", "metrics", "plots"},
+    {"backend"},
+    {"utils"},
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def imports(file):
+    """The modules that a file imports, with what it takes from them."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file} has a relative import."
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def wrong_imports(package):
+    """Each import that goes up or sideways, and each of TensorFlow outside backend."""
+    for file in sorted(package.rglob("*.py")):
+        room, *inside = file.relative_to(package).parts
+        if not inside:  # The public names, and what keeps old paths working.
+            continue
+        for name in imports(file):
+            top, *rest = name.split(".")
+            if top == "tensorflow" and room != "backend":
+                yield f"{room} imports {name}"
+            if top != "keras_sparseout" or rest[0] == room:
+                continue
+            if FLOOR[rest[0]] <= FLOOR[room]:
+                yield f"{room} imports {name}"
+
+
+def test_imports_go_down_and_tensorflow_is_in_backend_alone():
+    assert list(wrong_imports(PACKAGE)) == []
+
+
+def test_every_room_is_on_a_floor_and_says_what_lives_there():
+    rooms = {p.parent.name: p for p in PACKAGE.glob("*/__init__.py")}
+    assert set(rooms) == set(FLOOR)
+    for room, file in rooms.items():
+        assert ast.get_docstring(ast.parse(file.read_text())), room
+
+
+@pytest.mark.parametrize(
+    ("room", "line", "found"),
+    [
+        ("ops", "from keras_sparseout import layers", "keras_sparseout.layers"),
+        ("plots", "import keras_sparseout.metrics.get", "keras_sparseout.metrics.get"),
+        ("callbacks", "from tensorflow import data", "tensorflow.data"),
+        ("measure", "def f():\n    import tensorflow as tf", "tensorflow"),
+    ],
+)
+def test_a_wrong_import_is_found(tmp_path, room, line, found):
+    package = tmp_path / "keras_sparseout"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / room / "new.py").write_text(line + "\n")
+    assert list(wrong_imports(package)) == [f"{room} imports {found}"]
