@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import keras
 
@@ -17,7 +17,8 @@ _LOG_READERS = (
     keras.callbacks.TensorBoard,
 )
 
-Kind = Literal["train", "test"]
+Kind: TypeAlias = Literal["train", "test"]
+Logs: TypeAlias = dict[str, Any] | None
 
 
 def callbacks_in_list() -> list[keras.callbacks.Callback]:
@@ -126,17 +127,17 @@ class _LastInList(keras.callbacks.Callback):
         self.begin_batch = begin_batch
         self.in_list = in_list
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         self.begin_batch("train")
 
-    def on_test_batch_begin(self, batch, logs=None):
+    def on_test_batch_begin(self, batch: int, logs: Logs = None) -> None:
         self.begin_batch("test")
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs = None) -> None:
         if self.kind == "train":
             self._leave()
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: Logs = None) -> None:
         if self.kind == "test":
             self._leave()
 

@@ -6,7 +6,7 @@ that it could not.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import keras
 import numpy as np
@@ -18,6 +18,8 @@ from keras_sparseout.measure.step_sums import StepSums
 from keras_sparseout.measure.watched_layer import WatchedLayer
 
 Sums: TypeAlias = dict[str, list[np.ndarray]]
+# What to do with layers that can't be read, as for `StepSums`.
+Missing: TypeAlias = Literal["raise", "leave out", "keep"]
 
 
 class TrainingSteps(StepSums):
@@ -29,9 +31,16 @@ class TrainingSteps(StepSums):
 
     prefix = ""
 
-    def __init__(self, model: keras.Model, *settings: Any) -> None:
-        super().__init__(model, "train", *settings)
-        self.arguments = model, *settings
+    def __init__(
+        self,
+        model: keras.Model,
+        watched: Sequence[WatchedLayer],
+        metrics: Metrics,
+        sample_size: int,
+        missing: Missing,
+    ) -> None:
+        super().__init__(model, "train", watched, metrics, sample_size, missing)
+        self.arguments = model, watched, metrics, sample_size, missing
         self.epoch_sums: Sums = {}
 
     def begin_epoch(self) -> None:
@@ -63,9 +72,16 @@ class EvaluationSteps(StepSums):
 
     prefix = "val_"
 
-    def __init__(self, model: keras.Model, *settings: Any) -> None:
-        super().__init__(model, "test", *settings)
-        self.arguments = model, *settings
+    def __init__(
+        self,
+        model: keras.Model,
+        watched: Sequence[WatchedLayer],
+        metrics: Metrics,
+        sample_size: int,
+        missing: Missing,
+    ) -> None:
+        super().__init__(model, "test", watched, metrics, sample_size, missing)
+        self.arguments = model, watched, metrics, sample_size, missing
         self.error: ValueError | None = None
         self._is_built = True
 
@@ -156,8 +172,7 @@ def prepared(
     Args:
         kind: The class of the source.
         before: The source that was used last, or None.
-        *arguments: The arguments of `kind`. Of steps: model, layers, metrics, number of
-            samples, and what to do with missing layers.
+        *arguments: The arguments of `kind`.
     """
     if before is not None and before.arguments == arguments:
         return before

@@ -3,15 +3,17 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_sparseout.backend import tracing
 from keras_sparseout.callbacks import callback_list, csv_columns, log_keys
 from keras_sparseout.callbacks.callback_copies import copy_without_run
+from keras_sparseout.callbacks.callback_list import Logs
 from keras_sparseout.callbacks.figure_sources import (
     EvaluationSteps,
+    Missing,
     ProbeSums,
     TrainingSteps,
     check_backend,
@@ -27,7 +29,8 @@ from keras_sparseout.measure.step_sums import StepSums
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.tables import dataframe
 
-Logs: TypeAlias = Mapping[str, Any] | None
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class MeasuringCallback(keras.callbacks.Callback):
@@ -66,7 +69,7 @@ class MeasuringCallback(keras.callbacks.Callback):
         self.sample_size = sample_size
         self._in_steps = in_steps
         self._in_tests = in_tests
-        self._missing = "leave out" if layers is None else "raise"
+        self._missing: Missing = "leave out" if layers is None else "raise"
         self._progress = Progress()
         self._log = ReadingLog(self._progress)
         self._names: list[str] = []
@@ -106,7 +109,7 @@ class MeasuringCallback(keras.callbacks.Callback):
         """
         return self._log.history
 
-    def to_dataframe(self):
+    def to_dataframe(self) -> "pd.DataFrame":
         """Returns `history` as a pandas.DataFrame, one row a reading."""
         return dataframe(self.history)
 
@@ -144,33 +147,33 @@ class MeasuringCallback(keras.callbacks.Callback):
             return contextlib.nullcontext()
         raise not_begun(self)
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         if self._training is not None:
             self._training.check()
             if not self._called_last:
                 self._arm("train")
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: Logs = None) -> None:
         if not self._in_tests:
             return
         check_backend(self)
-        trained, missing = self._training, "keep"
+        trained, missing = self._training, self._missing
         if trained is not None and trained.model is self.model:
             self._watch(trained.watched)
+            missing = "keep"
         else:
             self._watch_selected()
-            missing = self._missing
         settings = self.model, self._watched, self.metrics, self.sample_size, missing
         self._testing = prepared(EvaluationSteps, self._tested, *settings)
         self._tested = self._testing
         self._testing.begin()
         self._called_last = callback_list.call_last(self, "test", self._arm)
 
-    def on_test_batch_begin(self, batch, logs=None):
+    def on_test_batch_begin(self, batch: int, logs: Logs = None) -> None:
         if not self._called_last:
             self._arm("test")
 
-    def on_test_batch_end(self, batch, logs=None):
+    def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
         if self._testing is not None:
             self._testing.end_batch(self._select)
 
@@ -209,7 +212,7 @@ class MeasuringCallback(keras.callbacks.Callback):
         if self._training is not None:
             self._training.disarm()
 
-    def _tell(self, figures: Mapping[str, float], logs: dict[str, Any] | None) -> None:
+    def _tell(self, figures: Mapping[str, float], logs: Logs) -> None:
         """Puts the figures of an epoch into `logs`, those under its own keys."""
         if logs is not None:
             csv_columns.keep_columns(self, self._beside)

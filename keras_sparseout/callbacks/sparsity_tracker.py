@@ -8,12 +8,14 @@ import numpy as np
 
 from keras_sparseout import plots
 from keras_sparseout.callbacks import log_keys
+from keras_sparseout.callbacks.callback_list import Logs
 from keras_sparseout.callbacks.figure_sources import Source, not_begun
 from keras_sparseout.callbacks.measuring_callback import MeasuringCallback
 from keras_sparseout.callbacks.reporter import MOST_LAYERS_IN_LOGS, Reporter
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData
+from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.metrics import ActivationHistogram
 from keras_sparseout.metrics.get import check_metrics
 from keras_sparseout.utils import validation
@@ -45,7 +47,7 @@ class SparsityTracker(MeasuringCallback):
     The figures go into `logs`, for History, the progress bar and the callbacks that
     come *after* it in the list: CSVLogger, TensorBoard, ModelCheckpoint, EarlyStopping
     (which needs a `mode` for these keys: `EarlyStopping("val_hoyer", mode="max")`).
-    With more than 8 layers only the means go there; `history` has, and explains, all.
+    With more than 8 layers only the means go there; `history` holds and explains all.
 
     Figures of validation appear in the epochs in which Keras validates, figures of
     probe data in every epoch. Names that the model's own metrics or another tracker use
@@ -73,7 +75,7 @@ class SparsityTracker(MeasuringCallback):
             names of activations ("relu") or types ("conv2d"). None: the inputs of all
             Sparseout layers; in a model without any, the outputs of all layers with a
             nonlinear activation, but not an activation that ends the model, such as a
-            softmax; it leaves out and prints those it can't read. To name one raises.
+            softmax. It leaves out layers that can't be read, and prints their names.
         metrics: Names, functions f(x) as in `keras_sparseout.metrics` (one value for
             each vector along the last axis), streaming metrics, or a dict of them by
             name. Names: "hoyer", "zero_fraction", "gini", "population_sparseness",
@@ -209,25 +211,25 @@ class SparsityTracker(MeasuringCallback):
         """Returns the keys of figures of probe data."""
         return self._reporter.keys("val_", self._names) if self.data else set()
 
-    def _select(self):
+    def _select(self) -> list[WatchedLayer]:
         return layer_selection.select(self.model, self.layers, self.where)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         self._fitting, self._validated, self.evaluated = True, {}, {}
         self._reporter.begin_run()
         self._begin()
         if self._probe is not None:
             self._reporter.describe(self._probe)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs = None) -> None:
         self._fitting = False
         self._reporter.close()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._begin_epoch(epoch)
         self._validated = {}
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._end_batch(batch, logs)
         if not self._settled and self._settle(logs) and self._probe is not None:
             self._reporter.describe(self._probe)
@@ -239,7 +241,7 @@ class SparsityTracker(MeasuringCallback):
         if self.every != "epoch" and self._log.due(self.every):
             self._take_reading()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         self._progress.epoch = epoch
         self._correct_progress()
         if self._log.unread or (self.data and not self._progress.batches):
@@ -248,7 +250,7 @@ class SparsityTracker(MeasuringCallback):
         trained = self._reporter.epoch_figures(self._training, self.model, self._loss)
         self._tell({**self._validated, **trained}, logs)
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: Logs = None) -> None:
         source, self._testing = self._testing, None
         if source is None or not source.end(warn=self._reporter.warn_of_validation):
             return
