@@ -133,7 +133,7 @@ def run(*callbacks):
     keras.utils.set_random_seed(1)
     keras.backend.clear_session()
     model = classifier()
-    model.compile("adam", "mse", jit_compile=False)
+    model.compile("sgd", "mse", jit_compile=False)
     options = {"batch_size": 16, "epochs": 4, "verbose": 0, "shuffle": False}
     history = model.fit(X, Y, callbacks=list(callbacks), **options).history
     weights = [tf.convert_to_tensor(v).numpy() for v in model.variables]
