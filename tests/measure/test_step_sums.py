@@ -52,6 +52,9 @@ def test_figures_are_sums_over_the_replicas(built, capsys):
         model = net() if built else keras.Sequential(net().layers)
         t = tracker(verbose=1, metrics=("hoyer", "zero_fraction", "firing_rate"))
         fit(model, t, validation_data=(X[:9], Y[:9]))
+        t._training.arm()
+        model.train_on_batch(X[:8], Y[:8])
+        assert t._training.steps() == 1
     reference = net()
     reference.set_weights(model.get_weights())
     for key, value in (figures(reference) | figures(reference, X[:9], "val_")).items():
