@@ -1,4 +1,4 @@
-"""Tracking without data leaves the model as it was, whatever `fit` comes to."""
+"""Tracking without data leaves the model unchanged, however `fit` ends."""
 
 import keras
 import numpy as np
@@ -65,7 +65,7 @@ def test_a_tracked_run_is_the_untracked_run(how):
             np.testing.assert_array_equal(a, b)
 
 
-# Where what a step function does in a graph does not matter: tracing takes time.
+# For tests in which the graph does not matter: tracing takes time.
 EAGER = {"run_eagerly": True}
 
 
