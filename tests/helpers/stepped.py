@@ -49,7 +49,7 @@ def activations(model, name, x=X):
 
 
 def figures(model, x=X, prefix=""):
-    """What the tracker's default metrics are to be for `net`, by numpy."""
+    """The tracker's default metrics for `net`, computed with numpy."""
     expected = {}
     for name in ("a", "b"):
         a = activations(model, name, x)
@@ -62,7 +62,7 @@ def figures(model, x=X, prefix=""):
 
 
 def is_clean(model):
-    """Whether a model holds nothing of a tracker's."""
+    """Whether no tracker left anything in a model."""
     holders = [model, *model.layers]
     return not any(
         {"train_step", "test_step", "call"} & vars(h).keys() for h in holders

@@ -70,7 +70,7 @@ def test_parts_that_a_layer_may_go_without_are_not_watched_by_default(probe):
     x = keras.layers.Dense(3, "relu", name="a")(x)
     outputs = keras.layers.Dense(1)(keras.layers.Flatten()(x))
     tracker = SparsityTracker(probe)
-    # In the graph alone TensorFlow tells which way attention goes.
+    # A graph shows which layers attention calls.
     fit(keras.Model(inputs, outputs), tracker, run_eagerly=False)
     watched = {key.split("/", 1)[1] for key in tracker.history if "/" in key}
     assert watched == {"each", "a"}

@@ -1,4 +1,4 @@
-"""Activations that come of weights or a loss that are not finite are never sparse."""
+"""Figures are NaN, not sparse, where a weight or the loss is not finite."""
 
 import dataclasses
 

@@ -13,8 +13,8 @@ a single call:
    batches run that graph.
 4. Restored: after the batch, `disarm` gives the function back if Keras made no step.
 
-So the model is what it was whenever it is not in the middle of a measured step: it can
-be saved, trained without us, or trained by another thread.
+So the model is unchanged between two batches: it can be saved, or trained without us.
+Another thread that trains it meanwhile runs the model's own function.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ class MeasuredStep:
         self.context = context
         self.called = False
         self._checked: StepFunction | None = None
-        # The measuring function, and what it was made from: see `_function_for`.
+        # The measuring function, and what it was made from, see `_function_for`.
         self._function: StepFunction | None = None
         self._made_from: tuple[StepFunction, list[MeasuredStep]] | None = None
 
