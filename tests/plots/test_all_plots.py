@@ -59,6 +59,11 @@ def test_a_path_is_written_and_no_figure_stays_open(tmp_path, suffix):
     assert pyplot.get_fignums() == []
 
 
+def test_a_notebook_shows_a_figure_without_pyplot():
+    figure = plots.frontier(rows(["q"], settings=(1, 2)))
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("path", ["picture.bmp", "picture", 3, b"picture.png"])
 def test_other_suffixes_are_refused(path):
     for _, draw in draw_each(plots, path):

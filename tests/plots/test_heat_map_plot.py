@@ -66,6 +66,17 @@ def test_a_heat_map_of_silent_layers_is_all_grey():
     assert mesh.get_array().mask.tolist() == [[True, True]]
 
 
+def test_the_column_of_a_single_epoch_is_one_epoch_wide():
+    (mesh,) = plots.heat_map({"hoyer/a": [0.5]}).axes[0].collections
+    np.testing.assert_array_equal(mesh.get_coordinates()[0, :, 0], [0.5, 1.5])
+
+
+def test_rows_have_one_length():
+    history = {"hoyer/a": [0.1, 0.2], "hoyer/b": [0.1], "epoch": [0.5, 1.0]}
+    with pytest.raises(ValueError, match=r"Received: history\['hoyer/b'\] with 1"):
+        plots.heat_map(history)
+
+
 def test_means_alone_make_no_heat_map():
     with pytest.raises(ValueError, match=r"mean over the layers.*per_layer=True"):
         plots.heat_map({"val_hoyer": [0.5], "loss": [1]})
