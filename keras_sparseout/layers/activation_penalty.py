@@ -1,6 +1,5 @@
 """Penalties on activations: two plain rivals of Sparseout, and the two of AWD-LSTM."""
 
-import difflib
 from typing import Any, Literal, TypeAlias
 
 import keras
@@ -218,8 +217,9 @@ _PENALTIES = {
 def _check_kind(kind):
     # A tuple: a list as `kind` can't be looked up in a dict.
     if kind not in tuple(_PENALTIES):
-        near = difflib.get_close_matches(str(kind).lower(), _PENALTIES, n=1, cutoff=0.4)
-        remedy = f"Did you mean {near[0]!r}?" if near else "Leave it out for 'l1'."
+        remedy = validation.did_you_mean(
+            str(kind).lower(), _PENALTIES, "Leave it out for 'l1'.", cutoff=0.4
+        )
         raise ValueError(
             f"`kind` must be one of {', '.join(map(repr, _PENALTIES))}. Received: "
             f"kind={kind!r}. {remedy}"

@@ -1,6 +1,5 @@
 """Shakeout: noise that takes weights to -c sign(w)."""
 
-import numbers
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -244,12 +243,11 @@ def _check_axis(axis: int | Sequence[int] | None) -> tuple[int, ...] | None:
     """Returns `axis` as a tuple of integers, or None; raises unless it is one."""
     if axis is None:
         return None
-    axes = (axis,) if isinstance(axis, numbers.Integral) else axis
+    axes = (axis,) if validation.is_int(axis) else axis
     if (
         not isinstance(axes, (tuple, list))
         or not axes
-        or not all(isinstance(a, numbers.Integral) for a in axes)
-        or any(isinstance(a, bool) for a in axes)
+        or not all(validation.is_int(a) for a in axes)
     ):
         raise ValueError(
             "`axis` must be an integer or a tuple of integers, the axes of the weights "

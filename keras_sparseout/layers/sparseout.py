@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import keras
 
-from keras_sparseout.backend import compiling, unknown_rank
+from keras_sparseout.backend import compiling, tensors, unknown_rank
 from keras_sparseout.layers.adjustable import Knob
 from keras_sparseout.layers.seeded import SeededLayer
 from keras_sparseout.ops import compiled_noise, masks, noise
@@ -143,7 +143,7 @@ class Sparseout(SeededLayer):
             return self._perturb(inputs, shape)
         if self._noise_shape is None:
             return unknown_rank.call_flat(lambda x: self._perturb(x, None), inputs)
-        inputs = unknown_rank.set_rank(inputs, len(self._noise_shape))
+        inputs = tensors.ensure_shape(inputs, [None] * len(self._noise_shape))
         return self._perturb(inputs, None)
 
     def _perturb(self, inputs, shape):

@@ -46,7 +46,6 @@ class Probe:
         *,
         named: bool = True,
     ) -> None:
-        self.settings = model, watched, metrics, named
         self.model = model
         self.watched = watched
         self.metrics = metrics

@@ -50,7 +50,6 @@ class StepSums:
         sample_size: int,
         missing: Literal["raise", "leave out", "keep"] = "raise",
     ) -> None:
-        self.settings = model, kind, watched, metrics, sample_size, missing
         self.model = model
         self.watched = self._candidates = watched
         self.metrics = metrics

@@ -7,11 +7,6 @@ import tensorflow as tf
 from keras_sparseout.utils.types import Tensor
 
 
-def set_rank(x: Tensor, rank: int) -> Tensor:
-    """Returns `x` with a known rank. The graph fails if `x` then has another one."""
-    return tf.ensure_shape(x, [None] * rank)
-
-
 def call_flat(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Calls an elementwise function on the elements of `x` as a vector."""
     return tf.reshape(function(tf.reshape(x, [-1])), tf.shape(x))
