@@ -36,8 +36,7 @@ class SparsityTracker(MeasuringCallback):
     Without `x` it needs no data and no extra pass. It adds up sums inside the training
     step, over the first samples of each batch, and reads them once an epoch. It gives
 
-    - `<metric>/<layer>` for training batches, while the weights move and earlier layers
-      add their noise;
+    - `<metric>/<layer>` for training batches, as weights move and layers add noise;
     - `val_<metric>/<layer>` for the batches of validation. The dict `evaluated` has the
       last ones, also those of `model.evaluate(callbacks=[tracker])`.
 
@@ -200,10 +199,9 @@ class SparsityTracker(MeasuringCallback):
         """
         if self.data is not None:
             return self.probe_keys()
-        keys = self._reporter.keys("val_", self._names) - log_keys.probe_keys(
-            self._beside
-        )
-        return keys | self._reporter.keys("", self._names)
+        own = self._reporter.keys("val_", self._names)
+        own -= log_keys.probe_keys(self._beside)
+        return own | self._reporter.keys("", self._names)
 
     def probe_keys(self) -> set[str]:
         """Returns the keys of figures of probe data."""
