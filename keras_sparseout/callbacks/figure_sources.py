@@ -27,6 +27,7 @@ class TrainingSteps(StepSums):
 
     Attributes:
         epoch_sums: Dict of sums by layer, over the readings of the epoch.
+        is_checked: Whether `check_reached` was called in the epoch.
     """
 
     prefix = ""
@@ -42,12 +43,18 @@ class TrainingSteps(StepSums):
         super().__init__(model, "train", watched, metrics, sample_size, missing)
         self.arguments = model, watched, metrics, sample_size, missing
         self.epoch_sums: Sums = {}
+        self.is_checked = False
 
     def begin_epoch(self) -> None:
         """Sets all sums to 0."""
         self.disarm()
         self.reset()
-        self.epoch_sums = {}
+        self.epoch_sums, self.is_checked = {}, False
+
+    def check_reached(self) -> None:
+        """Raises unless a step and each layer were measured since the last `reset`."""
+        self.is_checked = True
+        super().check_reached()
 
     def read(self) -> Sums:
         """Returns the sums since the last reading, and adds them to the epoch's."""

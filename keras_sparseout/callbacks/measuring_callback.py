@@ -45,8 +45,7 @@ class MeasuringCallback(keras.callbacks.Callback):
         data: The probe data, or None.
         layers: List of the layers that the user named, or None.
         sample_size: How many samples of each batch are measured.
-        in_steps: Whether the training steps are measured.
-        in_tests: Whether the test steps are measured.
+        in_steps: Whether the model's own steps are measured.
     """
 
     log_keys: Callable[[], set[str]]
@@ -60,7 +59,6 @@ class MeasuringCallback(keras.callbacks.Callback):
         sample_size: int,
         *,
         in_steps: bool,
-        in_tests: bool = False,
     ) -> None:
         super().__init__()
         self.metrics = metrics
@@ -68,7 +66,6 @@ class MeasuringCallback(keras.callbacks.Callback):
         self.layers = layers
         self.sample_size = sample_size
         self._in_steps = in_steps
-        self._in_tests = in_tests
         self._missing: Missing = "leave out" if layers is None else "raise"
         self._progress = Progress()
         self._log = ReadingLog(self._progress)
@@ -86,7 +83,7 @@ class MeasuringCallback(keras.callbacks.Callback):
         self._probe: ProbeSums | None = None
         self._optimizer_batches: OptimizerBatches | None = None
         self._loss: Any = 0.0
-        self._settled = self._described = self._reached = self._called_last = False
+        self._settled = self._called_last = False
 
     def __deepcopy__(self, memo):
         return copy_without_run(self, memo, shared=("data", "layers", "metrics"))
@@ -153,8 +150,9 @@ class MeasuringCallback(keras.callbacks.Callback):
             if not self._called_last:
                 self._arm("train")
 
-    def on_test_begin(self, logs: Logs = None) -> None:
-        if not self._in_tests:
+    def _begin_evaluation(self, logs: Logs = None) -> None:
+        """The `on_test_begin` of a subclass that measures evaluation."""
+        if not self._in_steps:
             return
         check_backend(self)
         trained, missing = self._training, self._missing
@@ -169,11 +167,11 @@ class MeasuringCallback(keras.callbacks.Callback):
         self._testing.begin()
         self._called_last = callback_list.call_last(self, "test", self._arm)
 
-    def on_test_batch_begin(self, batch: int, logs: Logs = None) -> None:
+    def _begin_test_batch(self, batch: int, logs: Logs = None) -> None:
         if not self._called_last:
             self._arm("test")
 
-    def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
+    def _end_test_batch(self, batch: int, logs: Logs = None) -> None:
         if self._testing is not None:
             self._testing.end_batch(self._select)
 
@@ -184,7 +182,7 @@ class MeasuringCallback(keras.callbacks.Callback):
         self._progress.begin_run()
         self._log = ReadingLog(self._progress)
         self._testing = self._optimizer_batches = None
-        self._settled = self._described = self._reached = False
+        self._settled = False
         self._watch_selected()
         log_keys.check_other_callbacks(self, self._beside)
         if self._in_steps:
@@ -200,7 +198,7 @@ class MeasuringCallback(keras.callbacks.Callback):
             self._optimizer_batches = OptimizerBatches(self.model, self._progress)
         self._optimizer_batches.begin_epoch()
         self._log.begin_epoch()
-        self._loss, self._reached = 0.0, False
+        self._loss = 0.0
         if self._training is not None:
             self._training.begin_epoch()
 

@@ -235,8 +235,7 @@ class SparsityController(MeasuringCallback):
             control, _ = self._begun
             control.describe(self._names)
         control, training = self._begun
-        if self._log.unread and not self._reached:
-            self._reached = True
+        if self._log.unread and not training.is_checked:
             training.check_reached()
             self._leave_out(training)
         control.follow(self._watched)

@@ -36,8 +36,7 @@ class SparsityTracker(MeasuringCallback):
     Without `x` it needs no data and no extra pass. It adds up sums inside the training
     step, over the first samples of each batch, and reads them once an epoch. It gives
 
-    - `<metric>/<layer>` for training batches, while the weights move and earlier layers
-      add their noise;
+    - `<metric>/<layer>` for training batches, as weights move and layers add noise;
     - `val_<metric>/<layer>` for the batches of validation. The dict `evaluated` has the
       last ones, also those of `model.evaluate(callbacks=[tracker])`.
 
@@ -58,10 +57,10 @@ class SparsityTracker(MeasuringCallback):
     Layers that an unbuilt model makes in its first batch are watched from the second
     batch on. Without `x` it follows the model's own `train_step` and
     `make_train_function`. If you assign `model.train_function` yourself, it needs `x`.
-    In a training loop of your own, put `watching` around the forward pass.
-    Tracking changes neither weights nor seeds nor recurrent states. Rounding may differ
-    where it changes how TensorFlow fuses operations: without `x`, under
-    `jit_compile=True`, and at the output of a layer whose activation is a layer.
+    In a training loop of your own, put `watching` around the forward pass. Tracking
+    changes neither weights nor seeds nor recurrent states. Rounding may differ where it
+    changes how TensorFlow fuses operations: without `x`, under `jit_compile=True`, and
+    at the output of a layer whose activation is a layer.
 
     Args:
         x: Probe data: a numpy array or tensor, a tuple or dict of them for a model of
@@ -143,9 +142,7 @@ class SparsityTracker(MeasuringCallback):
         measures = check_metrics(metrics, validation.check_axis(axis))
         self.every = _check_every(every)
         size = check_count("sample_size", sample_size)
-        self.per_layer = (
-            None if per_layer is None else check_bool("per_layer", per_layer)
-        )
+        self.per_layer = _check_per_layer(per_layer)
         self.log_dir = log_dir
         self.verbose = verbose
         self.evaluated: dict[str, float] = {}
@@ -153,8 +150,7 @@ class SparsityTracker(MeasuringCallback):
             measures.setdefault("histogram", ActivationHistogram())
         on = data.describe() if data else f"{size} samples of each batch"
         self._reporter = Reporter(measures, log_dir, per_layer, on if verbose else None)
-        live = data is None
-        super().__init__(measures, data, named, size, in_steps=live, in_tests=live)
+        super().__init__(measures, data, named, size, in_steps=data is None)
 
     def _forget(self) -> None:
         super()._forget()
@@ -203,9 +199,9 @@ class SparsityTracker(MeasuringCallback):
         """
         if self.data is not None:
             return self.probe_keys()
-        of_validation = self._reporter.keys("val_", self._names)
-        of_validation -= log_keys.probe_keys(self._beside)
-        return of_validation | self._reporter.keys("", self._names)
+        own = self._reporter.keys("val_", self._names)
+        own -= log_keys.probe_keys(self._beside)
+        return own | self._reporter.keys("", self._names)
 
     def probe_keys(self) -> set[str]:
         """Returns the keys of figures of probe data."""
@@ -233,11 +229,11 @@ class SparsityTracker(MeasuringCallback):
         self._end_batch(batch, logs)
         if not self._settled and self._settle(logs) and self._probe is not None:
             self._reporter.describe(self._probe)
-        if self._training is not None and self._log.unread and not self._reached:
-            self._reached = True
-            self._training.check_reached()
-            self._watch(self._training.watched)
-            self._reporter.describe(self._training, once=True)
+        training = self._training
+        if training is not None and self._log.unread and not training.is_checked:
+            training.check_reached()
+            self._watch(training.watched)
+            self._reporter.describe(training, once=True)
         if self.every != "epoch" and self._log.due(self.every):
             self._take_reading()
 
@@ -249,6 +245,10 @@ class SparsityTracker(MeasuringCallback):
         self._log.end_epoch(self._validated, logs)
         trained = self._reporter.epoch_figures(self._training, self.model, self._loss)
         self._tell({**self._validated, **trained}, logs)
+
+    on_test_begin = MeasuringCallback._begin_evaluation
+    on_test_batch_begin = MeasuringCallback._begin_test_batch
+    on_test_batch_end = MeasuringCallback._end_test_batch
 
     def on_test_end(self, logs: Logs = None) -> None:
         source, self._testing = self._testing, None
@@ -280,6 +280,10 @@ class SparsityTracker(MeasuringCallback):
         figures = self._reporter.report(source, self.model, loss, self._progress)
         self._watch(source.watched)
         return figures
+
+
+def _check_per_layer(per_layer: bool | None) -> bool | None:
+    return None if per_layer is None else check_bool("per_layer", per_layer)
 
 
 def _check_every(every: int | str) -> int | Literal["epoch"]:
