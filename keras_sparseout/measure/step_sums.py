@@ -8,9 +8,8 @@ from typing import Literal
 
 import keras
 import numpy as np
-from keras import ops
 
-from keras_sparseout.backend import tracing, train_step
+from keras_sparseout.backend import tracing, train_step, variables
 from keras_sparseout.measure import layer_sums
 from keras_sparseout.measure.hooks import rank_of
 from keras_sparseout.measure.layer_calls import OUTPUT, LayerCall, LayerCalls
@@ -93,7 +92,7 @@ class StepSums:
     def steps(self) -> int:
         """Returns how many steps were measured since the last `reset`."""
         replicas = self.model.distribute_strategy.num_replicas_in_sync
-        return int(ops.convert_to_numpy(self._steps)) // replicas
+        return int(variables.to_numpy(self._steps)) // replicas
 
     def calls(self) -> dict[str, int]:
         """Returns how often each layer was called in the step traced last, by name."""
@@ -104,9 +103,9 @@ class StepSums:
         totals = {}
         for w in self.watched:
             shapes = self._shapes.get(w.name, layer_sums.shapes(self.metrics, 1))
-            vector = np.zeros(layer_sums.size(shapes))
+            vector: np.ndarray = np.zeros(layer_sums.size(shapes))
             if w.name in self._variables:
-                vector = ops.convert_to_numpy(self._variables[w.name])
+                vector = np.asarray(variables.to_numpy(self._variables[w.name]))
             totals[w.name] = layer_sums.unpacked(vector, shapes)
         return totals
 

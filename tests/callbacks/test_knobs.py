@@ -11,6 +11,7 @@ from keras_sparseout import (
     SparsityController,
 )
 from keras_sparseout.callbacks import knobs
+from keras_sparseout.layers.adjustable import Knob
 from keras_sparseout.measure import layer_selection
 
 
@@ -52,9 +53,13 @@ def test_knobs_are_read_and_assigned_where_they_differ(monkeypatch):
     assert [w.side for w in watched] == ["input", "input"]
     assert knobs.values(watched, "q") == {"q/first": 1.5, "q/second": 1.5}
     model.get_layer("second").q = 0.3
-    q = Sparseout.q
-    counting = q.setter(lambda s, v: (assigned.append(s.name), q.fset(s, v)))
-    monkeypatch.setattr(Sparseout, "q", counting)
+    assign = Sparseout.q.__set__
+
+    def counting(knob, layer, value):
+        assigned.append(layer.name)
+        assign(layer, value)
+
+    monkeypatch.setattr(Knob, "__set__", counting)
     knobs.assign(watched, "q", 0.1 + 0.2)  # In float32 the same as 0.3.
     assert assigned == ["first"]
     assert knobs.values(watched, "q") == {"q/first": 0.3, "q/second": 0.3}

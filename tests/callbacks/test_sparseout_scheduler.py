@@ -109,18 +109,6 @@ def test_annealing_q_has_its_effect_without_a_retrace():
     assert model.traces == 1
 
 
-def test_it_assigns_only_where_the_value_changed(monkeypatch):
-    assigned = []
-    rate = Sparseout.rate
-    counting = rate.setter(lambda s, v: (assigned.append(v), rate.fset(s, v)))
-    model = network()
-    monkeypatch.setattr(Sparseout, "rate", counting)
-    # Neither 0.1 + 0.2 nor 1 / 3 is a float32.
-    values = [0.5, 0.5, 0.1 + 0.2, 0.1 + 0.2, 1 / 3, 1 / 3]
-    fit(model, SparseoutScheduler(rate=values.__getitem__, verbose=0), epochs=2)
-    assert assigned == [0.1 + 0.2] * 2 + [1 / 3] * 2
-
-
 def test_the_step_of_a_second_fit_follows_on():
     steps = []
     model = network()
