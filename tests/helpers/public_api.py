@@ -32,7 +32,7 @@ def _lines(name, value):
         member = inspect.getattr_static(value, attribute)
         if attribute.startswith("_") or not _is_ours(value, attribute):
             continue
-        if isinstance(member, property):
+        if hasattr(member, "__set__"):  # A property, or a knob.
             yield f"{name}.{attribute}"
         elif inspect.isfunction(member):
             yield f"{name}.{attribute}{_signature(member)}"
