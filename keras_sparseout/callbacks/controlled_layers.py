@@ -56,15 +56,12 @@ class ControlledLayers:
 
     @property
     def needs_probe(self) -> bool:
-        """Whether the setpoints are to move, by probe data that were not measured."""
+        """Whether the setpoints have to move, but the probe data are not measured."""
         started = any(group.started for group in self._groups)
         return self._moving and started and not self.probed
 
     def follow(self, watched: Sequence[WatchedLayer]) -> None:
-        """Makes the groups of the layers, if these are others than before.
-
-        The groups go on from the layers' states.
-        """
+        """Makes new groups if the layers changed; they resume the layers' states."""
         if watched is self._watched:
             return
         self._watched, self._groups = watched, []
@@ -115,7 +112,7 @@ class ControlledLayers:
             self._messages.loss_not_finite(loss)
 
     def count_units(self, sums: Sums) -> None:
-        """Takes sums that no reading takes, to tell dead units."""
+        """Takes in sums without a reading, only to tell which units are dead."""
         self._units.add(sums)
 
     def take(self, sums: Sums, loss: float) -> dict[str, float]:

@@ -19,12 +19,12 @@ _ACTING_ON_THEIR_INPUT = (ActivationPenalty, Sparseout)
 
 
 def values(watched: Iterable[WatchedLayer], knob: str) -> dict[str, float]:
-    """Returns what the layers' `knob` is set to, by log key, "q/hidden"."""
+    """Returns the values of the layers' `knob` by log key, for example "q/hidden"."""
     return {f"{knob}/{w.name}": getattr(w.layer, knob) for w in watched}
 
 
 def assign(watched: Iterable[WatchedLayer], knob: str, value: float) -> None:
-    """Sets the layers' `knob` to `value`, where it is another."""
+    """Sets the layers' `knob` to `value`, where it differs."""
     for w in watched:
         # What a float32 variable would keep of it.
         if np.float32(getattr(w.layer, knob)) != np.float32(value):

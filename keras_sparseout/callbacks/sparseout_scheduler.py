@@ -1,4 +1,4 @@
-"""A callback that sets the knobs of adjustable layers by the step of the training."""
+"""A callback that sets the knobs of adjustable layers by the training step."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -29,44 +29,44 @@ _CHECKS = {
 class SparseoutScheduler(keras.callbacks.Callback):
     """Sets rate, q or weight of adjustable layers before each batch, by a schedule.
 
-    For example to warm up the rate, from 0 to 1/2 in the first 1000 steps, and to
-    anneal q:
+    For example, this warms the rate up from 0 to 1/2 in the first 1000 steps, and
+    anneals q:
 
         SparseoutScheduler(
             rate=lambda step: min(0.5, step / 2000),
             q=keras.optimizers.schedules.PolynomialDecay(2.0, 10_000, 1.0),
         )
 
-    The step is `model.optimizer.iterations` before the batch, that is, the number of
-    batches that the model was trained on, so that a resumed run follows on. It counts
-    updates of the weights: with `gradient_accumulation_steps=4` four batches are one
-    step, and a batch that loss scaling skips is none. With `steps_per_execution=4` the
-    schedule is looked up, and takes effect, before every fourth batch.
+    The step is `model.optimizer.iterations` before the batch: how many batches the
+    model was trained on. So a resumed run continues the schedule. It counts updates of
+    the weights: with `gradient_accumulation_steps=4` four batches are one step, and a
+    batch that loss scaling skips does not count. With `steps_per_execution=4` the
+    scheduler reads and applies the schedule before every fourth batch.
 
-    A model with a training step of its own may have other optimizers, as attributes,
-    also in lists, dicts and models inside it. If `model.optimizer` makes no steps, the
-    scheduler follows the one of them that makes about one step a batch. If none does,
-    it counts the batches itself, and warns: a resumed run then follows on only where
-    the number of batches an epoch is known.
+    A model with its own training step may keep other optimizers as attributes, also in
+    lists, dicts and models inside it. If `model.optimizer` makes no steps, the
+    scheduler follows the one that makes about one step a batch. If there is none, it
+    counts the batches itself and warns. A resumed run then continues the schedule only
+    if the number of batches in an epoch is known.
 
-    Layers that the model makes in its first batch follow from the second batch on.
-    Build the model before, for example by calling it once, to have them follow at once.
+    If the model makes layers in its first batch, they are set from the second batch on.
+    Build the model before, for example by calling it once, to set them at once.
 
-    At the end of each epoch it puts into `logs` what the knobs then are, as
-    `rate/<layer>`, `q/<layer>` and `weight/<layer>`, for the callbacks that stand after
-    it in the list; a nested layer goes by its path, "encoder/drop".
+    At the end of each epoch it puts the values into `logs`, as `rate/<layer>`,
+    `q/<layer>` and `weight/<layer>`, for the callbacks after it in the list. The name
+    of a nested layer is its path, "encoder/drop".
 
     Args:
         rate: Schedule of the drop rate of layers that have one: a
             `keras.optimizers.schedules.LearningRateSchedule`, or a function that takes
-            the step, an int, and returns a number. None leaves it as it is.
+            the step, an int, and returns a number. None: the rate does not change.
         q: Schedule of their exponent.
         weight: Schedule of the weight of `keras_sparseout.ActivationPenalty` layers.
         layers: The layers to set: a list of layers of the model, their names or paths,
             regular expressions that match them, or types. None: for each knob, all
-            adjustable layers that have it; Bridgeout too, of which the weights are much
-            smaller than activations, so name the others where a model has it.
-        verbose: 1 to print once what is set, 0 not to.
+            adjustable layers that have it. This includes Bridgeout, whose weights are
+            much smaller than activations: name the other layers if a model has it.
+        verbose: 1 to print once what is set, 0 for nothing.
 
     Raises:
         ValueError: if nothing is given to schedule, a schedule can't be called or
@@ -143,7 +143,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._progress.begin_epoch(epoch, self)
         if self._count is None:
-            # Not before, since it may be restored as training begins.
+            # Not when training begins, which may restore the optimizer.
             expected = self._progress.trained_before(epoch)
             self._count = StepCount(self.model, expected)
 

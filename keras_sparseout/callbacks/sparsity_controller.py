@@ -185,7 +185,7 @@ class SparsityController(MeasuringCallback):
     def log_keys(self) -> set[str]:
         """Returns the keys that it may put into `logs`.
 
-        A key that a tracker in the list has too is the tracker's.
+        If a tracker in the list has one of them too, it belongs to the tracker.
         """
         figures = self.probe_keys() | {f"{self.metric}/{name}" for name in self._names}
         for other in self._beside:
@@ -220,7 +220,7 @@ class SparsityController(MeasuringCallback):
 
     def on_epoch_begin(self, epoch, logs=None):
         control, _ = self._begun
-        # Not before, as BackupAndRestore loads weights when training begins.
+        # Not when training begins, as BackupAndRestore loads weights then.
         control.follow(self._watched)
         self._begin_epoch(epoch)
         control.begin_epoch(epoch)
@@ -240,7 +240,7 @@ class SparsityController(MeasuringCallback):
             self._leave_out(training)
         control.follow(self._watched)
         control.check_loss(self._loss)
-        # The last batch too where an epoch is shorter, if its length is known.
+        # In an epoch that is shorter, at its last batch, if its length is known.
         if self._log.due(min(self.every, self._progress.steps or self.every)):
             self._take_reading()
 

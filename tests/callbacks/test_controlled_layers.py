@@ -25,12 +25,14 @@ def test_dead_units_are_told_over_short_epochs():
 
 
 @pytest.mark.onednn
-def test_what_stopped_is_not_frozen_elsewhere():
+@pytest.mark.parametrize("freeze_after", [None, 1])
+def test_what_stopped_stays_so_and_is_not_frozen_elsewhere(freeze_after):
     model = classifier()
     model.compile("sgd", loss_of_known, jit_compile=False)
     y = Y.copy()
     y[300:310] = np.nan
-    controller = SparsityController(0.8, every=4, gain=0.1, freeze_after=1, verbose=0)
+    options = {"every": 4, "gain": 0.1, "verbose": 0}
+    controller = SparsityController(0.8, freeze_after=freeze_after, **options)
     says = "the loss is nan: the settings stay"
     with pytest.warns(UserWarning, match=says) as warned:
         model.fit(

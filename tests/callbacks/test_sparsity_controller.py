@@ -15,6 +15,7 @@ from keras_sparseout import (
     SparsityTracker,
     metrics,
 )
+from keras_sparseout.callbacks.feedback_loop import LoopState
 
 
 def zeros(model, name="hidden"):
@@ -168,6 +169,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(tmp_path, whole, firs
         run(*callbacks(), Interrupt())
     weights, history, state = run(*callbacks())
     assert len(history["q/hidden"]) == 2
+    assert LoopState.from_numbers(state[1:]).setpoint_offset != 0
     for key in ("q/hidden", "error/hidden"):
         assert history[key] == whole[1][key][2:]
     np.testing.assert_array_equal(state, whole[2])
@@ -209,9 +211,16 @@ def test_it_works_on_replicas():
 
 
 def test_an_epoch_shorter_than_every_has_one_reading():
+    def note(batch, logs):
+        read.append(len(controller.history.get("epoch", [])))
+
+    read = []
     controller = SparsityController(0.8, every=1000)
-    fit(classifier(), controller, epochs=2)
+    noting = keras.callbacks.LambdaCallback(on_train_batch_end=note)
+    fit(classifier(), controller, noting, epochs=2)
     assert controller.history["epoch"] == [1, 2]
+    # In the last batch: what saves the model as an epoch ends has the reading.
+    assert read == [0] * 39 + [1] * 40 + [2]
 
 
 def test_it_can_be_drawn_and_tabulated(tmp_path):
