@@ -59,11 +59,6 @@ class ReadingLog:
                 ]
         return history
 
-    @property
-    def last_figures(self) -> dict[str, float]:
-        """The figures of the last reading, by key."""
-        return {k: figure for k, figure in self.rows[-1].items() if k != "epoch"}
-
     def begin_epoch(self) -> None:
         """Notes that an epoch begins."""
         self.read_at, self._rows_of_epoch = 0, []
