@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_sparseout.callbacks import callback_list, csv_columns, knobs, log_keys
 from keras_sparseout.callbacks.callback_copies import copy_without_run
+from keras_sparseout.callbacks.callback_list import Logs
 from keras_sparseout.callbacks.progress import Progress, StepCount, optimizers_of
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
@@ -121,7 +122,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
         """Returns the keys that it may put into `logs`."""
         return {f"{k}/{w.name}" for k, ws in self._scheduled.items() for w in ws}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         if not optimizers_of(self.model):
             raise ValueError(
                 "`optimizer` of the model must be set, since SparseoutScheduler "
@@ -140,20 +141,20 @@ class SparseoutScheduler(keras.callbacks.Callback):
         if self.model.built:
             self._describe()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._progress.begin_epoch(epoch, self)
         if self._count is None:
             # Not when training begins, which may restore the optimizer.
             expected = self._progress.trained_before(epoch)
             self._count = StepCount(self.model, expected)
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         if self._scheduled:
             step = self._step()
             for knob, layers in self._scheduled.items():
                 knobs.assign(layers, knob, self._value(knob, step))
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._progress.end_batch(batch)
         if self._settled:
             return
@@ -165,7 +166,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
         if self._scheduled != before or not self._described:
             self._describe()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if logs is not None:
             csv_columns.keep_columns(self, self._beside)
             for knob, layers in self._scheduled.items():

@@ -9,6 +9,7 @@ from keras_sparseout import plots
 from keras_sparseout.callbacks import controller_arguments as arguments
 from keras_sparseout.callbacks import knobs
 from keras_sparseout.callbacks.actuators import ActuatorName
+from keras_sparseout.callbacks.callback_list import Logs
 from keras_sparseout.callbacks.controlled_group import ControlSettings
 from keras_sparseout.callbacks.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.controller_messages import ControllerMessages
@@ -199,7 +200,7 @@ class SparsityController(MeasuringCallback):
         names = () if self.data is None else self._names
         return {f"val_{self.metric}/{name}" for name in names}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         settings = ControlSettings(
             target=self.target,
             metric=self.metric,
@@ -218,7 +219,7 @@ class SparsityController(MeasuringCallback):
         if self.model.built:
             self._control.describe(self._names)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         control, _ = self._begun
         # Not when training begins, as BackupAndRestore loads weights then.
         control.follow(self._watched)
@@ -228,7 +229,7 @@ class SparsityController(MeasuringCallback):
             control.measure_probe(self._probe.read())
         control.shift_setpoints()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._end_batch(batch, logs)
         if not self._settled:
             self._settle(logs)
@@ -244,7 +245,7 @@ class SparsityController(MeasuringCallback):
         if self._log.due(min(self.every, self._progress.steps or self.every)):
             self._take_reading()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         control, training = self._begun
         if not self._log.read_at and self._log.unread:
             self._take_reading()
@@ -256,7 +257,7 @@ class SparsityController(MeasuringCallback):
         self._log.end_epoch(control.probed, logs)
         self._tell(figures, logs)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs = None) -> None:
         self._begun[0].conclude()
 
     def _take_reading(self):
