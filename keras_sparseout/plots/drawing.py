@@ -60,13 +60,13 @@ def check_path(path: PathLike | None) -> None:
 def new_figure(height: float) -> "Figure":
     """Returns an empty figure, `height` inches high."""
     try:
-        from keras_sparseout.plots.notebook_figure import NotebookFigure
+        from keras_sparseout.plots.notebook_figure import Figure
     except ImportError as error:
         raise ImportError(
             "keras_sparseout.plots needs matplotlib. Install it: "
             'pip install "keras_sparseout[plots]"'
         ) from error
-    return NotebookFigure(figsize=(WIDTH, height), layout="constrained")
+    return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def save(figure: "Figure", path: PathLike | None) -> "Figure":

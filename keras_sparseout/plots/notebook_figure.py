@@ -5,7 +5,8 @@ import io
 from matplotlib import figure
 
 
-class NotebookFigure(figure.Figure):
+# Matplotlib prints a figure by the name of its class.
+class Figure(figure.Figure):
     """A Matplotlib figure that a notebook shows without pyplot.
 
     With `%matplotlib inline` Matplotlib shows figures in a notebook by itself. The
