@@ -1,8 +1,13 @@
 """The public names and signatures: those of version 0.1.0, and those of today."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from public_api import public_api
+
+import keras_sparseout
 
 DATA = Path(__file__).parents[1] / "data"
 # Methods of layers around others that no text named.
@@ -18,3 +23,26 @@ def test_no_name_and_no_signature_of_an_earlier_version_is_lost():
 
 def test_the_list_of_names_is_up_to_date():
     assert public_api() == (DATA / "public_api.txt").read_text().splitlines()
+
+
+def test_names_that_are_imported_late_are_all_there():
+    code = """
+import sys
+import keras_sparseout as ks
+
+late = [m for m in sys.modules if m.startswith("keras_sparseout.callbacks")]
+optional = {"matplotlib", "pandas", "tensorflow_datasets"} & set(sys.modules)
+assert not late and not optional, (late, optional)
+assert set(ks.__all__) <= set(dir(ks))
+for name in [*ks.__all__, "masks", "summary"]:
+    getattr(ks, name)
+assert ks.SparsityTracker is ks.callbacks.SparsityTracker
+assert ks.masks.seed_pair is ks.ops.masks.seed_pair
+assert not optional & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_name_is_no_attribute():
+    with pytest.raises(AttributeError, match="no attribute 'Sparsout'"):
+        keras_sparseout.Sparsout  # noqa: B018
