@@ -1,4 +1,4 @@
-"""What q does to the example's CNN: the table of the README.
+"""What q does to the example's CNN: the first table of docs/results.md.
 
     python studies/q_table.py
 

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 class SparsityController(MeasuringCallback):
     """Moves q until the activations are as sparse as asked, and holds them there.
 
-    A feedback loop: every few batches it measures the activations, as
-    `keras_sparseout.SparsityTracker` does inside the training step, and moves the
-    actuator of each layer. The layers must be adjustable:
+    A feedback loop: it measures the activations of each batch, as
+    `keras_sparseout.SparsityTracker` does inside the training step, and every few
+    batches it moves the actuator of each layer by what the measures add up to. The
+    layers must be adjustable:
 
         Sparseout(0.5, q=2.0, adjustable=True)            # actuator "q" or "rate"
         ActivationPenalty(0.0, adjustable=True)           # actuator "weight"
@@ -68,11 +69,14 @@ class SparsityController(MeasuringCallback):
             Sparseout or ActivationPenalty layers with the actuator that can be read.
         actuator: "q" or "rate" of Sparseout, "weight" of ActivationPenalty layers.
         bounds: Least and largest setting. None: (1, 4) for q, (0.05, 0.9) for rate,
-            (0, 0.1) for weight. Sparsity is not free: at q <= 1 accuracy falls.
+            (0, 0.1) for weight. Sparsity is not free: as q falls to 1, so
+            does accuracy.
         together: Whether all layers share one setting, moved until the mean over the
             layers is the target. Otherwise each layer has its own.
-        every: After how many batches it measures and moves.
-        sample_size: How many samples of each batch are measured, on each replica.
+        every: After how many batches it moves, by the samples measured in all of them.
+            In a shorter epoch it moves at its end.
+        sample_size: How many samples of each batch are measured, the first ones, on
+            each replica.
         gain: How strongly it reacts; 2 for twice as strongly. Lower it where the
             setting swings, raise it where the target is reached too late.
         dead_band: Errors of at most this size do not add up over the readings. The
@@ -85,10 +89,6 @@ class SparsityController(MeasuringCallback):
         steps: With `x`, how many batches of a data set to take; None for all.
         verbose: 1 to print what is controlled, what could not be read, and at the end
             the settings that were found; 0 for nothing.
-
-    Attributes:
-        history: Dict of lists by key, one entry a reading, with its time as "epoch".
-        targets: Dict of the targets by layer.
 
     Raises:
         ValueError: if an argument is out of range, or (as training begins) there is no

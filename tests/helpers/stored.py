@@ -1,8 +1,9 @@
-"""Models of every layer as files, such as those of earlier versions in `data`.
+"""Models of every layer as files, such as those of earlier versions in `tests/data`.
 
-    python tests/stored.py FOLDER
+    python tests/helpers/stored.py FOLDER
 
-writes them as the installed version saves them.
+writes them as the installed version saves them: for each layer a folder in FOLDER, and
+for the streaming metrics `metrics.json`.
 """
 
 import json
