@@ -17,7 +17,7 @@ _Metric = TypeVar("_Metric", bound=str | Callable)
 
 def check_actuator(actuator: ActuatorName) -> ActuatorName:
     """Returns `actuator`; raises unless it is a name of `ACTUATORS`."""
-    if actuator not in list(ACTUATORS):
+    if not isinstance(actuator, str) or actuator not in ACTUATORS:
         raise ValueError(
             f"`actuator` must be one of {', '.join(ACTUATORS)}. Received: "
             f"actuator={actuator!r}. Leave it out for q."

@@ -1,5 +1,7 @@
 """The layers directly inside a layer."""
 
+from collections.abc import Iterator
+
 import keras
 
 
@@ -8,17 +10,31 @@ def children(
 ) -> list[tuple[keras.layers.Layer, list[str]]]:
     """Returns each layer directly inside `layer`, with its names there.
 
-    The names are the attributes that hold it, such as "cell" or "cells/0" in a list,
+    The names are the attributes that hold it, such as "cell", or "cells/0" in a list,
     and then its own name. The order is the one in which `layer` got them.
+
+    Layers that Keras does not track are among them: `self.drops.setdefault("a", drop)`
+    hides a layer from Keras, but `call` may call it all the same.
     """
     found: dict[int, tuple[keras.layers.Layer, list[str]]] = {}
-    # Among the attributes is Keras' own list, with the layers of dicts and sets too.
+    # Among the attributes is Keras' own list, with the layers of sets too.
     for attribute, value in vars(layer).items():
-        is_list = isinstance(value, (list, tuple))
-        for i, child in enumerate(value if is_list else (value,)):
-            if isinstance(child, keras.layers.Layer) and child is not layer:
+        for name, child in _layers_in(attribute, value, ()):
+            if child is not layer:
                 _, names = found.setdefault(id(child), (child, []))
                 # Attributes come first: an automatic name has a number.
                 if not attribute.startswith("_"):
-                    names.append(f"{attribute}/{i}" if is_list else attribute)
+                    names.append(name)
     return [(child, [*names, child.name]) for child, names in found.values()]
+
+
+def _layers_in(
+    name: str, value: object, around: tuple[int, ...]
+) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """Yields the layers in lists, tuples and dicts; `around` has their ids."""
+    if isinstance(value, keras.layers.Layer):
+        yield name, value
+    elif isinstance(value, (list, tuple, dict)) and id(value) not in around:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in list(items):
+            yield from _layers_in(f"{name}/{key}", item, (*around, id(value)))

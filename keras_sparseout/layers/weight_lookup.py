@@ -103,13 +103,16 @@ def find_weights(
 def _all_weights(layer: keras.layers.Layer) -> list[Weight]:
     layers, parents = _walk(layer)
     variables = layer.weights
+    # A layer that Keras does not track has weights that `layer` does not have.
+    wanted = {id(variable) for variable in variables}
     found: dict[int, Weight] = {}
     for owner in layers:
         # The list of an outer layer takes time for every layer inside it.
-        if len(found) == len(variables):
+        if len(found) == len(wanted):
             break
         for variable in owner.weights:
-            found.setdefault(id(variable), Weight(variable, owner, parents))
+            if id(variable) in wanted:
+                found.setdefault(id(variable), Weight(variable, owner, parents))
     return [found[id(variable)] for variable in variables]
 
 

@@ -1,6 +1,8 @@
 """Arguments that SparsityController refuses, and what it says."""
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from controlled import X, classifier, fit
 
 from keras_sparseout import SparsityController, metrics
@@ -29,6 +31,9 @@ from keras_sparseout import SparsityController, metrics
         ((0.5,), {"every": 0}, ["`every`", "Received: every=0"]),
         ((0.5,), {"gain": 0}, ["`gain`", "Received: gain=0"]),
         ((0.5,), {"dead_band": -1}, ["`dead_band`", "Received: dead_band=-1"]),
+        ((0.5,), {"dead_band": tf.constant(0.5)}, ["`dead_band`", "Leave it out"]),
+        ((0.5,), {"max_dead": tf.constant(0.5)}, ["`max_dead`", "Leave it out"]),
+        ((0.5,), {"actuator": np.ones(2)}, ["`actuator`", "q, rate, weight"]),
         ((0.5,), {"freeze_after": 0}, ["`freeze_after`", "Received: freeze_after=0"]),
         ((0.5,), {"max_dead": 2}, ["`max_dead`", "Received: max_dead=2"]),
         ((0.5,), {"together": 1}, ["`together`", "Received: together=1"]),

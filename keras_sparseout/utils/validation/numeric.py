@@ -12,6 +12,7 @@ from keras_sparseout.utils.validation.messages import value_error
 _SMALLEST_EPSILON = 1e-30
 # From here on a number is infinite in float32.
 _INFINITE = (2 - 2**-24) * 2.0**127
+_LEAVE_OUT = "Leave it out for the default."
 
 
 def is_real(value: object) -> TypeGuard[float]:
@@ -27,22 +28,23 @@ def is_int(value: object) -> TypeGuard[int]:
 def check_rate(rate: object) -> float:
     """Returns `rate` as a float; raises unless it is a number in [0, 1]."""
     meaning = ", the fraction of units to drop"
-    return _check_share("rate", rate, meaning, "Give for example rate=0.5.")
+    remedy = _remedy_for_knob("rate", rate, "Give for example rate=0.5.")
+    return _check_share("rate", rate, meaning, remedy)
 
 
 def check_recurrent_rate(rate: object) -> float:
     """Returns `rate` as a float; raises unless it is a number in [0, 1]."""
-    return _check_share("recurrent_rate", rate, "", "Leave it out for the default.")
+    remedy = _remedy_for_knob("recurrent_rate", rate, _LEAVE_OUT)
+    return _check_share("recurrent_rate", rate, "", remedy)
 
 
 def check_share(name: str, value: object) -> float:
     """Returns `value` as a float; raises unless it is a number in [0, 1]."""
-    return _check_share(name, value, "", "Leave it out for the default.")
+    return _check_share(name, value, "", _LEAVE_OUT)
 
 
 def _check_share(name, value, meaning, remedy):
     if not is_real(value) or not 0 <= value <= 1:
-        remedy = _remedy_for_knob(name, value, remedy)
         raise value_error(name, value, f"a number between 0 and 1{meaning}", remedy)
     return float(value)
 
@@ -93,8 +95,7 @@ def _remedy_for_knob(name, value, otherwise):
 def check_positive(name: str, value: object) -> float:
     """Returns `value` as a float; raises unless it is a finite number > 0."""
     if not is_real(value) or not 0 < value < math.inf:
-        remedy = "Leave it out for the default."
-        raise value_error(name, value, "a finite number > 0", remedy)
+        raise value_error(name, value, "a finite number > 0", _LEAVE_OUT)
     return float(value)
 
 
@@ -138,7 +139,7 @@ def check_count(
     *,
     least: int = 1,
     meaning: str = "",
-    remedy: str = "Leave it out for the default.",
+    remedy: str = _LEAVE_OUT,
 ) -> int:
     """Returns `value` as an int; raises unless it is an integer >= `least`.
 
