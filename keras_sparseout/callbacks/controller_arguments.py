@@ -15,7 +15,7 @@ _Target = TypeVar("_Target", bound=float | Mapping[str, float])
 _Metric = TypeVar("_Metric", bound=str | Callable)
 
 
-def check_actuator(actuator: ActuatorName) -> ActuatorName:
+def check_actuator(actuator: object) -> ActuatorName:
     """Returns `actuator`; raises unless it is a name of `ACTUATORS`."""
     if not isinstance(actuator, str) or actuator not in ACTUATORS:
         raise ValueError(
