@@ -63,7 +63,7 @@ class ControlledGroup:
         target: float,
         settings: ControlSettings,
         messages: ControllerMessages,
-    ):
+    ) -> None:
         self._watched = watched
         self._settings = settings
         self._messages = messages

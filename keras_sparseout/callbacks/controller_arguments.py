@@ -1,18 +1,18 @@
 """Checks of what a SparsityController is asked for, and its targets by layer."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from keras_sparseout.callbacks.actuators import ACTUATORS, ActuatorName
 from keras_sparseout.metrics import ActivationHistogram
+from keras_sparseout.metrics.get import Metric
 from keras_sparseout.utils import validation
 
 # Metrics that rise with sparsity. All of them lie between 0 and 1.
 RISING = ("gini", "hoyer", "population_sparseness", "pq_index", "zero_fraction")
 
 _Target = TypeVar("_Target", bound=float | Mapping[str, float])
-_Metric = TypeVar("_Metric", bound=str | Callable)
 
 
 def check_actuator(actuator: ActuatorName) -> ActuatorName:
@@ -25,7 +25,7 @@ def check_actuator(actuator: ActuatorName) -> ActuatorName:
     return actuator
 
 
-def check_metric(metric: _Metric) -> _Metric:
+def check_metric(metric: Metric) -> Metric:
     """Returns `metric`; raises unless it is a function or a name of `RISING`."""
     if isinstance(metric, str) and metric not in RISING:
         raise ValueError(

@@ -13,7 +13,7 @@ class ControllerMessages:
         verbose: Whether to print.
     """
 
-    def __init__(self, verbose: bool | int = True):
+    def __init__(self, verbose: bool | int = True) -> None:
         self._verbose = verbose
         self._printed: set[str] = set()
         self._warned: set[tuple[str, str]] = set()

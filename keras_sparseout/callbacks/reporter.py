@@ -53,7 +53,7 @@ class Reporter:
         self._histograms = {"": {}, "val_": {}}
         self.begin_run()
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Reporter":
         return Reporter(self.metrics, self.log_dir, self.per_layer, self.data)
 
     def begin_run(self) -> None:

@@ -1,9 +1,8 @@
 """SparsityTracker: watches the sparsity of activations while a model trains."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import keras
 import numpy as np
 
 from keras_sparseout import plots
@@ -17,17 +16,15 @@ from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.metrics import ActivationHistogram
-from keras_sparseout.metrics.get import check_metrics
+from keras_sparseout.metrics.get import Metrics, check_metrics
 from keras_sparseout.utils import validation
-from keras_sparseout.utils.types import PathLike, Tensor
-from keras_sparseout.utils.validation import check_bool, check_count
+from keras_sparseout.utils.types import Data, PathLike
+from keras_sparseout.utils.validation import check_count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Layers: TypeAlias = LayerChoice | Sequence[LayerChoice]
-Metric: TypeAlias = str | Callable[[Tensor], Tensor] | keras.metrics.Metric
-Metrics: TypeAlias = Metric | Sequence[Metric] | Mapping[str, Metric]
 
 
 class SparsityTracker(MeasuringCallback):
@@ -122,7 +119,7 @@ class SparsityTracker(MeasuringCallback):
 
     def __init__(
         self,
-        x: Any = None,
+        x: Data | None = None,
         *,
         layers: Layers | None = None,
         metrics: Metrics = ("hoyer", "zero_fraction"),
@@ -283,7 +280,14 @@ class SparsityTracker(MeasuringCallback):
 
 
 def _check_per_layer(per_layer: bool | None) -> bool | None:
-    return None if per_layer is None else check_bool("per_layer", per_layer)
+    if per_layer is None or isinstance(per_layer, bool):
+        return per_layer
+    raise validation.value_error(
+        "per_layer",
+        per_layer,
+        "True, False or None",
+        "Leave it out to have the figures of each layer if there are up to 8.",
+    )
 
 
 def _check_every(every: int | str) -> int | Literal["epoch"]:

@@ -1,13 +1,11 @@
 """Spatial Sparseout: drop-ins for keras.layers.SpatialDropout1D, 2D and 3D."""
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import keras
 
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.utils import validation
-
-_DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
 
 
 class _SpatialSparseout(Sparseout):
@@ -20,7 +18,7 @@ class _SpatialSparseout(Sparseout):
         self,
         rate: float,
         q: float = 2.0,
-        data_format: _DataFormat | None = None,
+        data_format: Literal["channels_last", "channels_first"] | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -37,7 +35,7 @@ class _SpatialSparseout(Sparseout):
         super().__init__(rate, q, noise_shape, seed, **kwargs)
 
     @property
-    def data_format(self) -> _DataFormat:
+    def data_format(self) -> Literal["channels_last", "channels_first"]:
         """Where the channels are."""
         return self._data_format
 

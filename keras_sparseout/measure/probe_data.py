@@ -1,6 +1,7 @@
 """Probe data: samples on which activations are measured."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from keras import ops
 from keras_sparseout.backend import datasets, tensors, tracing
 from keras_sparseout.metrics.inputs import remedy_for_kind
 from keras_sparseout.utils import validation
-from keras_sparseout.utils.types import Tensor
+from keras_sparseout.utils.types import Data, Shape, Tensor
 
 
 class ProbeData:
@@ -28,7 +29,7 @@ class ProbeData:
     """
 
     def __init__(
-        self, x: Any, *, batch_size: int = 256, steps: int | None = None
+        self, x: Data, *, batch_size: int = 256, steps: int | None = None
     ) -> None:
         self.batch_size = validation.check_count("batch_size", batch_size)
         self.steps = None if steps is None else validation.check_count("steps", steps)
@@ -111,7 +112,7 @@ class ProbeData:
             f"{remedy}, or make the model with inputs of any batch size."
         )
 
-    def _check(self, x: Any) -> Any:
+    def _check(self, x: Data) -> Data:
         endless = False
         if datasets.is_dataset(x):
             endless = datasets.is_endless(x)
@@ -180,7 +181,7 @@ def _check_fits(model: keras.Model, batch: Any) -> None:
         _check_dtype(want.dtype, as_tensor(have).dtype.name, name)
 
 
-def _check_shape(want: tuple, have: tuple, name: str) -> None:
+def _check_shape(want: Shape, have: Shape, name: str) -> None:
     fits = len(want) == len(have) and all(
         None in (a, b) or a == b for a, b in zip(want[1:], have[1:], strict=True)
     )
@@ -190,7 +191,7 @@ def _check_shape(want: tuple, have: tuple, name: str) -> None:
     remedy = "Give samples as those that `fit` gets, without labels."
     if want[1:] == have:
         remedy = "Give x[None] for a single sample."
-    elif None not in want[1:] and sorted(want[1:]) == sorted(have[1:]):
+    elif None not in want[1:] and Counter(want[1:]) == Counter(have[1:]):
         remedy = "They differ in the order of their axes: see numpy.moveaxis."
     raise ValueError(
         f"`x` must have the shape of the model's inputs. Received: x with samples of "

@@ -1,6 +1,6 @@
 """activation_sparsity: how sparse the activations of a whole model are, in one call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
@@ -13,7 +13,7 @@ from keras_sparseout.metrics import get
 from keras_sparseout.summary.model_reader import ModelReader
 from keras_sparseout.summary.table import SparsityTable
 from keras_sparseout.utils import validation
-from keras_sparseout.utils.types import Tensor
+from keras_sparseout.utils.types import Data
 
 _METRICS = ("hoyer", "zero_fraction", "dead_units", "rms")
 _BATCHES_WITHOUT_BAR = 20
@@ -21,7 +21,7 @@ _BATCHES_WITHOUT_BAR = 20
 
 def activation_sparsity(
     model: keras.Model,
-    x: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor],
+    x: Data,
     *,
     layers: LayerChoice | Sequence[LayerChoice] | None = None,
     where: Literal["input", "output"] | None = None,
