@@ -123,7 +123,7 @@ def test_a_controller_stays_where_it_is(probe):
     model = net()
     break_weight(model, "block/unused")
     controller = SparsityController(0.7, x=probe, every=1, verbose=0)
-    with pytest.warns(UserWarning, match="layer 'block' are not finite: ") as warned:
+    with pytest.warns(UserWarning, match="layer 'block' are not finite, so") as warned:
         fit(model, controller, epochs=2)
     assert sum("not finite" in str(w.message) for w in warned) == 1
     assert np.isnan(controller.history["zero_fraction/block/drop"]).all()
