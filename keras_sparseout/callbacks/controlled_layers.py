@@ -42,7 +42,7 @@ class ControlledLayers:
         metrics: Metrics,
         settings: ControlSettings,
         messages: ControllerMessages,
-    ):
+    ) -> None:
         self._model = model
         self._metrics = metrics
         self._settings = settings

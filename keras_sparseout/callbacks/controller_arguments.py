@@ -1,18 +1,18 @@
 """Checks of what a SparsityController is asked for, and its targets by layer."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from keras_sparseout.callbacks.actuators import ACTUATORS, ActuatorName
 from keras_sparseout.metrics import ActivationHistogram
+from keras_sparseout.metrics.get import Metric
 from keras_sparseout.utils import validation
 
 # Metrics that rise with sparsity. All of them lie between 0 and 1.
 RISING = ("gini", "hoyer", "population_sparseness", "pq_index", "zero_fraction")
 
 _Target = TypeVar("_Target", bound=float | Mapping[str, float])
-_Metric = TypeVar("_Metric", bound=str | Callable)
 
 
 def check_actuator(actuator: object) -> ActuatorName:
@@ -20,12 +20,12 @@ def check_actuator(actuator: object) -> ActuatorName:
     if not isinstance(actuator, str) or actuator not in ACTUATORS:
         raise ValueError(
             f"`actuator` must be one of {', '.join(ACTUATORS)}. Received: "
-            f"actuator={actuator!r}. Leave it out for q."
+            f"actuator={actuator!r}. Leave it out to move q."
         )
     return actuator
 
 
-def check_metric(metric: _Metric) -> _Metric:
+def check_metric(metric: Metric) -> Metric:
     """Returns `metric`; raises unless it is a function or a name of `RISING`."""
     if isinstance(metric, str) and metric not in RISING:
         raise ValueError(
@@ -58,11 +58,11 @@ def check_target(target: _Target, metric: str) -> _Target:
             or not math.isfinite(number)
             or (bounded and not 0 < number < 1)
         ):
-            rule = "between 0 and 1, neither included" if bounded else "finite"
+            rule = "number above 0 and below 1" if bounded else "finite number"
             raise ValueError(
-                f"`target` must be a number {rule}, what the metric is to be, or a "
-                f"dict of them by layer. Received: target={target!r}. Give for example "
-                "target=0.7."
+                f"`target` must be the value that the metric should reach: a {rule}, "
+                f"or a dict of such numbers by layer. Received: target={target!r}. "
+                "Give for example target=0.7."
             )
     if not numbers:
         raise ValueError(

@@ -33,7 +33,7 @@ class DeadUnitCount:
         metrics: Dict of the metrics of the sums by name, with "dead_units" among them.
     """
 
-    def __init__(self, metrics: Metrics):
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._sums: dict[str, list[np.ndarray]] = {}
 

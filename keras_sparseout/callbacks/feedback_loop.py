@@ -115,7 +115,7 @@ class FeedbackLoop:
         sign: int = 1,
         gain: float = 1.0,
         dead_band: float = 0.0,
-    ):
+    ) -> None:
         self.target = target
         self.actuator = actuator
         self.gain = sign * gain * actuator.gain

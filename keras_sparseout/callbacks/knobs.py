@@ -10,6 +10,7 @@ from keras_sparseout.layers.activation_penalty import ActivationPenalty
 from keras_sparseout.layers.adjustable import has_knob
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.measure import layer_selection
+from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.layer_text import call_of
@@ -32,7 +33,7 @@ def assign(watched: Iterable[WatchedLayer], knob: str, value: float) -> None:
 
 
 def layers_to_control(
-    model: keras.Model, layers: Sequence | None, knob: str
+    model: keras.Model, layers: Sequence[LayerChoice] | None, knob: str
 ) -> list[WatchedLayer]:
     """Returns the layers of `model` whose input a controller measures and moves.
 
@@ -70,7 +71,7 @@ def layers_to_control(
 
 
 def layers_to_schedule(
-    model: keras.Model, layers: Sequence | None, knobs: Iterable[str]
+    model: keras.Model, layers: Sequence[LayerChoice] | None, knobs: Iterable[str]
 ) -> dict[str, list[WatchedLayer]]:
     """Returns the layers of `model` to set, by knob.
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import keras
 
@@ -85,7 +85,7 @@ class MeasuringCallback(keras.callbacks.Callback):
         self._loss: Any = 0.0
         self._settled = self._called_last = False
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return copy_without_run(self, memo, shared=("data", "layers", "metrics"))
 
     @property

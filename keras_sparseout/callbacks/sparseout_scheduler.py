@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, Self, TypeAlias
 
 import keras
 from keras import ops
@@ -97,7 +97,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
         weight: Schedule | None = None,
         layers: LayerChoice | Sequence[LayerChoice] | None = None,
         verbose: int = 1,
-    ):
+    ) -> None:
         super().__init__()
         self.schedules = _check_schedules({"rate": rate, "q": q, "weight": weight})
         self.layers = layer_selection.check_layers(layers)
@@ -115,7 +115,7 @@ class SparseoutScheduler(keras.callbacks.Callback):
         self._count: StepCount | None = None
         self._settled = self._described = self._warned = False
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return copy_without_run(self, memo, shared=("layers", "schedules"))
 
     def log_keys(self) -> set[str]:
@@ -222,7 +222,7 @@ def _check_schedules(schedules: Mapping[str, Schedule | None]) -> dict[str, Sche
     given = {knob: s for knob, s in schedules.items() if s is not None}
     if not given:
         raise ValueError(
-            "`rate`, `q` or `weight` must be given, what is to be scheduled. Received: "
+            "At least one of `rate`, `q` and `weight` must have a schedule. Received: "
             "rate=None, q=None, weight=None. Give for example "
             "rate=lambda step: min(0.5, step / 1000)."
         )

@@ -1,9 +1,7 @@
 """SparsityController: asks for a sparsity, and gets it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import keras
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from keras_sparseout import plots
 from keras_sparseout.callbacks import controller_arguments as arguments
@@ -19,9 +17,9 @@ from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData
-from keras_sparseout.metrics.get import check_metrics
+from keras_sparseout.metrics.get import Metric, check_metrics
 from keras_sparseout.utils import validation
-from keras_sparseout.utils.types import PathLike
+from keras_sparseout.utils.types import Data, PathLike
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,9 +111,9 @@ class SparsityController(MeasuringCallback):
     def __init__(
         self,
         target: float | Mapping[str, float],
-        metric: str | Callable | keras.metrics.Metric = "zero_fraction",
+        metric: Metric = "zero_fraction",
         *,
-        x: Any = None,
+        x: Data | None = None,
         layers: LayerChoice | Sequence[LayerChoice] | None = None,
         actuator: ActuatorName = "q",
         bounds: tuple[float, float] | None = None,
@@ -129,7 +127,7 @@ class SparsityController(MeasuringCallback):
         batch_size: int = 256,
         steps: int | None = None,
         verbose: int = 1,
-    ):
+    ) -> None:
         self.actuator = arguments.check_actuator(actuator)
         [self.metric] = metrics = check_metrics([arguments.check_metric(metric)])
         self.target = arguments.check_target(target, self.metric)

@@ -1,9 +1,8 @@
 """SparsityTracker: watches the sparsity of activations while a model trains."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import keras
 import numpy as np
 
 from keras_sparseout import plots
@@ -17,17 +16,15 @@ from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.metrics import ActivationHistogram
-from keras_sparseout.metrics.get import check_metrics
+from keras_sparseout.metrics.get import Metrics, check_metrics
 from keras_sparseout.utils import validation
-from keras_sparseout.utils.types import PathLike, Tensor
-from keras_sparseout.utils.validation import check_bool, check_count
+from keras_sparseout.utils.types import Data, PathLike
+from keras_sparseout.utils.validation import check_count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Layers: TypeAlias = LayerChoice | Sequence[LayerChoice]
-Metric: TypeAlias = str | Callable[[Tensor], Tensor] | keras.metrics.Metric
-Metrics: TypeAlias = Metric | Sequence[Metric] | Mapping[str, Metric]
 
 
 class SparsityTracker(MeasuringCallback):
@@ -36,7 +33,8 @@ class SparsityTracker(MeasuringCallback):
     Without `x` it needs no data and no extra pass. It adds up sums inside the training
     step, over the first samples of each batch, and reads them once an epoch. It gives
 
-    - `<metric>/<layer>` for training batches, as weights move and layers add noise;
+    - `<metric>/<layer>` for training batches, while weights change and earlier layers
+      add noise;
     - `val_<metric>/<layer>` for the batches of validation. The dict `evaluated` has the
       last ones, also those of `model.evaluate(callbacks=[tracker])`.
 
@@ -46,7 +44,8 @@ class SparsityTracker(MeasuringCallback):
     The figures go into `logs`, for History, the progress bar and the callbacks that
     come *after* it in the list: CSVLogger, TensorBoard, ModelCheckpoint, EarlyStopping
     (which needs a `mode` for these keys: `EarlyStopping("val_hoyer", mode="max")`).
-    With more than 8 layers only the means go there; `history` holds and explains all.
+    With more than 8 layers only the means go there; `history` holds all layers, and its
+    documentation explains the figures.
 
     Figures of validation appear in the epochs in which Keras validates, figures of
     probe data in every epoch. Names that the model's own metrics or another tracker use
@@ -101,7 +100,8 @@ class SparsityTracker(MeasuringCallback):
     Raises:
         ValueError: if `x` is empty or endless or a metric unknown; as training begins,
             if no layer matches, a named one can't be read, `x` does not fit the model,
-            its step can't be measured, or another callback or it has such log keys.
+            its step can't be measured, or the model or another callback already uses
+            its log keys.
 
     Example:
 
@@ -122,7 +122,7 @@ class SparsityTracker(MeasuringCallback):
 
     def __init__(
         self,
-        x: Any = None,
+        x: Data | None = None,
         *,
         layers: Layers | None = None,
         metrics: Metrics = ("hoyer", "zero_fraction"),
@@ -283,7 +283,14 @@ class SparsityTracker(MeasuringCallback):
 
 
 def _check_per_layer(per_layer: bool | None) -> bool | None:
-    return None if per_layer is None else check_bool("per_layer", per_layer)
+    if per_layer is None or isinstance(per_layer, bool):
+        return per_layer
+    raise validation.value_error(
+        "per_layer",
+        per_layer,
+        "True, False or None",
+        "Leave it out to have the figures of each layer if there are up to 8.",
+    )
 
 
 def _check_every(every: int | str) -> int | Literal["epoch"]:

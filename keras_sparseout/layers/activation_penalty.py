@@ -1,6 +1,6 @@
 """Penalties on activations: two plain rivals of Sparseout, and the two of AWD-LSTM."""
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -9,8 +9,6 @@ from keras_sparseout.backend import unknown_rank
 from keras_sparseout.layers.adjustable import AdjustableLayer, Knob
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Shape, Tensor
-
-_Kind: TypeAlias = Literal["l1", "hoyer_square", "ar", "tar"]
 
 
 @keras.saving.register_keras_serializable("keras_sparseout")
@@ -97,7 +95,7 @@ class ActivationPenalty(AdjustableLayer):
     def __init__(
         self,
         weight: float,
-        kind: _Kind = "l1",
+        kind: Literal["l1", "hoyer_square", "ar", "tar"] = "l1",
         *,
         epsilon: float | None = None,
         adjustable: bool = False,
@@ -117,7 +115,7 @@ class ActivationPenalty(AdjustableLayer):
     weight = Knob(validation.check_weight, "Factor of the penalty")
 
     @property
-    def kind(self) -> _Kind:
+    def kind(self) -> Literal["l1", "hoyer_square", "ar", "tar"]:
         """Which penalty it is."""
         return self._kind
 
@@ -218,7 +216,7 @@ def _check_kind(kind):
     # A tuple: a list as `kind` can't be looked up in a dict.
     if kind not in tuple(_PENALTIES):
         remedy = validation.did_you_mean(
-            str(kind).lower(), _PENALTIES, "Leave it out for 'l1'.", cutoff=0.4
+            str(kind).lower(), _PENALTIES, "Leave it out for 'l1'.", cutoff=0.55
         )
         raise ValueError(
             f"`kind` must be one of {', '.join(map(repr, _PENALTIES))}. Received: "

@@ -37,7 +37,7 @@ class Knob:
     @overload
     def __get__(self, layer: "AdjustableLayer", owner: type) -> float: ...
 
-    def __get__(self, layer, owner):
+    def __get__(self, layer: "AdjustableLayer | None", owner: type) -> "Knob | float":
         return self if layer is None else layer._read_knob(self.name)
 
     def __set__(self, layer: "AdjustableLayer", value: float) -> None:

@@ -51,7 +51,7 @@ def without_autocast(function: Callable[[], _Result]) -> _Result:
     return _caller(function=function)
 
 
-def call_symbolically(function: Callable, *args: Any, **kwargs: Any) -> Any:
+def call_symbolically(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Calls `function`, such as a layer, without computing or assigning anything.
 
     Layers that are called make their weights.

@@ -226,7 +226,9 @@ class SparseoutCellWrapper(PerSequenceNoise):
         return cls(**{**config, "cell": cell})
 
 
-def _map_first(cell: keras.layers.Layer, function: Callable, states: Any) -> Any:
+def _map_first(
+    cell: keras.layers.Layer, function: Callable[[Tensor], Tensor], states: Any
+) -> Any:
     """Returns `states`, the first state of each cell in `cell` mapped by `function`."""
     cells = cells_of_stack(cell)
     if cells is not None:

@@ -1,13 +1,11 @@
 """Spatial Sparseout: drop-ins for keras.layers.SpatialDropout1D, 2D and 3D."""
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import keras
 
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.utils import validation
-
-_DataFormat: TypeAlias = Literal["channels_last", "channels_first"]
 
 
 class _SpatialSparseout(Sparseout):
@@ -20,7 +18,7 @@ class _SpatialSparseout(Sparseout):
         self,
         rate: float,
         q: float = 2.0,
-        data_format: _DataFormat | None = None,
+        data_format: Literal["channels_last", "channels_first"] | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -30,14 +28,14 @@ class _SpatialSparseout(Sparseout):
         noise_shape = (None, None, *spatial) if first else (None, *spatial, None)
         if "noise_shape" in kwargs:
             raise ValueError(
-                f"`noise_shape` of {type(self).__name__} is given by its name: one "
-                "draw a sample and channel. Received: "
-                f"noise_shape={kwargs['noise_shape']!r}. Use Sparseout for another."
+                "`noise_shape` can't be set: this layer makes one draw for each sample "
+                f"and channel. Received: noise_shape={kwargs['noise_shape']!r} for "
+                f"{type(self).__name__}. Use Sparseout for another."
             )
         super().__init__(rate, q, noise_shape, seed, **kwargs)
 
     @property
-    def data_format(self) -> _DataFormat:
+    def data_format(self) -> Literal["channels_last", "channels_first"]:
         """Where the channels are."""
         return self._data_format
 

@@ -1,6 +1,7 @@
 """Probe data: samples on which activations are measured."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from keras import ops
 from keras_sparseout.backend import datasets, tensors, tracing
 from keras_sparseout.metrics.inputs import remedy_for_kind
 from keras_sparseout.utils import validation
-from keras_sparseout.utils.types import Tensor
+from keras_sparseout.utils.types import Data, Shape, Tensor
 
 
 class ProbeData:
@@ -28,7 +29,7 @@ class ProbeData:
     """
 
     def __init__(
-        self, x: Any, *, batch_size: int = 256, steps: int | None = None
+        self, x: Data, *, batch_size: int = 256, steps: int | None = None
     ) -> None:
         self.batch_size = validation.check_count("batch_size", batch_size)
         self.steps = None if steps is None else validation.check_count("steps", steps)
@@ -82,9 +83,9 @@ class ProbeData:
             inputs = keras.tree.map_structure(as_tensor, inputs)
             if self._fixed and _samples(inputs) != self._fixed:
                 raise ValueError(
-                    f"`x` must yield batches of {self._fixed} samples, since the "
-                    "model takes no others, as its inputs say. Received: x with a "
-                    f"batch of {_samples(inputs)}. Give unbatched data with "
+                    f"`x` must yield batches of {self._fixed} samples, the fixed batch "
+                    "size of the model's inputs. Received: x with a batch of "
+                    f"{_samples(inputs)}. Give unbatched data with "
                     f".batch({self._fixed}, drop_remainder=True)."
                 )
             yield inputs
@@ -105,13 +106,12 @@ class ProbeData:
             return
         remedy = f"Give the first {whole}, as x[:{whole}]" if whole else "Give more"
         raise ValueError(
-            f"`x` must hold a multiple of {size} samples, since the model takes "
-            "batches of that size alone, as its inputs say. Received: x with "
-            f"{samples} samples. "
+            f"`x` must hold a multiple of {size} samples, since the model's inputs "
+            f"have a fixed batch size of {size}. Received: x with {samples} samples. "
             f"{remedy}, or make the model with inputs of any batch size."
         )
 
-    def _check(self, x: Any) -> Any:
+    def _check(self, x: Data) -> Data:
         endless = False
         if datasets.is_dataset(x):
             endless = datasets.is_endless(x)
@@ -180,7 +180,7 @@ def _check_fits(model: keras.Model, batch: Any) -> None:
         _check_dtype(want.dtype, as_tensor(have).dtype.name, name)
 
 
-def _check_shape(want: tuple, have: tuple, name: str) -> None:
+def _check_shape(want: Shape, have: Shape, name: str) -> None:
     fits = len(want) == len(have) and all(
         None in (a, b) or a == b for a, b in zip(want[1:], have[1:], strict=True)
     )
@@ -190,7 +190,7 @@ def _check_shape(want: tuple, have: tuple, name: str) -> None:
     remedy = "Give samples as those that `fit` gets, without labels."
     if want[1:] == have:
         remedy = "Give x[None] for a single sample."
-    elif None not in want[1:] and sorted(want[1:]) == sorted(have[1:]):
+    elif None not in want[1:] and Counter(want[1:]) == Counter(have[1:]):
         remedy = "They differ in the order of their axes: see numpy.moveaxis."
     raise ValueError(
         f"`x` must have the shape of the model's inputs. Received: x with samples of "

@@ -10,7 +10,8 @@ from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Tensor
 
 # A name of a metric, a function f(x), or a streaming metric.
-Identifier: TypeAlias = str | Callable[[Tensor], Tensor] | sparsity.StreamingMetric
+Metric: TypeAlias = str | Callable[[Tensor], Tensor] | sparsity.StreamingMetric
+Metrics: TypeAlias = Metric | Sequence[Metric] | Mapping[str, Metric]
 
 METRICS: dict[str, type[sparsity.StreamingMetric]] = {
     "dead_units": sparsity.DeadUnits,
@@ -31,7 +32,7 @@ _TAKEN = ("loss", "epoch", "learning_rate", "lr")
 
 
 def get(
-    identifier: Identifier, axis: Literal[-1] | None = -1, name: str | None = None
+    identifier: Metric, axis: Literal[-1] | None = -1, name: str | None = None
 ) -> sparsity.StreamingMetric:
     """Returns the streaming metric for a name or function.
 
@@ -74,7 +75,7 @@ def get(
 
 
 def check_metrics(
-    metrics: Identifier | Sequence[Identifier] | Mapping[str, Identifier],
+    metrics: Metrics,
     axis: Literal[-1] | None = -1,
 ) -> dict[str, sparsity.StreamingMetric]:
     """Returns the streaming metrics for several names or functions, by their names.

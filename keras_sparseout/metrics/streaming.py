@@ -165,7 +165,7 @@ class _OwnMean(SampleMean):
         super().__init__(functools.partial(function, **options), axis=axis, name=name)
 
     compiles = True
-    function: functools.partial
+    function: functools.partial[Tensor]
 
     def _counts(self, figures, vectors):
         # The figure of a single element may be undefined whatever its value.

@@ -10,7 +10,9 @@ from keras_sparseout.metrics import inputs
 from keras_sparseout.utils.types import Tensor
 
 
-def along_last(x: Tensor, axis: int | None) -> tuple[Tensor, Callable]:
+def along_last(
+    x: Tensor, axis: int | None
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Returns `x` with its vectors along the last axis, and `restore` of its kind.
 
     `restore` turns figures into an array if `x` was no tensor.

@@ -25,11 +25,11 @@ class _HasHistogram(Protocol):
     def histogram(self) -> tuple[Tensor, Tensor]: ...
 
 
-_Histogram: TypeAlias = tuple[Sequence[float], Sequence[float]] | _HasHistogram
+Histogram: TypeAlias = tuple[Sequence[float], Sequence[float]] | _HasHistogram
 
 
 def histograms(
-    histograms: Mapping[str, _Histogram], *, path: PathLike | None = None
+    histograms: Mapping[str, Histogram], *, path: PathLike | None = None
 ) -> "Figure":
     """Draws how the activations of each layer spread: a small panel for each.
 

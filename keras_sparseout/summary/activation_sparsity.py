@@ -1,6 +1,6 @@
 """activation_sparsity: how sparse the activations of a whole model are, in one call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
@@ -13,7 +13,7 @@ from keras_sparseout.metrics import get
 from keras_sparseout.summary.model_reader import ModelReader
 from keras_sparseout.summary.table import SparsityTable
 from keras_sparseout.utils import validation
-from keras_sparseout.utils.types import Tensor
+from keras_sparseout.utils.types import Data
 
 _METRICS = ("hoyer", "zero_fraction", "dead_units", "rms")
 _BATCHES_WITHOUT_BAR = 20
@@ -21,7 +21,7 @@ _BATCHES_WITHOUT_BAR = 20
 
 def activation_sparsity(
     model: keras.Model,
-    x: Tensor | tuple[Tensor, ...] | Mapping[str, Tensor],
+    x: Data,
     *,
     layers: LayerChoice | Sequence[LayerChoice] | None = None,
     where: Literal["input", "output"] | None = None,
@@ -80,8 +80,8 @@ def activation_sparsity(
             expressions that match a whole path, types, or, where no path matches, names
             of activations ("relu") or types ("conv2d"). None lists all layers that the
             model calls and whose activations are floating-point numbers with a batch
-            and a feature dimension. A model or layer that contains others is then not
-            listed, but those others are.
+            and a feature dimension. Containers are not listed; the layers inside them
+            are.
         where: Which side of the layers to measure, "input" or "output". None means the
             input of Sparseout layers and the output of all others.
         axis: The vectors that `hoyer` and `zeros` measure: -1 for the units (in a

@@ -80,7 +80,13 @@ def test_every_layer_trains():
 
 def test_a_cell_trains():
     cell = SparseoutCellWrapper(keras.layers.LSTMCell(5), 0.3, q=1.5)
-    fit(model_of(keras.layers.RNN(cell), inputs=(3, 4)))
+    model = model_of(keras.layers.RNN(cell), inputs=(3, 4))
+    before = [w.numpy() for w in model.trainable_weights]
+    fit(model)
+    for old, new in zip(before, model.trainable_weights, strict=True):
+        assert np.any(old != new.numpy())
+        assert np.all(np.isfinite(new.numpy()))
+    assert numerics.is_checking()
 
 
 @pytest.mark.onednn

@@ -32,7 +32,7 @@ compiled = functools.partial(
 )
 
 
-def around_compiled(function: Callable) -> Callable:
+def around_compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Traces a function that calls compiled ones, and checks no numbers in its body.
 
     The compiled functions can't switch the check off themselves: it would still see
