@@ -30,7 +30,6 @@ class ControlSettings:
         together: Whether all layers are one group.
         gain: Factor of the actuator's gain.
         dead_band: The integral leaves out errors of at most this size.
-        freeze_after: Number of epochs after which nothing moves, None for never.
         max_dead: Share of dead units beyond which nothing moves toward sparser.
         has_probe: Whether there are probe data.
     """
@@ -42,7 +41,6 @@ class ControlSettings:
     together: bool
     gain: float
     dead_band: float
-    freeze_after: int | None
     max_dead: float
     has_probe: bool
 

@@ -23,7 +23,7 @@ class ControlledLayers:
     """The layers that a controller moves in one run of training, in groups.
 
     It turns the sums of their metrics into figures, gives these to the groups, and
-    decides when the groups move: not after `freeze_after` epochs, and not once the loss
+    decides when the groups move: not while they are frozen, and not once the loss
     is not finite.
 
     Args:
@@ -84,11 +84,9 @@ class ControlledLayers:
             settings.metric, targets, settings.actuator, settings.bounds
         )
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Decides whether the groups move in this epoch."""
+    def begin_epoch(self, *, frozen: bool) -> None:
+        """Decides whether the groups move in this epoch: not if they are frozen."""
         self._units.begin_epoch()
-        freeze_after = self._settings.freeze_after
-        frozen = freeze_after is not None and epoch >= freeze_after
         self._moving = not (frozen or self._stopped)
         if frozen and not self._stopped:
             for group in self._groups:

@@ -11,10 +11,13 @@ class ControllerMessages:
 
     Args:
         verbose: Whether to print.
+
+    Attributes:
+        verbose: The argument, which may change.
     """
 
     def __init__(self, verbose: bool | int = True) -> None:
-        self._verbose = verbose
+        self.verbose = verbose
         self._printed: set[str] = set()
         self._warned: set[tuple[str, str]] = set()
 
@@ -134,7 +137,7 @@ class ControllerMessages:
         )
 
     def _print(self, text: str) -> None:
-        if self._verbose and text not in self._printed:
+        if self.verbose and text not in self._printed:
             self._printed.add(text)
             print(f"SparsityController: {text}")
 

@@ -26,10 +26,6 @@ class Reporter:
     Args:
         metrics: Dict of streaming metrics by name.
         log_dir: Folder for TensorBoard, or None.
-        per_layer: Whether the figures of each layer go into the logs; None for up to 8
-            layers.
-        data: A few words for the data that are measured, to be printed. None to print
-            nothing.
 
     Attributes:
         units: Dict of arrays by key, of the last reading: the metrics that have a
@@ -37,24 +33,16 @@ class Reporter:
         histograms: Dict of `ActivationHistogram` by key, of the last reading.
     """
 
-    def __init__(
-        self,
-        metrics: Metrics,
-        log_dir: PathLike | None,
-        per_layer: bool | None,
-        data: str | None,
-    ) -> None:
+    def __init__(self, metrics: Metrics, log_dir: PathLike | None) -> None:
         self.metrics = metrics
         self.log_dir = log_dir
-        self.per_layer = per_layer
-        self.data = data
         self._file = None if log_dir is None else event_files.EventFile(log_dir)
         self._histograms: dict[str, dict[str, ActivationHistogram]]
         self._histograms = {"": {}, "val_": {}}
         self.begin_run()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Reporter":
-        return Reporter(self.metrics, self.log_dir, self.per_layer, self.data)
+        return Reporter(self.metrics, self.log_dir)
 
     def begin_run(self) -> None:
         """Forgets the readings before."""
@@ -69,14 +57,16 @@ class Reporter:
         if self._file is not None:
             self._file.close()
 
-    def keys(self, prefix: str, names: Sequence[str]) -> set[str]:
+    def keys(
+        self, prefix: str, names: Sequence[str], per_layer: bool | None
+    ) -> set[str]:
         """Returns the keys of the figures that go into the logs.
 
         Args:
             prefix: The beginning of the keys.
             names: The names of the layers.
+            per_layer: Whether each layer's figures do; None for up to 8 layers.
         """
-        per_layer = self.per_layer
         if per_layer is None:
             per_layer = len(names) <= MOST_LAYERS_IN_LOGS
         names = names if per_layer else ()
@@ -159,14 +149,15 @@ class Reporter:
         text = f"SparsityTracker: validation has no figures. {error}"
         self.warn_once(text, about="val_")
 
-    def describe(self, source: Source, *, once: bool = False) -> None:
+    def describe(self, source: Source, data: str, *, once: bool = False) -> None:
         """Prints which layers are measured and which are left out.
 
         Args:
             source: What reads them.
+            data: A few words for the data that are measured.
             once: Whether not to print what was printed in this run already.
         """
-        if self.data is None or (once and self._described):
+        if once and self._described:
             return
         self._described = True
         sides = " and ".join(
@@ -174,7 +165,7 @@ class Reporter:
             for side in ("input", "output")
             if (names := [w.name for w in source.watched if w.side == side])
         )
-        line = f"SparsityTracker: {', '.join(self.metrics)} of {sides} on {self.data}"
+        line = f"SparsityTracker: {', '.join(self.metrics)} of {sides} on {data}"
         if source.left_out:
             left_out = [f"{name} ({why})" for name, why in source.left_out.items()]
             line += f"; left out: {validation.some_of(left_out)}"

@@ -1,5 +1,6 @@
 """SparsityController: asks for a sparsity, and gets it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -207,7 +208,6 @@ class SparsityController(MeasuringCallback):
             together=self.together,
             gain=self.gain,
             dead_band=self.dead_band,
-            freeze_after=self.freeze_after,
             max_dead=self.max_dead,
             has_probe=self.data is not None,
         )
@@ -222,7 +222,7 @@ class SparsityController(MeasuringCallback):
         # Not when training begins, as BackupAndRestore loads weights then.
         control.follow(self._watched)
         self._begin_epoch(epoch)
-        control.begin_epoch(epoch)
+        control.begin_epoch(frozen=epoch >= (self.freeze_after or math.inf))
         if self._probe is not None and control.needs_probe:
             control.measure_probe(self._probe.read())
         control.shift_setpoints()
@@ -256,7 +256,9 @@ class SparsityController(MeasuringCallback):
         self._tell(figures, logs)
 
     def on_train_end(self, logs: Logs = None) -> None:
-        self._begun[0].conclude()
+        self._messages.verbose = self.verbose
+        if self._control is not None:
+            self._control.conclude()
 
     def _take_reading(self):
         control, training = self._begun

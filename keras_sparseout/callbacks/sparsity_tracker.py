@@ -105,12 +105,9 @@ class SparsityTracker(MeasuringCallback):
 
     Example:
 
-    >>> model = keras.Sequential([
-    ...     keras.Input((4,)),
-    ...     keras.layers.Dense(8, activation="relu"),
-    ...     keras_sparseout.Sparseout(0.5, q=1.5, name="hidden"),
-    ...     keras.layers.Dense(1),
-    ... ])
+    >>> noise = keras_sparseout.Sparseout(0.5, q=1.5, name="hidden")
+    >>> layers = [keras.layers.Dense(8, "relu"), noise, keras.layers.Dense(1)]
+    >>> model = keras.Sequential([keras.Input((4,)), *layers])
     >>> model.compile("sgd", "mse")
     >>> x, y = np.ones((32, 4)), np.ones((32, 1))
     >>> tracker = SparsityTracker(metrics="hoyer")
@@ -148,8 +145,7 @@ class SparsityTracker(MeasuringCallback):
         self.evaluated: dict[str, float] = {}
         if log_dir is not None:
             measures.setdefault("histogram", ActivationHistogram())
-        on = data.describe() if data else f"{size} samples of each batch"
-        self._reporter = Reporter(measures, log_dir, per_layer, on if verbose else None)
+        self._reporter = Reporter(measures, log_dir)
         super().__init__(measures, data, named, size, in_steps=data is None)
 
     def _forget(self) -> None:
@@ -199,13 +195,22 @@ class SparsityTracker(MeasuringCallback):
         """
         if self.data is not None:
             return self.probe_keys()
-        own = self._reporter.keys("val_", self._names)
+        own = self._keys("val_")
         own -= log_keys.probe_keys(self._beside)
-        return own | self._reporter.keys("", self._names)
+        return own | self._keys("")
 
     def probe_keys(self) -> set[str]:
         """Returns the keys of figures of probe data."""
-        return self._reporter.keys("val_", self._names) if self.data else set()
+        return self._keys("val_") if self.data else set()
+
+    def _keys(self, prefix: str) -> set[str]:
+        return self._reporter.keys(prefix, self._names, self.per_layer)
+
+    def _describe(self, source: Source, *, once: bool = False) -> None:
+        if self.verbose:
+            few = f"{self.sample_size} samples of each batch"
+            data = self.data.describe() if self.data else few
+            self._reporter.describe(source, data, once=once)
 
     def _select(self) -> list[WatchedLayer]:
         return layer_selection.select(self.model, self.layers, self.where)
@@ -215,7 +220,7 @@ class SparsityTracker(MeasuringCallback):
         self._reporter.begin_run()
         self._begin()
         if self._probe is not None:
-            self._reporter.describe(self._probe)
+            self._describe(self._probe)
 
     def on_train_end(self, logs: Logs = None) -> None:
         self._fitting = False
@@ -228,12 +233,12 @@ class SparsityTracker(MeasuringCallback):
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._end_batch(batch, logs)
         if not self._settled and self._settle(logs) and self._probe is not None:
-            self._reporter.describe(self._probe)
+            self._describe(self._probe)
         training = self._training
         if training is not None and self._log.unread and not training.is_checked:
             training.check_reached()
             self._watch(training.watched)
-            self._reporter.describe(training, once=True)
+            self._describe(training, once=True)
         if self.every != "epoch" and self._log.due(self.every):
             self._take_reading()
 
@@ -255,10 +260,10 @@ class SparsityTracker(MeasuringCallback):
         if source is None or not source.end(warn=self._reporter.warn_of_validation):
             return
         if source.left_out:
-            self._reporter.describe(source)
+            self._describe(source)
         if self._fitting:
             log_keys.check_model(self, logs)
-            keys = self._reporter.keys("val_", self._names) - self.log_keys()
+            keys = self._keys("val_") - self.log_keys()
             self._reporter.warn_of_probe_figures(keys)
             self._correct_progress()
         loss = (logs or {}).get("loss", 0.0)

@@ -28,7 +28,7 @@ class Sparseout(SeededLayer):
     sparser, and q > 2 makes them denser. For q != 2 a dropped unit is not 0, so measure
     the sparsity of the layer's *input*, as `keras_sparseout.SparsityTracker` does.
 
-    Sparsity has a price: at q <= 1 accuracy falls, and far below that units die.
+    Sparsity has a price: as q falls to 1 and below, accuracy falls and units die.
 
     Args:
         rate: Drop rate p in [0, 1]. The masks round it to a multiple of 2^-16.

@@ -28,7 +28,7 @@ def model_of(*layers):
 def group_of(model, target=0.6, actuator="q", **kwargs):
     settings = {
         **{"target": target, "metric": "zero_fraction", "bounds": BOUNDS[actuator]},
-        **{"together": True, "gain": 1.0, "dead_band": 0.002, "freeze_after": None},
+        **{"together": True, "gain": 1.0, "dead_band": 0.002},
         **{"max_dead": 0.5, "has_probe": False, **kwargs},
     }
     watched = knobs.layers_to_control(model, None, actuator)

@@ -232,3 +232,22 @@ def test_it_can_be_drawn_and_tabulated(tmp_path):
     frame = controller.to_dataframe()
     assert list(frame["epoch"]) == controller.history["epoch"]
     assert math.isnan(frame["val_zero_fraction/first"][0])
+
+
+def test_what_another_callback_assigns_counts_from_the_next_epoch_on(capsys):
+    controller = SparsityController(0.495, dead_band=0, every=2)
+    changes = {2: {"freeze_after": 2, "verbose": 0}}
+
+    def change(epoch, logs=None):
+        for name, value in changes.get(epoch, {}).items():
+            setattr(controller, name, value)
+
+    changing = keras.callbacks.LambdaCallback(on_epoch_begin=change)
+    history = fit(classifier(), changing, controller, epochs=4)
+    _, before, frozen, last = history["q/hidden"]
+    assert before != frozen == last
+    assert capsys.readouterr().out.count("SparsityController") == 1
+
+
+def test_to_end_a_training_that_did_not_begin_does_nothing():
+    SparsityController(0.5).on_train_end()

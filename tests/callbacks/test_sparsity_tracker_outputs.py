@@ -13,6 +13,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 mpl.use("Agg")
 from matplotlib.figure import Figure
 
+from keras_sparseout import SparsityTracker
+
 
 def events(folder):
     """All that was written, as dict of lists of (step, array) by tag."""
@@ -119,3 +121,15 @@ def test_plot_is_a_heat_map_of_more_than_8_layers(run, tmp_path, count):
     assert (tmp_path / "picture.png").stat().st_size > 1000
     maps = sum(len(axes.images) + len(axes.collections) for axes in figure.axes)
     assert (maps > 0) == (count > 8)
+
+
+def test_what_is_assigned_before_a_fit_counts(capsys):
+    watcher = SparsityTracker()
+    watcher.sample_size, watcher.per_layer = 2, False
+    history = fit(net(), watcher)
+    assert "hoyer" in history
+    assert not [key for key in history if "/" in key]
+    assert "on 2 samples of each batch" in capsys.readouterr().out
+    watcher.verbose = 0
+    fit(net(), watcher)
+    assert capsys.readouterr().out == ""
