@@ -221,9 +221,10 @@ class ControlledGroup:
         for w in self._watched:
             if not self.started and figures.get(f"zero_fraction/{w.name}") == 0:
                 raise ValueError(
-                    "`metric` must be one that the activations have: those of layer "
-                    f"{w.name!r} were never 0 in the first reading, as after tanh or "
-                    'GELU. Received: metric="zero_fraction". Give metric="hoyer".'
+                    '`metric="zero_fraction"` needs activations that can be exactly 0. '
+                    f"Those of layer {w.name!r} were never 0 in the first reading, as "
+                    'after tanh or GELU. Received: metric="zero_fraction". Give '
+                    'metric="hoyer".'
                 )
 
     def _check_dead(self, dead_shares: Mapping[str, float]) -> None:

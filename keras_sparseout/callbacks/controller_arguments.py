@@ -20,7 +20,7 @@ def check_actuator(actuator: ActuatorName) -> ActuatorName:
     if actuator not in list(ACTUATORS):
         raise ValueError(
             f"`actuator` must be one of {', '.join(ACTUATORS)}. Received: "
-            f"actuator={actuator!r}. Leave it out for q."
+            f"actuator={actuator!r}. Leave it out to move q."
         )
     return actuator
 
@@ -58,11 +58,11 @@ def check_target(target: _Target, metric: str) -> _Target:
             or not math.isfinite(number)
             or (bounded and not 0 < number < 1)
         ):
-            rule = "between 0 and 1, neither included" if bounded else "finite"
+            rule = "number above 0 and below 1" if bounded else "finite number"
             raise ValueError(
-                f"`target` must be a number {rule}, what the metric is to be, or a "
-                f"dict of them by layer. Received: target={target!r}. Give for example "
-                "target=0.7."
+                f"`target` must be the value that the metric should reach: a {rule}, "
+                f"or a dict of such numbers by layer. Received: target={target!r}. "
+                "Give for example target=0.7."
             )
     if not numbers:
         raise ValueError(

@@ -74,7 +74,7 @@ class ControllerMessages:
         """Warns of layers with NaN among their activations."""
         for name in layers:
             self._warn(
-                f"the activations of {name} hold NaN, and do not move anything",
+                f"the activations of {name} contain NaN, so its setting stays",
                 about=("layer", name),
             )
 
@@ -88,28 +88,31 @@ class ControllerMessages:
         new = [name for name in causes if ("layer", name) not in self._warned]
         self._warned.update(("layer", name) for name in new)
         for cause in dict.fromkeys(causes[name] for name in new):
-            names = validation.some_of([name for name in new if causes[name] == cause])
+            layers = [name for name in new if causes[name] == cause]
+            names = validation.some_of(layers)
+            stay = f"setting of {names} stays"
+            if len(layers) > 1:
+                stay = f"settings of {names} stay"
             if not quiet:
-                self._warn(
-                    f"{cause}: activations of {names} do not move anything",
-                    about=(cause, names),
-                )
+                self._warn(f"{cause}, so the {stay}", about=(cause, names))
 
     def dead_units(
         self, subject: str, layer: str, share: float, max_dead: float
     ) -> None:
         """Warns that too many units of `layer` are dead."""
         self._warn(
-            f"{share:.0%} of the units of {layer} are dead, so it stops pushing toward "
-            f"sparser. Ask for less, or raise `max_dead`, now {max_dead:g}",
+            f"{share:.0%} of the units of {layer} are dead, so the controller no "
+            "longer makes it sparser. Ask for less, or raise `max_dead`, now "
+            f"{max_dead:g}",
             about=("dead units", subject),
         )
 
     def retreat(self, subject: str, actuator: str, bounds: tuple[float, float]) -> None:
         """Warns that the setting came back within `bounds`."""
         self._warn(
-            f"beyond {_range(bounds)} {actuator} took {subject} away from its target, "
-            "so it stays within. Give narrower `bounds` to keep it from there",
+            f"Above {bounds[1]:g}, {actuator} moved {subject} away from its target. "
+            f"From now on {actuator} stays in {_range(bounds)}. Give narrower `bounds` "
+            "to keep it from there",
             about=("retreat", subject),
         )
 

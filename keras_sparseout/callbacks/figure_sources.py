@@ -198,10 +198,10 @@ def check_backend(callback: keras.callbacks.Callback) -> None:
 
 
 def not_begun(callback: keras.callbacks.Callback) -> ValueError:
-    """The error for a callback that is to measure a batch, but is in no training."""
+    """The error for a callback that is to measure a batch before its training."""
     return ValueError(
         "`on_train_begin` must be called before the first batch, and before `watching` "
-        f"is entered. Received: {type(callback).__name__} that is in no training. Call "
-        "on_train_begin of keras.callbacks.CallbackList([callback], model=model) "
-        "before."
+        f"is entered. Received: {type(callback).__name__}, whose training has not "
+        "begun. Call on_train_begin of keras.callbacks.CallbackList([callback], "
+        "model=model) before."
     )

@@ -113,7 +113,7 @@ class Reporter:
         reading = read(sums, watched, self.metrics, causes, filled)
         for name in reading.nan_layers:
             self.warn_once(
-                f"The activations of layer {name!r} hold NaN, first seen in epoch "
+                f"The activations of layer {name!r} contain NaN, first seen in epoch "
                 f"{epoch}. Its figures are NaN where they do.",
                 about=name,
             )
@@ -147,9 +147,9 @@ class Reporter:
         """Warns that `logs` get figures of probe data under keys of validation."""
         if keys:
             self.warn_once(
-                f"{validation.some_of(sorted(keys))} in the logs are figures of probe "
-                "data, by another callback; those of validation are in `history` "
-                "alone. Give the metrics other names for both, for example metrics="
+                f"{validation.some_of(sorted(keys))} in the logs are another "
+                "callback's figures of probe data. The validation figures are only in "
+                "`history`. Give the metrics other names for both, for example metrics="
                 f'{{"probe_{next(iter(self.metrics))}": ...}}.',
                 about="probe data",
             )

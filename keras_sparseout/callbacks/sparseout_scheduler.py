@@ -222,7 +222,7 @@ def _check_schedules(schedules: Mapping[str, Schedule | None]) -> dict[str, Sche
     given = {knob: s for knob, s in schedules.items() if s is not None}
     if not given:
         raise ValueError(
-            "`rate`, `q` or `weight` must be given, what is to be scheduled. Received: "
+            "At least one of `rate`, `q` and `weight` must have a schedule. Received: "
             "rate=None, q=None, weight=None. Give for example "
             "rate=lambda step: min(0.5, step / 1000)."
         )

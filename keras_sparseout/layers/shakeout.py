@@ -40,7 +40,7 @@ _KERNELS = (
 
 @keras.saving.register_keras_serializable("keras_sparseout")
 class Shakeout(WeightNoise):
-    """Drops inputs of the layer that it wraps, or lets them flip the signs of weights.
+    """Drops input units of the wrapped layer: their weights become -c sign(W), not 0.
 
     In training it calls the wrapped layer with W~ in the place of a weight W:
 
@@ -65,7 +65,7 @@ class Shakeout(WeightNoise):
         layer: Keras layer to wrap, such as `keras.layers.Dense(64)`, or an RNN cell.
         rate: Drop rate p in [0, 1], rounded to a multiple of 2^-16 when drawn. With 1
             the weights are zeros, whatever c.
-        c: The size of a dropped weight, a finite number >= 0. Compare it with |W|,
+        c: Magnitude of a dropped weight, a finite number >= 0. Compare it with |W|,
             which is about 0.05.
         weights: Names of the weights to perturb, as for `Bridgeout`.
         seed: Integer, or None for a random one. Its state is saved with the weights,
@@ -129,7 +129,7 @@ class Shakeout(WeightNoise):
         return self._axis
 
     rate = Knob(validation.check_rate, "Drop rate")
-    c = Knob(validation.check_c, "What a dropped weight is left with")
+    c = Knob(validation.check_c, "Magnitude of a dropped weight")
 
     def check_weight(self, weight: Weight) -> None:
         super().check_weight(weight)

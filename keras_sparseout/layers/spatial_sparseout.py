@@ -28,9 +28,9 @@ class _SpatialSparseout(Sparseout):
         noise_shape = (None, None, *spatial) if first else (None, *spatial, None)
         if "noise_shape" in kwargs:
             raise ValueError(
-                f"`noise_shape` of {type(self).__name__} is given by its name: one "
-                "draw a sample and channel. Received: "
-                f"noise_shape={kwargs['noise_shape']!r}. Use Sparseout for another."
+                "`noise_shape` can't be set: this layer makes one draw for each sample "
+                f"and channel. Received: noise_shape={kwargs['noise_shape']!r} for "
+                f"{type(self).__name__}. Use Sparseout for another."
             )
         super().__init__(rate, q, noise_shape, seed, **kwargs)
 

@@ -322,8 +322,8 @@ def _is_normalized(wrapper: WeightNoise, weight: Weight) -> ValueError:
     name, owner = type(wrapper).__name__, type(weight.owner).__name__
     return ValueError(
         "`weights` must be weights that the layer does not assign when it is called, "
-        "as keras.layers.SpectralNormalization does: the noise would come into the "
-        f"weight itself. Received: weights with {weight.path} of "
+        "as keras.layers.SpectralNormalization does: the layer would store the "
+        f"noisy value as its weight. Received: weights with {weight.path} of "
         f"{wrapper.layer.name!r}. Put {name} inside: "
         f"SpectralNormalization({name}({owner}(...), ...))."
     )

@@ -42,9 +42,9 @@ class Overlay(keras.StatelessScope):
         if super().get_current_value(variable) is not None:
             raise ValueError(
                 "`weights` must be weights that the layer does not assign when it is "
-                "called: the noise would come into the weight itself. Received: "
-                f"weights with {variable.path}. Name other `weights`, or wrap only "
-                "the layer inside that has this one."
+                "called: the layer would store the noisy value as its weight. "
+                f"Received: weights with {variable.path}. Name other "
+                "`weights`, or wrap only the layer inside that has this one."
             )
         with self._suspended():
             variable.assign(value)

@@ -83,9 +83,9 @@ class ProbeData:
             inputs = keras.tree.map_structure(as_tensor, inputs)
             if self._fixed and _samples(inputs) != self._fixed:
                 raise ValueError(
-                    f"`x` must yield batches of {self._fixed} samples, since the "
-                    "model takes no others, as its inputs say. Received: x with a "
-                    f"batch of {_samples(inputs)}. Give unbatched data with "
+                    f"`x` must yield batches of {self._fixed} samples, the fixed batch "
+                    "size of the model's inputs. Received: x with a batch of "
+                    f"{_samples(inputs)}. Give unbatched data with "
                     f".batch({self._fixed}, drop_remainder=True)."
                 )
             yield inputs
@@ -106,9 +106,8 @@ class ProbeData:
             return
         remedy = f"Give the first {whole}, as x[:{whole}]" if whole else "Give more"
         raise ValueError(
-            f"`x` must hold a multiple of {size} samples, since the model takes "
-            "batches of that size alone, as its inputs say. Received: x with "
-            f"{samples} samples. "
+            f"`x` must hold a multiple of {size} samples, since the model's inputs "
+            f"have a fixed batch size of {size}. Received: x with {samples} samples. "
             f"{remedy}, or make the model with inputs of any batch size."
         )
 

@@ -128,6 +128,6 @@ class StreamingMetric(keras.metrics.Metric):
         state = tuple(tuple(v.shape) for v in self.variables)
         if units is not None and state != shapes:
             raise ValueError(
-                f"`x` must have {state[0][0]} units, as the batches before. Received: "
-                f"{units} units. Give each layer a metric of its own."
+                f"`x` must have {state[0][0]} units, like the earlier batches. "
+                f"Received: {units} units. Give each layer a metric of its own."
             )

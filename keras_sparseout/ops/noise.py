@@ -231,7 +231,7 @@ def _check_seed(seed):
         raise ValueError(
             "`seed`, where it is a tensor, must be of integers and of shape (2,). "
             f"Received: seed of dtype {dtype} and shape {tuple(seed.shape)}. Make one "
-            "with keras_sparseout.masks.seed_pair."
+            "with keras_sparseout.ops.masks.seed_pair."
         )
     return seed
 

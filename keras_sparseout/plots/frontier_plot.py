@@ -189,7 +189,7 @@ def _check_rows(rows):
             )
         if not isinstance(row["actuator"], str):
             raise ValueError(
-                "`rows` must have names at 'actuator'. Received: "
+                "`rows` must have a string under the key 'actuator'. Received: "
                 f"rows[{index}]['actuator']={row['actuator']!r}. Give for example 'q'."
             )
         for key in _ERRORS:

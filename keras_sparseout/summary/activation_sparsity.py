@@ -80,8 +80,8 @@ def activation_sparsity(
             expressions that match a whole path, types, or, where no path matches, names
             of activations ("relu") or types ("conv2d"). None lists all layers that the
             model calls and whose activations are floating-point numbers with a batch
-            and a feature dimension. A model or layer that contains others is then not
-            listed, but those others are.
+            and a feature dimension. Containers are not listed; the layers inside them
+            are.
         where: Which side of the layers to measure, "input" or "output". None means the
             input of Sparseout layers and the output of all others.
         axis: The vectors that `hoyer` and `zeros` measure: -1 for the units (in a

@@ -141,7 +141,7 @@ def test_a_function_that_was_assigned_is_an_error_before_the_first_batch(assign)
     assign(model)
     before, function = model.get_weights(), model.train_function
     with pytest.raises(
-        ValueError, match=r"^`train_function` .* makes, since.*Received"
+        ValueError, match=r"^`train_function` .* must come from .*Received"
     ) as e:
         model.fit(X, Y, verbose=0, callbacks=[tracker()])
     assert f"model.train_function={function!r}. Override `train_step`" in str(e.value)

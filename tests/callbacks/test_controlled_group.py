@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 
 import keras
 import numpy as np
@@ -81,8 +82,13 @@ def test_coming_back_from_beyond_is_said():
     take(group, 0.45, times=17)
     assert layer.q > 4
     # It rises with q beyond 4, as where units die.
-    with pytest.warns(UserWarning, match=r"beyond \[0.5, 4\] q took zero_fraction of"):
+    with pytest.warns(UserWarning, match="Above 4, q moved") as warned:
         take(group, 0.8)
+    assert [str(w.message) for w in warned] == [
+        "SparsityController: Above 4, q moved zero_fraction of hidden away from its "
+        "target. From now on q stays in [0.5, 4]. Give narrower `bounds` to keep it "
+        "from there."
+    ]
     assert layer.q == 4
     take(group, 0.45, times=17)
     assert layer.q == 4
@@ -108,9 +114,14 @@ def test_a_target_out_of_reach_is_said_once_with_the_range(actuator):
 
 
 def test_a_target_that_comes_nearer_is_not_out_of_reach():
-    group = group_of(model_of(), 0.97)
-    for figure in np.linspace(0.6, 0.7, 80):
-        take(group, figure)
+    model = model_of()
+    group = group_of(model, 0.97)
+    with warnings.catch_warnings(record=True) as warned:
+        for figure in np.linspace(0.6, 0.7, 80):
+            take(group, figure)
+    assert not warned
+    # It was at the bound for as long as a warning takes.
+    assert model.get_layer("hidden").q == BOUNDS["q"][0]
 
 
 def test_too_many_dead_units_stop_the_push_toward_sparser():
@@ -123,8 +134,8 @@ def test_too_many_dead_units_stop_the_push_toward_sparser():
         take(group, 0.5, dead={"hidden": 0.75}, times=3)
     assert layer.q == q
     assert [str(w.message) for w in warned] == [
-        "SparsityController: 75% of the units of hidden are dead, so it stops pushing "
-        "toward sparser. Ask for less, or raise `max_dead`, now 0.5."
+        "SparsityController: 75% of the units of hidden are dead, so the controller "
+        "no longer makes it sparser. Ask for less, or raise `max_dead`, now 0.5."
     ]
     # As long as nothing else is known; then it goes on.
     take(group, 0.5)

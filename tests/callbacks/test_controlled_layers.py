@@ -80,7 +80,7 @@ def test_nan_activations_are_reported_with_the_name_of_the_layer():
     model = classifier(activation="linear")
     model.layers[0].bias.assign([np.nan] + [0.0] * 63)
     controller = SparsityController(0.5, "hoyer", every=8)
-    with pytest.warns(UserWarning, match="hidden hold NaN|loss is nan") as warned:
+    with pytest.warns(UserWarning, match="hidden contain NaN|loss is nan") as warned:
         fit(model, controller, epochs=2)
-    assert len([w for w in warned if "hold NaN" in str(w.message)]) == 1
+    assert len([w for w in warned if "contain NaN" in str(w.message)]) == 1
     assert set(controller.history["q/hidden"]) == {2.0}

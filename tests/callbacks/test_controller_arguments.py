@@ -9,13 +9,13 @@ from keras_sparseout import SparsityController, metrics
 @pytest.mark.parametrize(
     ("args", "kwargs", "says"),
     [
-        ((1.5,), {}, ["`target`", "between 0 and 1", "Received: target=1.5"]),
+        ((1.5,), {}, ["`target`", "above 0 and below 1", "Received: target=1.5"]),
         ((0,), {}, ["`target`", "Received: target=0"]),
         (("high",), {}, ["`target`", "Received: target='high'"]),
         (({},), {}, ["`target`", "at least one layer"]),
         (({"hidden": 2},), {}, ["`target`", "Received: target={'hidden': 2}"]),
-        ((1.5, metrics.hoyer), {}, ["`target`", "between 0 and 1"]),
-        ((1.5, metrics.Gini()), {}, ["`target`", "between 0 and 1"]),
+        ((1.5, metrics.hoyer), {}, ["`target`", "above 0 and below 1"]),
+        ((1.5, metrics.Gini()), {}, ["`target`", "above 0 and below 1"]),
         ((0.5, "hoyr"), {}, ["`metric`", "Did you mean 'hoyer'?"]),
         ((0.5, "firing_rate"), {}, ["`metric`", "rises with sparsity"]),
         ((0.5, ["hoyer"]), {}, ["`metric`", "Received: metric=['hoyer']"]),

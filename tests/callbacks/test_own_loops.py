@@ -156,7 +156,9 @@ def test_a_loop_without_it_is_told_what_it_lacks(kind, compiled):
     with pytest.raises(ValueError, match=says):
         loop(model, [callback], lambda x, y: model(x, training=True))
     assert is_clean(model)
-    says = rf"`on_train_begin` .*Received: {kind.__name__} that is in no training"
+    says = (
+        rf"`on_train_begin` .*Received: {kind.__name__}, whose training has not begun"
+    )
     with pytest.raises(ValueError, match=says):
         kind(verbose=0, **options).watching()
     for probe in ({}, {"x": X}):

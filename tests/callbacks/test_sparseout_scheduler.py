@@ -320,7 +320,7 @@ def test_a_loop_that_began_no_epoch_is_told_so():
 
 
 def test_nothing_to_schedule_raises():
-    with pytest.raises(ValueError, match="`rate`, `q` or `weight` must be given"):
+    with pytest.raises(ValueError, match="`rate`, `q` and `weight` must have"):
         SparseoutScheduler(layers="first")
 
 

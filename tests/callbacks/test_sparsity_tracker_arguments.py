@@ -38,7 +38,7 @@ from keras_sparseout import SparsityController, SparsityTracker
         ({"where": "inside"}, ["`where`", "Received: where='inside'"]),
         ({"axis": 1}, ["`axis`", "Received: axis=1"]),
         ({"layers": [3]}, ["`layers`", "Received: layers=[3]"]),
-        ({"x": X, "per_layer": 1}, ["`per_layer`", "Received: per_layer=1"]),
+        ({"x": X, "per_layer": 1}, ["True, False or None.", "Received: per_layer=1"]),
     ],
 )
 def test_bad_arguments_say_what_to_do(kwargs, says):

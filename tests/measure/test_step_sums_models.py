@@ -257,13 +257,13 @@ def test_nan_activations_warn_once_and_training_goes_on():
     x[3] = np.nan
     # A ReLU may hide NaN, so before it.
     t = tracker(layers="a", where="input", metrics="hoyer")
-    with pytest.warns(UserWarning, match="layer 'a' hold NaN, first seen in") as seen:
+    with pytest.warns(UserWarning, match="'a' contain NaN, first seen in") as seen:
         history = fit(net(), t, x=x, epochs=2)
-    assert sum("hold NaN" in str(warning.message) for warning in seen) == 1
+    assert sum("contain NaN" in str(warning.message) for warning in seen) == 1
     assert len(history["loss"]) == 2
     assert np.isnan(history["hoyer/a"]).all()
     t = tracker(layers="a", where="input", metrics="histogram")
-    with pytest.warns(UserWarning, match="layer 'a' hold NaN, first seen in"):
+    with pytest.warns(UserWarning, match="'a' contain NaN, first seen in"):
         fit(net(), t, x=x)
 
 

@@ -100,7 +100,7 @@ def test_rows_have_numbers(key):
 @pytest.mark.parametrize(
     ("key", "value", "rule"),
     [
-        ("actuator", 3, "names at 'actuator'"),
+        ("actuator", 3, "a string under the key 'actuator'"),
         ("accuracy_std", -0.1, "no negative number at 'accuracy_std'"),
     ],
 )

@@ -229,9 +229,9 @@ def _check_function(model: keras.Model, kind: Kind, own: StepFunction) -> None:
     made = _make_function(model, kind)
     if made is own or _code_of(made) is not _code_of(own):
         raise ValueError(
-            f"`{kind}_function` of the model must be one that its "
-            f"`make_{kind}_function` makes, since activations are measured inside a "
-            f"second one that it makes. Received: model.{kind}_function={own!r}. "
+            f"`{kind}_function` of the model must come from `make_{kind}_function`, "
+            "which is called again for a function that also measures. Received: "
+            f"model.{kind}_function={own!r}. "
             f"Override `{kind}_step` or `make_{kind}_function` to do what it does, or "
             "use SparsityTracker(x), which measures probe data instead."
         )

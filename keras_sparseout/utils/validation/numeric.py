@@ -70,7 +70,7 @@ def check_weight(weight: object) -> float:
 def check_c(c: object) -> float:
     """Returns `c` of Shakeout as a float; raises unless it is a finite number >= 0."""
     remedy = "Give c=0 for Dropout of the layer's inputs."
-    return _check_size("c", c, ", what a dropped weight is left with", remedy)
+    return _check_size("c", c, ", the magnitude of a dropped weight", remedy)
 
 
 def _check_size(name, value, meaning, remedy):
