@@ -216,7 +216,7 @@ def _check_kind(kind):
     # A tuple: a list as `kind` can't be looked up in a dict.
     if kind not in tuple(_PENALTIES):
         remedy = validation.did_you_mean(
-            str(kind).lower(), _PENALTIES, "Leave it out for 'l1'.", cutoff=0.4
+            str(kind).lower(), _PENALTIES, "Leave it out for 'l1'.", cutoff=0.55
         )
         raise ValueError(
             f"`kind` must be one of {', '.join(map(repr, _PENALTIES))}. Received: "

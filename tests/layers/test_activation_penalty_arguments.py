@@ -75,7 +75,15 @@ def test_sequences_are_asked_for():
 
 @pytest.mark.parametrize(
     ("kind", "remedy"),
-    [("TAR", "Did you mean 'tar'?"), (["ar"], "'ar'?"), ("2", "Leave it out")],
+    [
+        ("TAR", "Did you mean 'tar'?"),
+        ("l1 ", "Did you mean 'l1'?"),
+        ("hoyersquare", "Did you mean 'hoyer_square'?"),
+        # Another penalty than 'l1', however alike the names are.
+        ("L2", "Leave it out for 'l1'."),
+        (["ar"], "Leave it out for 'l1'."),
+        ("2", "Leave it out for 'l1'."),
+    ],
 )
 def test_other_kinds_are_named(kind, remedy):
     with pytest.raises(ValueError, match="`kind` must be one of 'l1',") as error:
