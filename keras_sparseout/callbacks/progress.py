@@ -1,10 +1,9 @@
 """How far training has come: batches of the epoch, and steps of the optimizers."""
 
-from typing import Any
-
 import keras
 
 from keras_sparseout.backend import variables
+from keras_sparseout.layers.nested_layers import held_by
 
 # Loss scaling skips a few steps at the beginning, until the scale is small enough.
 _BATCHES_OF_LOSS_SCALING = 32
@@ -183,26 +182,11 @@ class StepCount:
 
 def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
     """Returns the optimizers of `model`: its own, and those among its attributes."""
-    found: dict[int, keras.optimizers.Optimizer] = {}
-    seen: set[int] = set()
-
-    def visit(value: Any) -> None:
-        if id(value) in seen:
-            return
-        if isinstance(value, keras.optimizers.Optimizer):
-            found.setdefault(id(value), value)
-        elif isinstance(value, (list, tuple, set, dict)):
-            seen.add(id(value))
-            for item in value.values() if isinstance(value, dict) else value:
-                visit(item)
-        elif isinstance(value, keras.layers.Layer):
-            seen.add(id(value))
-            for item in list(vars(value).values()):
-                visit(item)
-
-    visit(getattr(model, "optimizer", None))
-    visit(model)
-    return list(found.values())
+    own = getattr(model, "optimizer", None)
+    held = held_by(model, keras.optimizers.Optimizer)
+    if not isinstance(own, keras.optimizers.Optimizer):
+        return held
+    return [own, *(optimizer for optimizer in held if optimizer is not own)]
 
 
 def _count(optimizer: keras.optimizers.Optimizer | None) -> int:

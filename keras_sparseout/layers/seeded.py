@@ -8,9 +8,8 @@ import numpy as np
 
 from keras_sparseout.backend import variables
 from keras_sparseout.layers.adjustable import AdjustableLayer
+from keras_sparseout.layers.nested_layers import held_by
 from keras_sparseout.utils import validation
-
-_WITH_STATE = (keras.layers.Layer, keras.random.SeedGenerator)
 
 
 class SeededLayer(AdjustableLayer):
@@ -77,21 +76,8 @@ class SeededLayer(AdjustableLayer):
         It skips other layers of this package and what is inside them: they save their
         states themselves.
         """
-        states, seen = [], {id(self), id(self.seed_generator)}
-
-        def visit(value):
-            if isinstance(value, (list, tuple, set, dict)):
-                for item in value.values() if isinstance(value, dict) else value:
-                    visit(item)
-            elif isinstance(value, _WITH_STATE) and id(value) not in seen:
-                seen.add(id(value))
-                if isinstance(value, keras.random.SeedGenerator):
-                    states.append(value.state)
-                elif not isinstance(value, SeededLayer):
-                    visit(vars(value))
-
-        visit(vars(self))
-        return states
+        generators = held_by(self, keras.random.SeedGenerator, closed=(SeededLayer,))
+        return [g.state for g in generators if g is not self.seed_generator]
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
