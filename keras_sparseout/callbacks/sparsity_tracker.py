@@ -33,8 +33,7 @@ class SparsityTracker(MeasuringCallback):
     Without `x` it needs no data and no extra pass. It adds up sums inside the training
     step, over the first samples of each batch, and reads them once an epoch. It gives
 
-    - `<metric>/<layer>` for training batches, while weights change and earlier layers
-      add noise;
+    - `<metric>/<layer>` in training, while weights change and earlier layers add noise;
     - `val_<metric>/<layer>` for the batches of validation. The dict `evaluated` has the
       last ones, also those of `model.evaluate(callbacks=[tracker])`.
 
@@ -98,10 +97,9 @@ class SparsityTracker(MeasuringCallback):
         verbose: 1 to print once what is watched, 0 not to.
 
     Raises:
-        ValueError: if `x` is empty or endless or a metric unknown; as training begins,
-            if no layer matches, a named one can't be read, `x` does not fit the model,
-            its step can't be measured, or the model or another callback already uses
-            its log keys.
+        ValueError: if `x` is empty or endless or a metric unknown; in training, if no
+            layer matches, a named one can't be read, `x` does not fit the model, its
+            step can't be measured, or the model or another callback uses its log keys.
 
     Example:
 
