@@ -33,19 +33,17 @@ class SparsityTracker(MeasuringCallback):
     Without `x` it needs no data and no extra pass. It adds up sums inside the training
     step, over the first samples of each batch, and reads them once an epoch. It gives
 
-    - `<metric>/<layer>` for training batches, while weights change and earlier layers
-      add noise;
+    - `<metric>/<layer>` in training, while weights change and earlier layers add noise;
     - `val_<metric>/<layer>` for the batches of validation. The dict `evaluated` has the
       last ones, also those of `model.evaluate(callbacks=[tracker])`.
 
     With probe data `x` it runs the model on them in inference mode, and gives only
     `val_<metric>/<layer>`. `<metric>` and `val_<metric>` are means over the layers.
 
-    The figures go into `logs`, for History, the progress bar and the callbacks that
-    come *after* it in the list: CSVLogger, TensorBoard, ModelCheckpoint, EarlyStopping
-    (which needs a `mode` for these keys: `EarlyStopping("val_hoyer", mode="max")`).
-    With more than 8 layers only the means go there; `history` holds all layers, and its
-    documentation explains the figures.
+    The figures go into `logs`, for History, the progress bar and the callbacks *after*
+    it: CSVLogger, TensorBoard, ModelCheckpoint, EarlyStopping (it needs a `mode`:
+    `EarlyStopping("val_hoyer", mode="max")`). With more than 8 layers only the means go
+    there; `history` holds all layers, and its documentation explains the figures.
 
     Figures of validation appear in the epochs in which Keras validates, figures of
     probe data in every epoch. Names that the model's own metrics or another tracker use
@@ -98,10 +96,9 @@ class SparsityTracker(MeasuringCallback):
         verbose: 1 to print once what is watched, 0 not to.
 
     Raises:
-        ValueError: if `x` is empty or endless or a metric unknown; as training begins,
-            if no layer matches, a named one can't be read, `x` does not fit the model,
-            its step can't be measured, or the model or another callback already uses
-            its log keys.
+        ValueError: if `x` is empty or endless or a metric unknown; in training, if no
+            layer matches, a named one can't be read, `x` does not fit the model, its
+            step can't be measured, or the model or another callback uses its log keys.
 
     Example:
 
