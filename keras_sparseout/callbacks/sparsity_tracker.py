@@ -40,11 +40,10 @@ class SparsityTracker(MeasuringCallback):
     With probe data `x` it runs the model on them in inference mode, and gives only
     `val_<metric>/<layer>`. `<metric>` and `val_<metric>` are means over the layers.
 
-    The figures go into `logs`, for History, the progress bar and the callbacks that
-    come *after* it in the list: CSVLogger, TensorBoard, ModelCheckpoint, EarlyStopping
-    (which needs a `mode` for these keys: `EarlyStopping("val_hoyer", mode="max")`).
-    With more than 8 layers only the means go there; `history` holds all layers, and its
-    documentation explains the figures.
+    The figures go into `logs`, for History, the progress bar and the callbacks *after*
+    it: CSVLogger, TensorBoard, ModelCheckpoint, EarlyStopping (it needs a `mode`:
+    `EarlyStopping("val_hoyer", mode="max")`). With more than 8 layers only the means go
+    there; `history` holds all layers, and its documentation explains the figures.
 
     Figures of validation appear in the epochs in which Keras validates, figures of
     probe data in every epoch. Names that the model's own metrics or another tracker use
