@@ -51,7 +51,7 @@ class SparsityController(MeasuringCallback):
     `steps_per_execution` it moves after whole executions. A model that is not built
     makes its layers in the first batch: they move from the second batch on.
 
-    If too many of a layer's units are dead, it warns and stops pushing toward sparser.
+    If too many of a layer's units are dead, it warns and no longer makes it sparser.
     Once the loss is not finite, it changes nothing any more. Its state is saved with
     the weights: with `keras.callbacks.BackupAndRestore` a resumed run equals one that
     was not interrupted, but counts dead units from 0. Put that after this callback if
@@ -82,8 +82,8 @@ class SparsityController(MeasuringCallback):
             setting still answers to them in proportion.
         freeze_after: Number of epochs after which the setting stays at the mean of
             about the last 8 readings; None for never.
-        max_dead: Share of a layer's units that may be dead before it stops pushing. It
-            takes 256 vectors to tell, of several epochs if one has fewer.
+        max_dead: Share of a layer's units that may be dead before it no longer makes it
+            sparser. It decides after 256 vectors, counted over several epochs.
         batch_size: With `x`, how many samples of arrays run at once.
         steps: With `x`, how many batches of a data set to take; None for all.
         verbose: 1 to print what is controlled, what could not be read, and at the end
