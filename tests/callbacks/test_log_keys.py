@@ -158,7 +158,7 @@ def test_with_other_names_they_stand_side_by_side():
 
 
 # The figures of the validation data stay in the tracker's history.
-@pytest.mark.filterwarnings("ignore:val_zero_fraction/hidden in the logs are figures")
+@pytest.mark.filterwarnings("ignore:val_zero_fraction/hidden in the logs are another")
 @pytest.mark.parametrize("first", [True, False])
 def test_one_key_has_figures_of_one_kind(first):
     model = net()

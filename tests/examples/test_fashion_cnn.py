@@ -209,7 +209,7 @@ def test_data_that_cannot_be_had_say_what_to_do(example, name):
     [
         (["--q", "-1"], "`q` must be a finite number >= 0. Received: q=-1.0"),
         (["--rate", "1.5"], "Received: rate=1.5"),
-        (["--target-sparsity", "1.5"], "`target` must be a number between 0 and 1"),
+        (["--target-sparsity", "1.5"], "a number above 0 and below 1, or a dict"),
         (["--epochs", "0"], "--epochs must be at least 1. Received: 0"),
         (["--out", __file__], "--out must be a folder. Received: "),
         (["--seed", "-1"], "--seed must be from 0 to 2^32 - 1. Received: -1"),
