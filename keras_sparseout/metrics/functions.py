@@ -34,9 +34,9 @@ def hoyer(x: Tensor, axis: int | None = -1) -> Tensor:
             rank 1 is one vector in both cases.
 
     Returns:
-        One number for each vector, in the shape of `x` without `axis`: float64 if `x`
-        is float64, else float32. A numpy array for a numpy array, a tensor for a
-        tensor.
+        One number for each vector, in the shape of `x` without `axis`. It is float64 if
+        `x` is float64, else float32, and a numpy array for a numpy array, a tensor for
+        a tensor.
 
     Raises:
         ValueError: if `x` is not real, `axis` is not one of its axes, or the vectors

@@ -117,8 +117,8 @@ class ActivationHistogram(StreamingMetric):
             totals: The `sums` of batches added up, to use instead of the state.
 
         Returns:
-            Two float64 arrays: the edges, rising from negative to positive ones, and
-            the counts, one less. The middle count is the number of zeros.
+            Two float64 arrays. The edges rise from negative to positive ones, and the
+            counts are one less. The middle count is the number of zeros.
         """
         counts, _ = self._read(totals)
         return np.concatenate([-self._edges[::-1], self._edges]), counts[:-1]
@@ -176,8 +176,8 @@ class ActivationHistogram(StreamingMetric):
             totals: The `sums` of batches added up, to use instead of the state.
 
         Returns:
-            Float64 array of shape (buckets, 3): left edge, right edge and count. The
-            counts are exact, since edges of buckets are edges of bins.
+            Float64 array of shape (buckets, 3) with left edge, right edge and count.
+            The counts are exact, since edges of buckets are edges of bins.
 
         Raises:
             ValueError: if `most` is not an int >= 3.
