@@ -1,5 +1,9 @@
 """Drawn noise as programs compiled with XLA, also in models that are not compiled.
 
+A program reads its input once and writes its result once: it computes the mask, the
+multiplier and the product element by element. The gradient's program computes the mask
+again, so nothing is kept for it but x, and for q = 2 not even that.
+
 One program serves all rates, and all exponents but those that come down to roots: a
 power takes longer. Each shape has programs of its own. If layers of several ranks
 shared one, TensorFlow would trace it for an unknown rank.
@@ -13,9 +17,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import keras
 from keras import ops
 
-from keras_sparseout.backend import compiling, random, tensors
+from keras_sparseout.backend import compiling, powers, random, tensors
 from keras_sparseout.ops import masks, noise
 from keras_sparseout.ops.multiplier import is_cheap, multiplier
 from keras_sparseout.utils.types import Shape, Tensor
@@ -31,9 +36,7 @@ def draw_and_perturb(
     shape: Shape,
     **settings: Any,
 ) -> Tensor:
-    """`noise.draw_and_perturb` as one compiled call.
-
-    Its masks differ from the masks of `noise.draw_and_perturb`: the generator differs.
+    """`noise.draw_and_perturb` as one compiled call, with the same masks.
 
     Args:
         x: Floating-point tensor.
@@ -78,14 +81,14 @@ def _constant(q: float | Tensor) -> float | None:
 
 
 def _as_tensors(rate: float | Tensor, q: float | Tensor) -> tuple[Tensor, Tensor]:
-    if isinstance(rate, float):
-        # The quantised rate is exact in float32, `rate` itself is not.
-        _, keep_prob = masks.quantise(rate)
-        rate = tensors.scalar(1 - keep_prob, "float32")
+    """Returns the threshold of the masks in int64, and `q`."""
+    threshold, _ = masks.quantise(rate)
+    if isinstance(threshold, int):
+        threshold = tensors.scalar(threshold, "int64")
     if isinstance(q, float):
         # In float64, so that the exponent is rounded as a constant exponent is.
         q = tensors.scalar(q, "float64")
-    return rate, q
+    return threshold, q
 
 
 @_cached
@@ -96,10 +99,11 @@ def _multiplying_program(
     noise_shape: Shape | None,
     epsilon: float,
 ) -> Callable[..., Tensor]:
-    def draw(x, rate, q, seed):
+    def draw(x, threshold, q, seed):
         q = q if constant is None else constant
-        x, keep, keep_prob = _draw(noise_shape, ops.stop_gradient(x), rate, seed)
-        return multiplier(x, keep, keep_prob, q, epsilon)
+        x = ops.stop_gradient(x)
+        x, *mask = _draw(noise_shape, x, threshold, seed)
+        return multiplier(x, *mask, q, epsilon, power=powers.fused_power)
 
     return compiling.constant_program(draw)
 
@@ -112,20 +116,29 @@ def _perturbing_program(
     noise_shape: Shape | None,
     **settings: Any,
 ) -> Callable[..., Tensor]:
-    def value(x, rate, q, seed):
+    settings["power"] = powers.fused_power
+
+    def value(x, threshold, q, seed):
         q = q if constant is None else constant
-        x, keep, keep_prob = _draw(noise_shape, x, rate, seed)
-        return noise.value(x, keep, keep_prob, q, **settings), keep
+        x, *mask = _draw(noise_shape, x, threshold, seed)
+        return noise.value(x, *mask, q, **settings)
 
-    def gradient(upstream, x, keep, rate, q, seed):
+    def gradient(upstream, x, threshold, q, seed):
         q = q if constant is None else constant
-        _, keep_prob = masks.quantise(rate)
-        return noise.gradient(upstream, x, keep, keep_prob, q, **settings)
+        upstream, *mask = _draw(noise_shape, upstream, threshold, seed)
+        return noise.gradient(upstream, x, *mask, q, **settings)
 
-    return compiling.program_with_gradient(value, gradient)
+    if constant == 2:
+        return compiling.program_with_gradient(
+            value, lambda upstream, *others: gradient(upstream, upstream, *others)
+        )
+    return compiling.program_with_gradient(value, gradient, keeps_x=True)
 
 
-def _draw(noise_shape, x, rate, seed):
+def _draw(noise_shape, x, threshold, seed):
+    """Returns `x`, the mask for it, and the probability of True in the mask."""
     shape, x = masks.resolve(noise_shape, x)
-    generator = random.compiled_generator()
-    return x, *masks.bernoulli(shape, rate, seed, alg=generator)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    wide = "float64" if dtype == "float64" else "float32"
+    keep = random.bits_at_least(threshold, shape, seed)
+    return x, keep, masks.keep_prob_of(threshold, wide)

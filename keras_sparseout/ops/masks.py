@@ -1,4 +1,4 @@
-"""Bernoulli masks: 16 random bits an element, different on every replica."""
+"""Bernoulli masks: 32 random bits an element, different on every replica."""
 
 import numbers
 from collections.abc import Sequence
@@ -7,27 +7,34 @@ import keras
 from keras import ops
 
 from keras_sparseout.backend import random, tensors
+from keras_sparseout.utils import counter_hash, validation
 from keras_sparseout.utils.types import Shape, Tensor
 
-_LEVELS = 2**16
+_LEVELS = counter_hash.LEVELS
 
 
 def bernoulli(
     shape: Sequence[int | Tensor],
     rate: float | Tensor,
     seed: Tensor,
-    *,
-    alg: random.Generator = "philox",
+    offset: int | Tensor = 0,
 ) -> tuple[Tensor, float | Tensor]:
     """Draws a mask that drops each element with probability `rate`.
 
-    It keeps an element if 16 random bits, read as an integer, are at least
-    `t = round(rate * 65536)`. So it keeps each with the probability
+    It keeps an element if 32 random bits, read as an integer, are at least
+    `t = round(rate * 2^32)`. So it keeps each with the probability
 
-        keep_prob = 1 - t / 65536
+        keep_prob = 1 - t / 2^32
 
-    which differs from `1 - rate` by at most 2^-17. Scale by `keep_prob`, not by
-    `1 - rate`, and the mean of the scaled mask is exactly 1.
+    which differs from `1 - rate` by at most 2^-33, and is exact for 0 and 1. Scale by
+    `keep_prob`, and the mean of the scaled mask is 1.
+
+    The bits are a keyed hash of the element's number, see `utils.counter_hash`. Element
+    i of the mask, counted in row-major order, depends on `seed` and `offset + i` alone.
+    So a seed gives the same mask with XLA and without, and on every machine. A part of
+    a mask can be computed alone: the rows from r on of a mask with c columns are
+    the mask with the offset `r * c`. Elements with numbers from 2^32 on get keys of
+    their own.
 
     Args:
         shape: Tuple of ints, and of scalar integer tensors for sizes that are not known
@@ -35,8 +42,8 @@ def bernoulli(
         rate: Probability of dropping, in [0, 1]: a number, or a scalar float32 tensor.
         seed: Integer tensor of shape (2,), see `seed_pair`. Equal seeds give equal
             masks.
-        alg: Generator, `"philox"` or (inside XLA only, and the faster one there)
-            `"threefry"`. The two give different masks for one seed.
+        offset: Number of the mask's first element, from 0 to 2^63 - 1: an int, or a
+            scalar integer tensor.
 
     Returns:
         `(keep, keep_prob)`: a boolean tensor of `shape`, True where an element is kept,
@@ -44,17 +51,50 @@ def bernoulli(
         tensor.
 
     Raises:
+        ValueError: if `rate` or `offset` is a number out of range.
         RuntimeError: under another Keras backend than TensorFlow.
+
+    Sources: as in `utils.counter_hash`.
 
     Example:
 
-    >>> keep, keep_prob = bernoulli((2, 3), 0.3, seed_pair(7))
-    >>> keep.shape.as_list(), keep_prob
-    ([2, 3], 0.6999969482421875)
+    >>> keep, keep_prob = bernoulli((2, 3), 0.25, seed_pair(7))
+    >>> keep.numpy().tolist(), keep_prob
+    ([[True, True, True], [True, True, True]], 0.75)
+    >>> bernoulli((3,), 0.25, seed_pair(7), offset=3)[0].numpy().tolist()
+    [True, True, True]
     """
     _check_backend()
+    _check_offset(offset)
+    threshold, keep_prob = quantise(_check_rate(rate))
+    return random.bits_at_least(threshold, shape, seed, offset), keep_prob
+
+
+def bernoulli_rows(
+    rows: Tensor, shape: tuple[int, int], rate: float | Tensor, seed: Tensor
+) -> tuple[Tensor, float | Tensor]:
+    """Draws only some rows of the mask that `bernoulli` draws.
+
+    Args:
+        rows: Integer tensor of any shape: which rows.
+        shape: Shape of the whole mask, two ints.
+        rate: As in `bernoulli`.
+        seed: As in `bernoulli`.
+
+    Returns:
+        `(keep, keep_prob)` as in `bernoulli`; `keep` has the shape of `rows`, with the
+        columns behind it.
+
+    Example:
+
+    >>> seed = seed_pair(7)
+    >>> whole, _ = bernoulli((5, 4), 0.5, seed)
+    >>> some, _ = bernoulli_rows(np.array([3, 0, 3]), (5, 4), 0.5, seed)
+    >>> bool((some.numpy() == whole.numpy()[[3, 0, 3]]).all())
+    True
+    """
     threshold, keep_prob = quantise(rate)
-    return random.bits_at_least(threshold, shape, seed, alg), keep_prob
+    return random.bits_of_rows_at_least(threshold, rows, shape, seed), keep_prob
 
 
 def resolve(
@@ -93,25 +133,29 @@ def resolve(
 
 
 def quantise(rate: float | Tensor) -> tuple[int | Tensor, float | Tensor]:
-    """Returns `(t, keep_prob)` for `rate`: t = round(65536 rate), 1 - t / 65536.
+    """Returns `(t, keep_prob)` for `rate`: t = round(2^32 rate), 1 - t / 2^32.
 
     Args:
         rate: A number in [0, 1], or a scalar float32 tensor.
 
     Returns:
-        An int and a float, or scalar tensors of int32 and float32.
+        An int and a float, or scalar tensors of int64 and float32.
 
     Example:
 
     >>> quantise(0.3)
-    (19661, 0.6999969482421875)
+    (1288490189, 0.6999999999534339)
     """
     if isinstance(rate, numbers.Real):
         threshold = round(float(rate) * _LEVELS)
         return threshold, (_LEVELS - threshold) / _LEVELS
-    # Through int32: 65536 does not fit uint16, and XLA casts to unsigned otherwise.
-    threshold = ops.cast(ops.round(rate * _LEVELS), "int32")
-    return threshold, ops.cast(_LEVELS - threshold, "float32") / _LEVELS
+    threshold = ops.cast(ops.round(rate * _LEVELS), "int64")
+    return threshold, keep_prob_of(threshold, "float32")
+
+
+def keep_prob_of(threshold: Tensor, dtype: str) -> Tensor:
+    """Returns 1 - t / 2^32 for a threshold t in a scalar int64 tensor."""
+    return ops.cast(_LEVELS - threshold, dtype) / _LEVELS
 
 
 def seed_pair(
@@ -148,6 +192,21 @@ def seed_pair(
     else:
         pair = seed
     return random.seed_of_replica(pair)
+
+
+def _check_rate(rate):
+    return rate if ops.is_tensor(rate) else validation.check_rate(rate)
+
+
+def _check_offset(offset):
+    if ops.is_tensor(offset):
+        return
+    if not validation.is_int(offset) or not 0 <= offset < 2**63:
+        raise ValueError(
+            "`offset`, the number of the first element, must be an integer from 0 to "
+            f"2^63 - 1, or a scalar integer tensor. Received: offset={offset!r}. Leave "
+            "it out for a whole mask."
+        )
 
 
 def _check_backend() -> None:

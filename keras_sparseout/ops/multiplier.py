@@ -1,6 +1,8 @@
 """The multiplier n of Sparseout, y = x n, and products with it that stay finite."""
 
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import keras
 import ml_dtypes
@@ -21,30 +23,17 @@ _POWERS = {
 # Below every probability that a mask can have.
 _SMALLEST = 1e-30
 
+Power: TypeAlias = Callable[[Tensor, float | Tensor], Tensor]
+
 
 def is_cheap(q: float | Tensor) -> bool:
     """Whether the power with the exponent of `q` comes down to roots and products."""
     return isinstance(q, float) and (q == 2 or (q - 2) / 2 in _POWERS)
 
 
-def times_n(
-    v: Tensor,
-    x: Tensor,
-    keep: Tensor,
-    keep_prob: float | Tensor,
-    q: float | Tensor,
-    epsilon: float,
-    *,
-    slope: bool,
-) -> Tensor:
-    """Multiplies `v` by the n of `x`, or with `slope` by the derivative of x n.
-
-    Products are taken in a wide dtype, and saturate in the dtype of `x`.
-    """
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    wide = "float64" if dtype == "float64" else "float32"
-    n = multiplier(ops.cast(x, wide), keep, keep_prob, q, epsilon, slope=slope)
-    return _saturate(ops.cast(v, wide), n, dtype)
+def power(a: Tensor, exponent: float | Tensor) -> Tensor:
+    """a^exponent in two passes."""
+    return ops.exp(exponent * ops.log(a))
 
 
 def multiplier(
@@ -55,12 +44,23 @@ def multiplier(
     epsilon: float,
     *,
     slope: bool = False,
+    power: Power = power,
 ) -> Tensor:
     """n, or with `slope` the derivative of x n with respect to x; finite for finite x.
 
     Python numbers shorten the formula, since they are constants; tensors do not.
+
+    Args:
+        x: Floating-point tensor in the dtype of the result. For q = 2 only its dtype
+            counts.
+        keep: Boolean tensor that broadcasts to `x`.
+        keep_prob: The probability of True in `keep`, a float or a scalar tensor.
+        q: A float, or a scalar tensor.
+        epsilon: Added to |x|.
+        slope: Whether to return the derivative.
+        power: What computes powers that do not come down to roots and products.
     """
-    limit = _largest(x.dtype)
+    limit = largest(x.dtype)
     exponent = (q - 2) / 2
     # At rate 1 nothing is kept, the scale is 0, and with 0 in the place of 1 so is n.
     if isinstance(keep_prob, float):
@@ -78,12 +78,15 @@ def multiplier(
         # An infinite one would be NaN times the logarithm of 1.
         exponent = ops.minimum(ops.cast(exponent, x.dtype), limit)
     a = ops.abs(x) + epsilon
-    factor = _power(a, exponent)
-    # Up to q = 3 the factor is below 1e30, and so is its product with the noise. The
-    # exception is a given mask with a rate next to 1, closer than float32 can come.
+    if isinstance(exponent, float) and exponent in _POWERS:
+        factor = _POWERS[exponent](a)
+    else:
+        factor = power(a, exponent)
+    # With q from 0.2 to 3 the factor is below 1e27, and kept below 2^32 times that. The
+    # exception is a given mask with a rate next to 1, closer than a drawn one can come.
     may_overflow = (
         not isinstance(exponent, float)
-        or exponent > 0.5
+        or not -0.9 <= exponent <= 0.5
         or (isinstance(keep_prob, float) and keep_prob < 1e-6)
     )
     if may_overflow:
@@ -105,21 +108,21 @@ def _bound(scale, one, limit):
     return ops.where(scale == one, ops.convert_to_tensor(limit, scale.dtype), math.inf)
 
 
-def _power(a, exponent):
-    if isinstance(exponent, float) and exponent in _POWERS:
-        return _POWERS[exponent](a)
-    return ops.exp(exponent * ops.log(a))
-
-
-def _saturate(x, n, dtype):
-    """x n in `dtype`, cut to its finite range; an infinite or NaN x stays itself.
+def saturate(product: Tensor, v: Tensor, dtype: str) -> Tensor:
+    """`product` in `dtype`, cut to its finite range; an infinite or NaN `v` stays.
 
     A loss-scaling optimizer finds its overflows by the infinities and NaN.
+
+    Args:
+        product: A multiple of `v`.
+        v: Tensor of the dtype of `product`.
+        dtype: Name of the dtype of the result.
     """
-    limit = _largest(dtype)
-    product = ops.clip(x * n, -limit, limit)
-    return ops.cast(ops.where(ops.isfinite(x), product, x), dtype)
+    limit = largest(dtype)
+    product = ops.clip(product, -limit, limit)
+    return ops.cast(ops.where(ops.isfinite(v), product, v), dtype)
 
 
-def _largest(dtype):
+def largest(dtype: str) -> float:
+    """The largest finite number of a dtype."""
     return float(ml_dtypes.finfo(keras.backend.standardize_dtype(dtype)).max)

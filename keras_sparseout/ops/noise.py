@@ -1,16 +1,19 @@
 """Sparseout as a function, on a mask that is given or drawn."""
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 
 from keras_sparseout.backend import numerics
 from keras_sparseout.ops import masks
-from keras_sparseout.ops.multiplier import times_n
+from keras_sparseout.ops.multiplier import multiplier, saturate
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Shape, Tensor
+
+Finish: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]
 
 
 def sparseout(
@@ -46,7 +49,7 @@ def sparseout(
     Args:
         x: Tensor of real floating-point numbers, of any shape.
         rate: Drop rate in [0, 1], a number or a scalar float32 tensor. Without `mask`
-            it is rounded to a multiple of 2^-16.
+            it is rounded to a multiple of 2^-32.
         q: Exponent of the noise's variance, a number >= 0 that is finite in float32, or
             a scalar float32 tensor.
         mask: Boolean, True where a unit is kept; its shape broadcasts to the shape of
@@ -163,6 +166,7 @@ def perturb(
     """
     noise = (keep, keep_prob, q)
     settings: dict[str, Any] = {"epsilon": epsilon, "stop_gradient": stop_gradient}
+    finish = _saturate_if_needed if _is_large(x.shape) else saturate
 
     # Spelled out, since the gradient's product has to be taken, and saturated, in a
     # wide dtype; an automatic gradient would multiply in float16. It keeps x and a mask
@@ -172,9 +176,9 @@ def perturb(
         def grad(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
             with numerics.unchecked():
-                return gradient(upstream, x, *noise, **settings)
+                return gradient(upstream, x, *noise, **settings, finish=finish)
 
-        return value(x, *noise, **settings), grad
+        return value(x, *noise, **settings, finish=finish), grad
 
     with numerics.unchecked():
         return apply(x)
@@ -186,13 +190,23 @@ def value(
     keep_prob: float | Tensor,
     q: float | Tensor,
     *,
-    epsilon: float,
     stop_gradient: bool,
+    finish: Finish = saturate,
+    **settings: Any,
 ) -> Tensor:
-    """What `perturb` returns, without its gradient."""
+    """What `perturb` returns, without its gradient.
+
+    Args:
+        finish: What saturates the product.
+        **settings: `epsilon`, and `power` for `multiplier`. The other arguments are as
+            in `perturb`.
+    """
     # Held in the value too, for forward-mode derivatives.
     held = ops.stop_gradient(x) if stop_gradient else x
-    return times_n(x, held, keep, keep_prob, q, epsilon, slope=False)
+    dtype, wide = _dtypes(x)
+    n = multiplier(ops.cast(held, wide), keep, keep_prob, q, **settings)
+    x = ops.cast(x, wide)
+    return finish(x * n, x, dtype)
 
 
 def gradient(
@@ -202,12 +216,36 @@ def gradient(
     keep_prob: float | Tensor,
     q: float | Tensor,
     *,
-    epsilon: float,
     stop_gradient: bool,
+    finish: Finish = saturate,
+    **settings: Any,
 ) -> Tensor:
-    """The gradient of `perturb` with respect to `x`."""
+    """The gradient of `perturb` with respect to `x`. For q = 2 it does not use `x`."""
     held = ops.stop_gradient(x) if stop_gradient else x
-    return times_n(upstream, held, keep, keep_prob, q, epsilon, slope=not stop_gradient)
+    dtype, wide = _dtypes(upstream)
+    slope = not stop_gradient
+    n = multiplier(ops.cast(held, wide), keep, keep_prob, q, slope=slope, **settings)
+    upstream = ops.cast(upstream, wide)
+    return finish(upstream * n, upstream, dtype)
+
+
+def _dtypes(x):
+    """Returns the dtype of `x`, and the one in which its products are taken."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return dtype, "float64" if dtype == "float64" else "float32"
+
+
+def _is_large(shape):
+    # Below this, one more operation takes longer than it saves. A batch of unknown size
+    # counts as one of 64.
+    return math.prod(64 if size is None else size for size in shape) >= 2**15
+
+
+def _saturate_if_needed(product, v, dtype):
+    """`saturate` that reads its arguments once where all of the product is finite."""
+    cut = ops.cast(product, dtype)
+    is_finite = ops.all(ops.isfinite(cut))
+    return ops.cond(is_finite, lambda: cut, lambda: saturate(product, v, dtype))
 
 
 def _check_number(name, value, check):

@@ -51,7 +51,10 @@ def constant_program(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def program_with_gradient(
-    value: Callable[..., tuple[Tensor, Tensor]], gradient: Callable[..., Tensor]
+    value: Callable[..., Tensor],
+    gradient: Callable[..., Tensor],
+    *,
+    keeps_x: bool = False,
 ) -> Callable[..., Tensor]:
     """Compiles a function and its gradient with respect to the first argument.
 
@@ -59,10 +62,10 @@ def program_with_gradient(
     return the value twice, and `x` as well.
 
     Args:
-        value: Function of `x` and other tensors. It returns the value, and a tensor
-            that is kept for the gradient.
-        gradient: Function of the upstream gradient, `x`, the kept tensor and the other
+        value: Function of `x` and other tensors.
+        gradient: Function of the upstream gradient, `x` if it is kept, and the other
             tensors.
+        keeps_x: Whether `x` is kept for the gradient.
 
     Returns:
         Function of `x` and the other tensors.
@@ -75,13 +78,13 @@ def program_with_gradient(
     def call(x, *others):
         @tf.custom_gradient
         def apply(x):
-            result, kept = forward(x, *others)
+            kept = (x,) if keeps_x else ()
 
             def grad(upstream):
                 with numerics.unchecked():
-                    return backward(upstream, x, kept, *others)
+                    return backward(upstream, *kept, *others)
 
-            return result, grad
+            return forward(x, *others), grad
 
         return apply(x)
 

@@ -1,63 +1,70 @@
-"""Random bits from a seed. All that depends on the generator is in this file."""
+"""Random bits from a seed and the numbers of elements, as `utils.counter_hash` defines.
 
+A mask is computed anew where it is used again: inside a compiled function that takes
+no longer than to read a stored one.
+"""
+
+import math
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
 import tensorflow as tf
 
+from keras_sparseout.utils import counter_hash
 from keras_sparseout.utils.types import Tensor
 
-# "threefry" exists only inside of XLA, where it is the faster one. The two give
-# different bits for one seed. TensorFlow's "auto_select" is over 100 times slower under
-# XLA on CPU.
-Generator: TypeAlias = Literal["philox", "threefry"]
-
-
-def compiled_generator() -> Generator:
-    """Returns the fastest generator inside of a compiled function."""
-    # XLA alone has Threefry on every device, and `tf.config.run_functions_eagerly`
-    # makes TensorFlow run these functions without it.
-    return "philox" if tf.executing_eagerly() else "threefry"
+_LEVELS = counter_hash.LEVELS
+_xor, _shift_right = tf.bitwise.bitwise_xor, tf.bitwise.right_shift
 
 
 def bits_at_least(
     threshold: int | Tensor,
     shape: Sequence[int | Tensor],
     seed: Tensor,
-    generator: Generator,
+    offset: int | Tensor = 0,
 ) -> Tensor:
-    """Draws 16 random bits an element, and compares them as integers.
+    """Compares the 32 random bits of each element of a tensor with a threshold.
 
     Args:
-        threshold: An int or a scalar integer tensor, from 0 to 65536.
+        threshold: An int or a scalar int64 tensor, from 0 to 2^32.
         shape: Ints, and scalar integer tensors for sizes that are not known.
-        seed: Integer tensor of shape (2,). Equal seeds give equal bits.
-        generator: Where the bits come from.
+        seed: Integer tensor of shape (2,).
+        offset: Number of the first element, an int or a scalar integer tensor.
 
     Returns:
         Boolean tensor of `shape`, True where the bits are at least `threshold`.
     """
-    samples, *rest = shape or (1,)
-    words = tf.random.stateless_uniform(
-        [(samples + 1) // 2, *rest],
-        seed,
-        minval=None,
-        maxval=None,
-        dtype=tf.uint32,
-        alg=generator,
-    )
-    # The halves of a word go to samples half a batch apart, each compared before they
-    # are joined. A bitcast would put them side by side, which XLA does not vectorise,
-    # and the whole call would take up to 1.4 times as long.
-    low = tf.bitwise.bitwise_and(words, 2**16 - 1)
-    high = tf.bitwise.right_shift(words, 16)
-    threshold = tf.cast(threshold, tf.uint32)
-    drawn = tf.concat([low >= threshold, high >= threshold], 0)
-    if not shape:
-        return drawn[0]
-    if not isinstance(samples, int) or samples % 2:
-        drawn = drawn[:samples]
-    return drawn
+    rows, columns = _rows_and_columns(shape)
+    end = math.prod(shape) + offset if _are_ints([*shape, offset]) else None
+    starts = tf.range(tf.cast(rows, tf.int64)) * tf.cast(columns, tf.int64)
+    starts += tf.cast(offset, tf.int64)
+    if end is None:
+        last = tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64)
+        is_one_block = last + tf.cast(offset, tf.int64) <= _LEVELS
+    else:
+        is_one_block = end <= _LEVELS
+    bits = _bits_of_rows(starts, columns, seed, is_one_block)
+    return tf.reshape(_at_least(bits, threshold), shape)
+
+
+def bits_of_rows_at_least(
+    threshold: int | Tensor, rows: Tensor, shape: tuple[int, int], seed: Tensor
+) -> Tensor:
+    """Returns some rows of what `bits_at_least` returns.
+
+    Args:
+        threshold: As in `bits_at_least`.
+        rows: Integer tensor of any shape: which rows.
+        shape: The shape of the whole.
+        seed: As in `bits_at_least`.
+
+    Returns:
+        Boolean tensor of the shape of `rows`, with the columns behind it.
+    """
+    columns = shape[1]
+    starts = tf.reshape(tf.cast(rows, tf.int64), [-1]) * columns
+    bits = _bits_of_rows(starts, columns, seed, math.prod(shape) <= _LEVELS)
+    kept = _at_least(bits, threshold)
+    return tf.reshape(kept, tf.concat([tf.shape(rows), [columns]], 0))
 
 
 def seed_of_replica(seed: Tensor) -> Tensor:
@@ -77,3 +84,83 @@ def seed_of_replica(seed: Tensor) -> Tensor:
         return seed
     replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
     return tf.random.experimental.stateless_fold_in(seed, replica, alg="philox")
+
+
+def _are_ints(sizes):
+    return all(isinstance(size, int) for size in sizes)
+
+
+def _rows_and_columns(shape):
+    """Returns the sizes of a matrix with the elements of `shape`, in their order."""
+    if len(shape) < 2:
+        return 1, shape[0] if shape else 1
+    first, *rest = shape
+    # At most 2^32 columns, so that a row reaches into two blocks at most.
+    while _are_ints(rest) and math.prod(rest) > _LEVELS:
+        first, rest = first * rest[0], rest[1:]
+    return first, math.prod(rest)
+
+
+def _bits_of_rows(starts, columns, seed, is_one_block):
+    """Returns the bits of rows of elements with consecutive numbers.
+
+    Args:
+        starts: int64 vector, the number of the first element of each row.
+        columns: Length of the rows.
+        seed: Integer tensor of shape (2,).
+        is_one_block: Whether all numbers are below 2^32, a bool or a boolean tensor.
+    """
+    column = tf.cast(tf.range(tf.cast(columns, tf.int64)), tf.uint32)[None]
+    weyl = tf.constant(counter_hash.WEYL, tf.uint32)
+
+    def of_one_block():
+        k0, k1 = _keys(seed, tf.constant(0, tf.uint64))
+        # Multiplied before they are added: one pass over all elements, not three.
+        row = (tf.cast(starts, tf.uint32) + k0) * weyl
+        return _scramble(row[:, None] + column * weyl, k1)
+
+    def of_any_block():
+        block = tf.cast(_shift_right(starts, 32), tf.uint64)[:, None]
+        first = tf.cast(starts, tf.uint32)[:, None]
+        number = first + column
+        is_next = number < first
+        pairs = zip(_keys(seed, block), _keys(seed, block + 1), strict=True)
+        k0, k1 = (tf.where(is_next, after, here) for here, after in pairs)
+        return _scramble((number + k0) * weyl, k1)
+
+    if isinstance(is_one_block, bool):
+        return of_one_block() if is_one_block else of_any_block()
+    return tf.cond(is_one_block, of_one_block, of_any_block)
+
+
+def _keys(seed, block):
+    s0, s1 = tf.unstack(tf.cast(seed, tf.uint64))
+    gamma = tf.constant(counter_hash.GAMMA, tf.uint64)
+    key = _mix(_xor(_mix(s0 + gamma), s1) + block * gamma)
+    return tf.cast(key, tf.uint32), tf.cast(_shift_right(key, 32), tf.uint32)
+
+
+def _mix(z):
+    for shift, multiplier in counter_hash.MIX_ROUNDS:
+        z = _xor(z, _shift_right(z, shift)) * tf.constant(multiplier, tf.uint64)
+    return _xor(z, _shift_right(z, counter_hash.MIX_LAST_SHIFT))
+
+
+def _scramble(h, key):
+    for shift, multiplier in counter_hash.ROUNDS:
+        h = _xor(h, _shift_right(h, shift))
+        if key is not None:
+            h = _xor(h, key)
+            key = None
+        h *= tf.constant(multiplier, tf.uint32)
+    return h
+
+
+def _at_least(bits, threshold):
+    if isinstance(threshold, int):
+        # 2^32 does not fit uint32.
+        if threshold == _LEVELS:
+            return tf.zeros_like(bits, tf.bool)
+        return bits >= tf.constant(threshold, tf.uint32)
+    kept = bits >= tf.cast(tf.minimum(threshold, _LEVELS - 1), tf.uint32)
+    return kept & (threshold < _LEVELS)
