@@ -122,7 +122,7 @@ class Bridgeout(WeightNoise):
         **kwargs: Any,
     ) -> None:
         rate = validation.check_rate(rate)
-        q = validation.check_q(q)
+        self._first_q = q = validation.check_q(q)
         # Set first: `super().__init__` checks the weights of a built layer with it.
         self._noise_shape = validation.check_noise_shape(noise_shape)
         self._epsilon = validation.check_epsilon(epsilon)
@@ -188,6 +188,7 @@ class Bridgeout(WeightNoise):
             **self.read_knobs(),
             seed=seed,
             shape=tuple(value.shape),
+            usual_q=self._first_q,
             noise_shape=noise_shape,
             epsilon=self._epsilon,
             stop_gradient=self._stop_gradient,

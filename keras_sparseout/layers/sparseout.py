@@ -106,6 +106,7 @@ class Sparseout(SeededLayer):
         validation.check_keywords(type(self).__name__, kwargs, Sparseout)
         super().__init__({"rate": rate, "q": q}, adjustable, seed, **kwargs)
         self.supports_masking = True
+        self._first_q = q
         self._noise_shape = mask_shape
         self._epsilon = epsilon
         self._stop_gradient = stop_gradient
@@ -159,7 +160,9 @@ class Sparseout(SeededLayer):
             return noise.draw_and_perturb(inputs, rate, q, seed, **settings)
         # One program serves all batch sizes.
         shape = (None, *inputs.shape[1:]) if len(inputs.shape) else ()
-        return compiled_noise.draw_and_perturb(inputs, rate, q, seed, shape, **settings)
+        return compiled_noise.draw_and_perturb(
+            *(inputs, rate, q, seed, shape), usual_q=self._first_q, **settings
+        )
 
     def _compiles(self, shape):
         if self._jit_compile != "auto":

@@ -34,6 +34,7 @@ def draw_and_perturb(
     q: float | Tensor,
     seed: Tensor,
     shape: Shape,
+    usual_q: float | None = None,
     **settings: Any,
 ) -> Tensor:
     """`noise.draw_and_perturb` as one compiled call, with the same masks.
@@ -44,11 +45,13 @@ def draw_and_perturb(
         q: A float >= 0, or a scalar float32 tensor.
         seed: Integer tensor of shape (2,), from `masks.seed_pair`.
         shape: The shape of `x`, with None for a size that changes.
+        usual_q: A value that a `q` in a tensor has most of the time, if there is one.
         **settings: `noise_shape`, `epsilon` and `stop_gradient`.
     """
     if isinstance(rate, float) and masks.quantise(rate)[0] == 0:
         return x
-    program = _perturbing_program(shape, _constant(q), **settings)
+    usual = usual_q if not isinstance(q, float) and is_cheap(usual_q) else None
+    program = _perturbing_program(shape, _constant(q), usual, **settings)
     return program(x, *_as_tensors(rate, q), seed)
 
 
@@ -110,12 +113,38 @@ def _multiplying_program(
 
 @_cached
 def _perturbing_program(
+    shape: Shape, constant: float | None, usual: float | None, **settings: Any
+) -> Callable[..., Tensor]:
+    """Returns the program for the exponent `constant`, or if None, for all of them.
+
+    With `usual` it has a faster way for this exponent.
+    """
+    forward, backward = _value_and_gradient(shape, constant, **settings)
+    if usual is not None:
+        fast, fast_backward = _value_and_gradient(shape, usual, **settings)
+        forward = compiling.either(
+            lambda x, threshold, q, seed: q == usual, fast, forward
+        )
+        if usual == 2:
+            fast_backward = _without_x(fast_backward)
+        backward = compiling.either(
+            lambda upstream, x, threshold, q, seed: q == usual, fast_backward, backward
+        )
+    return compiling.with_gradient(forward, backward, keeps_x=constant != 2)
+
+
+def _without_x(backward):
+    return lambda upstream, x, *others: backward(upstream, *others)
+
+
+@_cached
+def _value_and_gradient(
     shape: Shape,
     constant: float | None,
     *,
     noise_shape: Shape | None,
     **settings: Any,
-) -> Callable[..., Tensor]:
+) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     settings["power"] = powers.fused_power
 
     def value(x, threshold, q, seed):
@@ -129,10 +158,11 @@ def _perturbing_program(
         return noise.gradient(upstream, x, *mask, q, **settings)
 
     if constant == 2:
-        return compiling.program_with_gradient(
-            value, lambda upstream, *others: gradient(upstream, upstream, *others)
+        # Without x, so that it is not kept.
+        return compiling.compiled(value), compiling.compiled(
+            lambda upstream, *others: gradient(upstream, upstream, *others)
         )
-    return compiling.program_with_gradient(value, gradient, keeps_x=True)
+    return compiling.compiled(value), compiling.compiled(gradient)
 
 
 def _draw(noise_shape, x, threshold, seed):

@@ -26,7 +26,7 @@ _SMALLEST = 1e-30
 Power: TypeAlias = Callable[[Tensor, float | Tensor], Tensor]
 
 
-def is_cheap(q: float | Tensor) -> bool:
+def is_cheap(q: float | Tensor | None) -> bool:
     """Whether the power with the exponent of `q` comes down to roots and products."""
     return isinstance(q, float) and (q == 2 or (q - 2) / 2 in _POWERS)
 

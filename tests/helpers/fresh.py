@@ -60,13 +60,14 @@ def run_fresh(folder, script=SCRIPT):
 
 
 def random_ops(graph_def):
-    """Returns the random ops of a graph, in which there must be a product."""
+    """Returns the ops of a graph that draw, in which there must be a product."""
     nodes = [*graph_def.node]
     for function in graph_def.library.function:
         nodes.extend(function.node_def)
     ops = {node.op for node in nodes}
     assert "MatMul" in ops
-    return [op for op in ops if "Random" in op]
+    # Our masks come from a hash.
+    return [op for op in ops if "Random" in op or op == "BitwiseXor"]
 
 
 def random_ops_of_file(folder):

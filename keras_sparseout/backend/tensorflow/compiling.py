@@ -50,27 +50,46 @@ def constant_program(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda *arguments: tf.stop_gradient(call(*arguments))
 
 
-def program_with_gradient(
-    value: Callable[..., Tensor],
-    gradient: Callable[..., Tensor],
-    *,
-    keeps_x: bool = False,
+def either(
+    condition: Callable[..., Tensor],
+    one: Callable[..., Tensor],
+    other: Callable[..., Tensor],
 ) -> Callable[..., Tensor]:
-    """Compiles a function and its gradient with respect to the first argument.
+    """Returns a function that calls `one` where `condition` holds, `other` elsewhere.
 
-    They are a program each. From one program with a gradient of its own XLA would
+    All of them take the same arguments. What is not called is not compiled.
+    """
+
+    def call(*arguments):
+        return tf.cond(
+            condition(*arguments),
+            lambda: one(*arguments),
+            lambda: other(*arguments),
+        )
+
+    return call
+
+
+def with_gradient(
+    forward: Callable[..., Tensor],
+    backward: Callable[..., Tensor],
+    *,
+    keeps_x: bool,
+) -> Callable[..., Tensor]:
+    """Joins a compiled function and its gradient with respect to the first argument.
+
+    They are compiled apart. From one program with a gradient of its own XLA would
     return the value twice, and `x` as well.
 
     Args:
-        value: Function of `x` and other tensors.
-        gradient: Function of the upstream gradient, `x` if it is kept, and the other
+        forward: Function of `x` and other tensors.
+        backward: Function of the upstream gradient, `x` if it is kept, and the other
             tensors.
         keeps_x: Whether `x` is kept for the gradient.
 
     Returns:
         Function of `x` and the other tensors.
     """
-    forward, backward = compiled(value), compiled(gradient)
 
     # A function around both, since TensorFlow never frees the graph in which a gradient
     # is defined: without it, that would be the graph of each model.
