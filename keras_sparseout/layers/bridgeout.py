@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_sparseout.backend import compiling
+from keras_sparseout.layers import call_context, table_lookup
 from keras_sparseout.layers.adjustable import Knob
 from keras_sparseout.layers.weight_lookup import Weight
 from keras_sparseout.layers.weight_noise import WeightNoise
-from keras_sparseout.ops import compiled_noise, noise
+from keras_sparseout.ops import compiled_noise, masks, noise
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Tensor
 
@@ -53,7 +55,7 @@ class Bridgeout(WeightNoise):
 
     Args:
         layer: Keras layer to wrap, such as `keras.layers.Dense(64)`, or an RNN cell.
-        rate: Drop rate p in [0, 1], rounded to a multiple of 2^-16 when drawn. With 1
+        rate: Drop rate p in [0, 1], rounded to a multiple of 2^-32 when drawn. With 1
             the weights are zeros.
         q: Exponent of the noise's variance, a finite number >= 0. Weights are small,
             about 0.05, so q < 2 gives much more noise than q = 2.
@@ -160,49 +162,67 @@ class Bridgeout(WeightNoise):
                 f"shape {shape}. Leave it out, or name other `weights`."
             )
 
+    def call(
+        self, inputs: Any, *args: Any, training: bool = False, **kwargs: Any
+    ) -> Any:
+        """Calls the wrapped layer, in training on perturbed weights."""
+        is_noisy = training and self._is_checked and not self._adds_no_noise(kwargs)
+        if is_noisy and table_lookup.is_lookup(self.layer, inputs):
+            found = self._find_weights()
+            if len(found) == 1 and found[0].variable is self.layer.embeddings:
+                return call_context.without_autocast(
+                    lambda: self._look_up(found[0], inputs)
+                )
+        return super().call(inputs, *args, training=training, **kwargs)
+
+    def _look_up(self, weight, inputs):
+        """What the wrapped layer returns, with noise on the looked-up rows alone."""
+        table = ops.cast(weight.variable, weight.variable.dtype)
+        numbers = table_lookup.row_numbers(inputs, table)
+        seed = masks.seed_pair(self.seed_generator)
+        noise_shape = self._noise_shape_of(weight)
+        columns = 1 if noise_shape[1] == 1 else table.shape[1]
+        if noise_shape[0] == 1:
+            # All rows share the draws of one.
+            rows = masks.Rows(ops.zeros_like(numbers), (1, columns))
+        else:
+            rows = masks.Rows(numbers, (table.shape[0], columns))
+        noisy = self._draw(ops.take(table, numbers, axis=0), seed, rows=rows)
+        return ops.cast(noisy, self.layer.compute_dtype)
+
     def perturb_weight(self, weight: Weight, value: Tensor, seed: Tensor) -> Tensor:
+        return self._draw(value, seed, noise_shape=self._noise_shape_of(weight))
+
+    def _noise_shape_of(self, weight):
+        rank = len(weight.variable.shape)
+        if self._noise_shape is None and weight.variable.name == "embeddings":
+            return (None,) + (1,) * (rank - 1)
+        return self._noise_shape or (None,) * rank
+
+    def _draw(self, value, seed, noise_shape=None, rows=None):
+        """Draws what replaces `value`, which are the weights or `rows` of them."""
+        settings: dict[str, Any] = {
+            **self.read_knobs(),
+            "seed": seed,
+            "noise_shape": noise_shape,
+            "rows": rows,
+            "epsilon": self._epsilon,
+        }
         shape = tuple(value.shape)
-        noise_shape = self._noise_shape
-        if noise_shape is None and weight.variable.name == "embeddings":
-            noise_shape = (None,) + (1,) * (len(shape) - 1)
-        if math.prod(shape) < _LARGE or not compiling.pays(shape):
-            return self._perturb_uncompiled(value, seed, noise_shape)
-        if self._multiplier_suffices(value):
-            return self._multiply_compiled(value, seed, noise_shape)
-        return self._perturb_compiled(value, seed, noise_shape)
-
-    def _perturb_uncompiled(self, value, seed, noise_shape):
-        return noise.draw_and_perturb(
-            value,
-            **self.read_knobs(),
-            seed=seed,
-            noise_shape=noise_shape,
-            epsilon=self._epsilon,
-            stop_gradient=self._stop_gradient,
-        )
-
-    def _perturb_compiled(self, value, seed, noise_shape):
-        """Draws W~ and its gradient, both saturated to the range of the dtype."""
+        if rows is not None:
+            # One program serves all batch sizes.
+            shape = (None, *shape[1:])
+        is_compiled = _is_large(shape) and compiling.pays(shape)
+        if is_compiled and self._multiplier_suffices(value):
+            # The gradient uses it again.
+            return value * compiled_noise.draw_multiplier(
+                value, shape=shape, **settings
+            )
+        settings["stop_gradient"] = self._stop_gradient
+        if not is_compiled:
+            return noise.draw_and_perturb(value, **settings)
         return compiled_noise.draw_and_perturb(
-            value,
-            **self.read_knobs(),
-            seed=seed,
-            shape=tuple(value.shape),
-            usual_q=self._first_q,
-            noise_shape=noise_shape,
-            epsilon=self._epsilon,
-            stop_gradient=self._stop_gradient,
-        )
-
-    def _multiply_compiled(self, value, seed, noise_shape):
-        """Draws the multiplier alone, which the gradient uses again."""
-        return value * compiled_noise.draw_multiplier(
-            value,
-            **self.read_knobs(),
-            seed=seed,
-            shape=tuple(value.shape),
-            noise_shape=noise_shape,
-            epsilon=self._epsilon,
+            value, shape=shape, usual_q=self._first_q, **settings
         )
 
     def _multiplier_suffices(self, value):
@@ -215,7 +235,7 @@ class Bridgeout(WeightNoise):
         exponent = (self._q - 2) / 2
         # Only its logarithm: with a large q the factor itself is no Python number.
         factor = max(exponent * math.log10(self._epsilon), exponent * 12)
-        largest = factor + math.log10(2**16)
+        largest = factor - math.log10(max(1 - self._rate, 2**-33))
         dtype = keras.backend.standardize_dtype(value.dtype)
         return dtype in ("float32", "float64") and largest < 26
 
@@ -226,3 +246,8 @@ class Bridgeout(WeightNoise):
             "epsilon": self._epsilon,
             "stop_gradient": self._stop_gradient,
         }
+
+
+def _is_large(shape):
+    # A batch of unknown size counts as one of 64.
+    return math.prod(64 if size is None else size for size in shape) >= _LARGE

@@ -63,7 +63,7 @@ class Shakeout(WeightNoise):
 
     Args:
         layer: Keras layer to wrap, such as `keras.layers.Dense(64)`, or an RNN cell.
-        rate: Drop rate p in [0, 1], rounded to a multiple of 2^-16 when drawn. With 1
+        rate: Drop rate p in [0, 1], rounded to a multiple of 2^-32 when drawn. With 1
             the weights are zeros, whatever c.
         c: Magnitude of a dropped weight, a finite number >= 0. Compare it with |W|,
             which is about 0.05.

@@ -31,7 +31,7 @@ class Sparseout(SeededLayer):
     Sparsity has a price: as q falls to 1 and below, accuracy falls and units die.
 
     Args:
-        rate: Drop rate p in [0, 1]. The masks round it to a multiple of 2^-16.
+        rate: Drop rate p in [0, 1]. The masks round it to a multiple of 2^-32.
         q: Exponent of the noise's variance, a finite number >= 0.
         noise_shape: Shape of the mask, a tuple with one entry for each dimension of the
             input, the batch included: None for the size of that dimension, or 1 to
@@ -55,7 +55,7 @@ class Sparseout(SeededLayer):
         jit_compile: Whether XLA compiles the call, even in a model that it does not
             compile: True, False, or "auto" to compile if every dimension but the batch
             is known. XLA compiles again for each batch size, so set False if yours
-            keeps changing. The same seed gives other masks with XLA than without.
+            keeps changing.
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Call arguments:

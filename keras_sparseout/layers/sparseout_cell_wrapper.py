@@ -68,7 +68,7 @@ class SparseoutCellWrapper(PerSequenceNoise):
         cell: An RNN cell: `keras.layers.LSTMCell`, `GRUCell`, `SimpleRNNCell`,
             `StackedRNNCells`, or a layer of your own that has `state_size` and
             `call(inputs, states)`. Its own dropout works as without the wrapper.
-        rate: Drop rate of the inputs in [0, 1], rounded to a multiple of 2^-16 when
+        rate: Drop rate of the inputs in [0, 1], rounded to a multiple of 2^-32 when
             drawn.
         recurrent_rate: Drop rate of the states in [0, 1], rounded likewise.
         q: Exponent of the noise's variance, a finite number >= 0. The states of most

@@ -35,6 +35,7 @@ def draw_and_perturb(
     seed: Tensor,
     shape: Shape,
     usual_q: float | None = None,
+    rows: masks.Rows | None = None,
     **settings: Any,
 ) -> Tensor:
     """`noise.draw_and_perturb` as one compiled call, with the same masks.
@@ -46,13 +47,15 @@ def draw_and_perturb(
         seed: Integer tensor of shape (2,), from `masks.seed_pair`.
         shape: The shape of `x`, with None for a size that changes.
         usual_q: A value that a `q` in a tensor has most of the time, if there is one.
+        rows: As in `noise.draw_and_perturb`.
         **settings: `noise_shape`, `epsilon` and `stop_gradient`.
     """
     if isinstance(rate, float) and masks.quantise(rate)[0] == 0:
         return x
     usual = usual_q if not isinstance(q, float) and is_cheap(usual_q) else None
-    program = _perturbing_program(shape, _constant(q), usual, **settings)
-    return program(x, *_as_tensors(rate, q), seed)
+    table, numbers = _table_and_numbers(rows)
+    program = _perturbing_program(shape, _constant(q), usual, table=table, **settings)
+    return program(x, *_as_tensors(rate, q), seed, *numbers)
 
 
 def draw_multiplier(
@@ -61,6 +64,7 @@ def draw_multiplier(
     q: float | Tensor,
     seed: Tensor,
     shape: Shape,
+    rows: masks.Rows | None = None,
     **settings: Any,
 ) -> Tensor:
     """The n of `draw_and_perturb` as one compiled call, a constant for gradients.
@@ -74,8 +78,13 @@ def draw_multiplier(
     Returns:
         Tensor of a shape that broadcasts to `x`.
     """
-    program = _multiplying_program(shape, _constant(q), **settings)
-    return program(x, *_as_tensors(rate, q), seed)
+    table, numbers = _table_and_numbers(rows)
+    program = _multiplying_program(shape, _constant(q), table=table, **settings)
+    return program(x, *_as_tensors(rate, q), seed, *numbers)
+
+
+def _table_and_numbers(rows):
+    return (None, ()) if rows is None else (rows.shape, (rows.numbers,))
 
 
 def _constant(q: float | Tensor) -> float | None:
@@ -99,16 +108,18 @@ def _multiplying_program(
     shape: Shape,
     constant: float | None,
     *,
-    noise_shape: Shape | None,
     epsilon: float,
+    **where: Any,
 ) -> Callable[..., Tensor]:
-    def draw(x, threshold, q, seed):
-        q = q if constant is None else constant
-        x = ops.stop_gradient(x)
-        x, *mask = _draw(noise_shape, x, threshold, seed)
-        return multiplier(x, *mask, q, epsilon, power=powers.fused_power)
+    draw = _draw_of(**where)
 
-    return compiling.constant_program(draw)
+    def draw_multiplier(x, threshold, q, *seeds):
+        q = q if constant is None else constant
+        x, keep, keep_prob = draw(ops.stop_gradient(x), threshold, *seeds)
+        power = powers.fused_power
+        return multiplier(x, keep, keep_prob, q, epsilon, power=power)
+
+    return compiling.constant_program(draw_multiplier)
 
 
 @_cached
@@ -123,12 +134,14 @@ def _perturbing_program(
     if usual is not None:
         fast, fast_backward = _value_and_gradient(shape, usual, **settings)
         forward = compiling.either(
-            lambda x, threshold, q, seed: q == usual, fast, forward
+            lambda x, threshold, q, *others: q == usual, fast, forward
         )
         if usual == 2:
             fast_backward = _without_x(fast_backward)
         backward = compiling.either(
-            lambda upstream, x, threshold, q, seed: q == usual, fast_backward, backward
+            lambda upstream, x, threshold, q, *others: q == usual,
+            fast_backward,
+            backward,
         )
     return compiling.with_gradient(forward, backward, keeps_x=constant != 2)
 
@@ -143,19 +156,21 @@ def _value_and_gradient(
     constant: float | None,
     *,
     noise_shape: Shape | None,
+    table: tuple[int, int] | None,
     **settings: Any,
 ) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     settings["power"] = powers.fused_power
+    draw = _draw_of(noise_shape, table)
 
-    def value(x, threshold, q, seed):
+    def value(x, threshold, q, *seeds):
         q = q if constant is None else constant
-        x, *mask = _draw(noise_shape, x, threshold, seed)
-        return noise.value(x, *mask, q, **settings)
+        x, keep, keep_prob = draw(x, threshold, *seeds)
+        return noise.value(x, keep, keep_prob, q, **settings)
 
-    def gradient(upstream, x, threshold, q, seed):
+    def gradient(upstream, x, threshold, q, *seeds):
         q = q if constant is None else constant
-        upstream, *mask = _draw(noise_shape, upstream, threshold, seed)
-        return noise.gradient(upstream, x, *mask, q, **settings)
+        upstream, keep, keep_prob = draw(upstream, threshold, *seeds)
+        return noise.gradient(upstream, x, keep, keep_prob, q, **settings)
 
     if constant == 2:
         # Without x, so that it is not kept.
@@ -165,10 +180,23 @@ def _value_and_gradient(
     return compiling.compiled(value), compiling.compiled(gradient)
 
 
-def _draw(noise_shape, x, threshold, seed):
-    """Returns `x`, the mask for it, and the probability of True in the mask."""
-    shape, x = masks.resolve(noise_shape, x)
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    wide = "float64" if dtype == "float64" else "float32"
-    keep = random.bits_at_least(threshold, shape, seed)
-    return x, keep, masks.keep_prob_of(threshold, wide)
+def _draw_of(
+    noise_shape: Shape | None, table: tuple[int, int] | None
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """Returns a function that draws a mask for x.
+
+    It returns x, the mask, and the probability of True in it, in the dtype of products
+    with x.
+    """
+
+    def draw(x, threshold, seed, numbers=None):
+        if table is None:
+            shape, x = masks.resolve(noise_shape, x)
+            keep = random.bits_at_least(threshold, shape, seed)
+        else:
+            keep = random.bits_of_rows_at_least(threshold, numbers, table, seed)
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        wide = "float64" if dtype == "float64" else "float32"
+        return x, keep, masks.keep_prob_of(threshold, wide)
+
+    return draw

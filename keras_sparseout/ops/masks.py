@@ -2,6 +2,7 @@
 
 import numbers
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 from keras import ops
@@ -70,31 +71,43 @@ def bernoulli(
     return random.bits_at_least(threshold, shape, seed, offset), keep_prob
 
 
+class Rows(NamedTuple):
+    """Rows that were looked up in a table.
+
+    Attributes:
+        numbers: Integer tensor of any shape: which rows, each >= 0.
+        shape: The shape of the mask of the whole table, two ints.
+    """
+
+    numbers: Tensor
+    shape: tuple[int, int]
+
+
 def bernoulli_rows(
-    rows: Tensor, shape: tuple[int, int], rate: float | Tensor, seed: Tensor
+    rows: Rows, rate: float | Tensor, seed: Tensor
 ) -> tuple[Tensor, float | Tensor]:
-    """Draws only some rows of the mask that `bernoulli` draws.
+    """Draws only some rows of the mask that `bernoulli` draws for a table.
 
     Args:
-        rows: Integer tensor of any shape: which rows.
-        shape: Shape of the whole mask, two ints.
+        rows: Which rows, and the shape of the whole mask.
         rate: As in `bernoulli`.
         seed: As in `bernoulli`.
 
     Returns:
-        `(keep, keep_prob)` as in `bernoulli`; `keep` has the shape of `rows`, with the
-        columns behind it.
+        `(keep, keep_prob)` as in `bernoulli`; `keep` has the shape of the numbers of
+        the rows, with the columns behind it.
 
     Example:
 
     >>> seed = seed_pair(7)
     >>> whole, _ = bernoulli((5, 4), 0.5, seed)
-    >>> some, _ = bernoulli_rows(np.array([3, 0, 3]), (5, 4), 0.5, seed)
+    >>> rows = Rows(np.array([3, 0, 3]), (5, 4))
+    >>> some, _ = bernoulli_rows(rows, 0.5, seed)
     >>> bool((some.numpy() == whole.numpy()[[3, 0, 3]]).all())
     True
     """
     threshold, keep_prob = quantise(rate)
-    return random.bits_of_rows_at_least(threshold, rows, shape, seed), keep_prob
+    return random.bits_of_rows_at_least(threshold, *rows, seed), keep_prob
 
 
 def resolve(

@@ -126,17 +126,23 @@ def draw_and_perturb(
     noise_shape: Shape | None,
     epsilon: float,
     stop_gradient: bool,
+    rows: masks.Rows | None = None,
 ) -> Tensor:
     """`sparseout` on a drawn mask, with arguments that are checked.
 
     Args:
-        seed: Integer tensor of shape (2,), from `masks.seed_pair`. The other arguments
-            are as in `sparseout`.
+        seed: Integer tensor of shape (2,), from `masks.seed_pair`.
+        rows: If `x` was looked up in a table: which rows, so that their mask is a part
+            of the table's. Then `noise_shape` does not count. The other arguments are
+            as in `sparseout`.
     """
     if isinstance(rate, float) and masks.quantise(rate)[0] == 0:
         return x
-    shape, x = masks.resolve(noise_shape, x)
-    keep, keep_prob = masks.bernoulli(shape, rate, seed)
+    if rows is not None:
+        keep, keep_prob = masks.bernoulli_rows(rows, rate, seed)
+    else:
+        shape, x = masks.resolve(noise_shape, x)
+        keep, keep_prob = masks.bernoulli(shape, rate, seed)
     return perturb(x, keep, keep_prob, q, epsilon=epsilon, stop_gradient=stop_gradient)
 
 

@@ -59,10 +59,11 @@ def bits(shape: Sequence[int], seed: Sequence[int], offset: int = 0) -> np.ndarr
     numbers += np.uint64(offset)
     k0, k1 = keys(seed, numbers >> np.uint64(32))
     h = (numbers.astype(np.uint32) + k0) * np.uint32(WEYL)
-    key = k1
-    for shift, multiplier in ROUNDS:
-        h = (h ^ (h >> np.uint32(shift)) ^ key) * np.uint32(multiplier)
-        key = np.uint32(0)
+    for number, (shift, multiplier) in enumerate(ROUNDS):
+        h ^= h >> np.uint32(shift)
+        if number == 0:
+            h ^= k1
+        h *= np.uint32(multiplier)
     return h.reshape(tuple(shape))
 
 

@@ -7,6 +7,7 @@ no longer than to read a stored one.
 import math
 from collections.abc import Sequence
 
+import keras
 import tensorflow as tf
 
 from keras_sparseout.utils import counter_hash
@@ -64,7 +65,7 @@ def bits_of_rows_at_least(
     starts = tf.reshape(tf.cast(rows, tf.int64), [-1]) * columns
     bits = _bits_of_rows(starts, columns, seed, math.prod(shape) <= _LEVELS)
     kept = _at_least(bits, threshold)
-    return tf.reshape(kept, tf.concat([tf.shape(rows), [columns]], 0))
+    return tf.reshape(kept, [*keras.ops.shape(rows), columns])
 
 
 def seed_of_replica(seed: Tensor) -> Tensor:
@@ -147,11 +148,10 @@ def _mix(z):
 
 
 def _scramble(h, key):
-    for shift, multiplier in counter_hash.ROUNDS:
+    for number, (shift, multiplier) in enumerate(counter_hash.ROUNDS):
         h = _xor(h, _shift_right(h, shift))
-        if key is not None:
+        if number == 0:
             h = _xor(h, key)
-            key = None
         h *= tf.constant(multiplier, tf.uint32)
     return h
 
