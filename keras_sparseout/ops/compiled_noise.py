@@ -124,60 +124,60 @@ def _multiplying_program(
 
 @_cached
 def _perturbing_program(
-    shape: Shape, constant: float | None, usual: float | None, **settings: Any
+    shape: Shape,
+    constant: float | None,
+    usual: float | None,
+    *,
+    stop_gradient: bool,
+    **settings: Any,
 ) -> Callable[..., Tensor]:
     """Returns the program for the exponent `constant`, or if None, for all of them.
 
     With `usual` it has a faster way for this exponent.
     """
-    forward, backward = _value_and_gradient(shape, constant, **settings)
-    if usual is not None:
-        fast, fast_backward = _value_and_gradient(shape, usual, **settings)
-        forward = compiling.either(
-            lambda x, threshold, q, *others: q == usual, fast, forward
-        )
-        if usual == 2:
-            fast_backward = _without_x(fast_backward)
-        backward = compiling.either(
-            lambda upstream, x, threshold, q, *others: q == usual,
-            fast_backward,
-            backward,
-        )
-    return compiling.with_gradient(forward, backward, keeps_x=constant != 2)
 
+    def program(slope):
+        general = _product_program(shape, constant, slope, **settings)
+        if usual is None:
+            return general
+        fast = _product_program(shape, usual, slope, **settings)
+        return compiling.either(lambda v, x, t, q, *_: q == usual, fast, general)
 
-def _without_x(backward):
-    return lambda upstream, x, *others: backward(upstream, *others)
+    # With the multiplier held, both are products with it: of x, and of a gradient.
+    value, slope = program(False), program(not stop_gradient)
+
+    def gradient(upstream, x, *others):
+        x = ops.stop_gradient(x) if stop_gradient else x
+        return slope(upstream, x, *others)
+
+    return compiling.with_gradient(
+        lambda x, *others: value(x, x, *others), gradient, keeps_x=constant != 2
+    )
 
 
 @_cached
-def _value_and_gradient(
+def _product_program(
     shape: Shape,
     constant: float | None,
+    slope: bool,
     *,
-    noise_shape: Shape | None,
-    table: tuple[int, int] | None,
-    **settings: Any,
-) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    settings["power"] = powers.fused_power
-    draw = _draw_of(noise_shape, table)
+    epsilon: float,
+    **where: Any,
+) -> Callable[..., Tensor]:
+    """Returns the program for v n of v and x, or with `slope` for v times d(x n)/dx."""
+    draw = _draw_of(**where)
 
-    def value(x, threshold, q, *seeds):
+    def product(v, x, threshold, q, *seeds):
         q = q if constant is None else constant
-        x, keep, keep_prob = draw(x, threshold, *seeds)
-        return noise.value(x, keep, keep_prob, q, **settings)
-
-    def gradient(upstream, x, threshold, q, *seeds):
-        q = q if constant is None else constant
-        upstream, keep, keep_prob = draw(upstream, threshold, *seeds)
-        return noise.gradient(upstream, x, keep, keep_prob, q, **settings)
-
-    if constant == 2:
-        # Without x, so that it is not kept.
-        return compiling.compiled(value), compiling.compiled(
-            lambda upstream, *others: gradient(upstream, upstream, *others)
+        v, keep, keep_prob = draw(v, threshold, *seeds)
+        return noise.times_n(
+            *(v, x, keep, keep_prob, q),
+            epsilon=epsilon,
+            slope=slope,
+            power=powers.fused_power,
         )
-    return compiling.compiled(value), compiling.compiled(gradient)
+
+    return compiling.compiled(product)
 
 
 def _draw_of(
@@ -192,7 +192,7 @@ def _draw_of(
     def draw(x, threshold, seed, numbers=None):
         if table is None:
             shape, x = masks.resolve(noise_shape, x)
-            keep = random.bits_at_least(threshold, shape, seed)
+            keep = random.bits_at_least(threshold, shape, seed, is_fused=True)
         else:
             keep = random.bits_of_rows_at_least(threshold, numbers, table, seed)
         dtype = keras.backend.standardize_dtype(x.dtype)

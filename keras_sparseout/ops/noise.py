@@ -171,74 +171,53 @@ def perturb(
         documents.
     """
     noise = (keep, keep_prob, q)
-    settings: dict[str, Any] = {"epsilon": epsilon, "stop_gradient": stop_gradient}
     finish = _saturate_if_needed if _is_large(x.shape) else saturate
+    settings: dict[str, Any] = {"epsilon": epsilon, "finish": finish}
+    slope = not stop_gradient
 
     # Spelled out, since the gradient's product has to be taken, and saturated, in a
     # wide dtype; an automatic gradient would multiply in float16. It keeps x and a mask
     # of one byte an element, not n: less memory, and no slower.
     @ops.custom_gradient
     def apply(x):
+        # Held in the value too, for forward-mode derivatives.
+        held = ops.stop_gradient(x) if stop_gradient else x
+
         def grad(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
             with numerics.unchecked():
-                return gradient(upstream, x, *noise, **settings, finish=finish)
+                return times_n(upstream, held, *noise, slope=slope, **settings)
 
-        return value(x, *noise, **settings, finish=finish), grad
+        return times_n(x, held, *noise, **settings), grad
 
     with numerics.unchecked():
         return apply(x)
 
 
-def value(
+def times_n(
+    v: Tensor,
     x: Tensor,
     keep: Tensor,
     keep_prob: float | Tensor,
     q: float | Tensor,
     *,
-    stop_gradient: bool,
     finish: Finish = saturate,
     **settings: Any,
 ) -> Tensor:
-    """What `perturb` returns, without its gradient.
+    """Multiplies `v`, which is `x` or an upstream gradient, by the n of `x`.
 
     Args:
+        v: Tensor of the shape and dtype of the result.
+        x: Tensor of the same shape. For q = 2 it is not used.
         finish: What saturates the product.
-        **settings: `epsilon`, and `power` for `multiplier`. The other arguments are as
-            in `perturb`.
+        **settings: `epsilon`, and what else `multiplier` takes. The other arguments are
+            as in `perturb`.
     """
-    # Held in the value too, for forward-mode derivatives.
-    held = ops.stop_gradient(x) if stop_gradient else x
-    dtype, wide = _dtypes(x)
-    n = multiplier(ops.cast(held, wide), keep, keep_prob, q, **settings)
-    x = ops.cast(x, wide)
-    return finish(x * n, x, dtype)
-
-
-def gradient(
-    upstream: Tensor,
-    x: Tensor,
-    keep: Tensor,
-    keep_prob: float | Tensor,
-    q: float | Tensor,
-    *,
-    stop_gradient: bool,
-    finish: Finish = saturate,
-    **settings: Any,
-) -> Tensor:
-    """The gradient of `perturb` with respect to `x`. For q = 2 it does not use `x`."""
-    held = ops.stop_gradient(x) if stop_gradient else x
-    dtype, wide = _dtypes(upstream)
-    slope = not stop_gradient
-    n = multiplier(ops.cast(held, wide), keep, keep_prob, q, slope=slope, **settings)
-    upstream = ops.cast(upstream, wide)
-    return finish(upstream * n, upstream, dtype)
-
-
-def _dtypes(x):
-    """Returns the dtype of `x`, and the one in which its products are taken."""
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    return dtype, "float64" if dtype == "float64" else "float32"
+    dtype = keras.backend.standardize_dtype(v.dtype)
+    wide = "float64" if dtype == "float64" else "float32"
+    n = multiplier(ops.cast(x, wide), keep, keep_prob, q, **settings)
+    v = ops.cast(v, wide)
+    return finish(v * n, v, dtype)
 
 
 def _is_large(shape):

@@ -4,11 +4,11 @@ Element i of a mask depends on the seed pair and on i alone. So one seed gives o
 on every machine and by every back end, and each part of a mask can be computed alone.
 `backend.random` computes the same bits with tensors.
 
-    b, l   = i // 2^32, i mod 2^32
-    K      = mix((mix(s0 + G) xor s1) + b G)        64 bits; (s0, s1) is the seed pair
+    K      = mix(mix(s0 + G) xor s1)        64 bits; (s0, s1) is the seed pair
     k0, k1 = K mod 2^32, K // 2^32
-    h      = (l + k0) W                             from here on with 32 bits
-    h      = (h xor (h >> 17) xor k1) M1
+    b, l   = i // 2^32, i mod 2^32
+    h      = (l + k0) W                     from here on with 32 bits
+    h      = (h xor (h >> 17) xor k1 xor (b B)) M1
     h      = (h xor (h >> 11)) M2
     h      = (h xor (h >> 15)) M3
 
@@ -33,6 +33,8 @@ MIX_LAST_SHIFT = 31
 # The first multiplier alone is a prime, near 2^32 divided by the golden ratio.
 WEYL = 0x9E3779B1
 ROUNDS = ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB))
+# What sets blocks of 2^32 elements apart: the square root of 2 in 32 bits, made odd.
+BLOCK_STEP = 0xB504F335
 # Of rates: 2^32 of them are dropped at rate 1.
 LEVELS = 2**32
 
@@ -57,20 +59,21 @@ def bits(shape: Sequence[int], seed: Sequence[int], offset: int = 0) -> np.ndarr
     """
     numbers = np.arange(np.prod(shape, dtype=np.uint64), dtype=np.uint64)
     numbers += np.uint64(offset)
-    k0, k1 = keys(seed, numbers >> np.uint64(32))
+    k0, k1 = keys(seed)
+    block = (numbers >> np.uint64(32)).astype(np.uint32)
     h = (numbers.astype(np.uint32) + k0) * np.uint32(WEYL)
     for number, (shift, multiplier) in enumerate(ROUNDS):
         h ^= h >> np.uint32(shift)
         if number == 0:
-            h ^= k1
+            h ^= k1 ^ (block * np.uint32(BLOCK_STEP))
         h *= np.uint32(multiplier)
     return h.reshape(tuple(shape))
 
 
-def keys(seed: Sequence[int], block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the keys k0 and k1, uint32, of each block of 2^32 elements."""
+def keys(seed: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the keys k0 and k1, uint32 arrays of one element."""
     s0, s1 = (np.array([number], np.int64).view(np.uint64) for number in seed)
-    key = _mix((_mix(s0 + np.uint64(GAMMA)) ^ s1) + block * np.uint64(GAMMA))
+    key = _mix(_mix(s0 + np.uint64(GAMMA)) ^ s1)
     return key.astype(np.uint32), (key >> np.uint64(32)).astype(np.uint32)
 
 

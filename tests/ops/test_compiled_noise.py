@@ -50,9 +50,11 @@ def test_other_rates_and_exponents_of_weights_need_no_other_program():
 
 
 def test_programs_are_bounded_in_number():
-    settings = {"noise_shape": None, "stop_gradient": True, "epsilon": 1e-7}
+    settings = {"noise_shape": None, "table": None, "stop_gradient": True}
     for size in range(300):
-        compiled_noise._perturbing_program((None, size), None, None, **settings)
+        compiled_noise._perturbing_program(
+            (None, size), None, None, epsilon=1e-7, **settings
+        )
     assert compiled_noise._perturbing_program.cache_info().currsize < 200
 
 

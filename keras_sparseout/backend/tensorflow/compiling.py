@@ -71,10 +71,7 @@ def either(
 
 
 def with_gradient(
-    forward: Callable[..., Tensor],
-    backward: Callable[..., Tensor],
-    *,
-    keeps_x: bool,
+    value: Callable[..., Tensor], gradient: Callable[..., Tensor], *, keeps_x: bool
 ) -> Callable[..., Tensor]:
     """Joins a compiled function and its gradient with respect to the first argument.
 
@@ -82,10 +79,10 @@ def with_gradient(
     return the value twice, and `x` as well.
 
     Args:
-        forward: Function of `x` and other tensors.
-        backward: Function of the upstream gradient, `x` if it is kept, and the other
-            tensors.
-        keeps_x: Whether `x` is kept for the gradient.
+        value: Function of `x` and other tensors.
+        gradient: Function of the upstream gradient, `x`, and the other tensors.
+        keeps_x: Whether `x` is kept for the gradient. If not, the gradient gets the
+            upstream gradient in its place.
 
     Returns:
         Function of `x` and the other tensors.
@@ -97,13 +94,11 @@ def with_gradient(
     def call(x, *others):
         @tf.custom_gradient
         def apply(x):
-            kept = (x,) if keeps_x else ()
-
             def grad(upstream):
                 with numerics.unchecked():
-                    return backward(upstream, *kept, *others)
+                    return gradient(upstream, x if keeps_x else upstream, *others)
 
-            return forward(x, *others), grad
+            return value(x, *others), grad
 
         return apply(x)
 

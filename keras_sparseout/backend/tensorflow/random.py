@@ -22,6 +22,8 @@ def bits_at_least(
     shape: Sequence[int | Tensor],
     seed: Tensor,
     offset: int | Tensor = 0,
+    *,
+    is_fused: bool = False,
 ) -> Tensor:
     """Compares the 32 random bits of each element of a tensor with a threshold.
 
@@ -30,19 +32,22 @@ def bits_at_least(
         shape: Ints, and scalar integer tensors for sizes that are not known.
         seed: Integer tensor of shape (2,).
         offset: Number of the first element, an int or a scalar integer tensor.
+        is_fused: Whether this is inside a compiled function, where one operation more
+            costs less than a branch.
 
     Returns:
         Boolean tensor of `shape`, True where the bits are at least `threshold`.
     """
     rows, columns = _rows_and_columns(shape)
-    end = math.prod(shape) + offset if _are_ints([*shape, offset]) else None
     starts = tf.range(tf.cast(rows, tf.int64)) * tf.cast(columns, tf.int64)
     starts += tf.cast(offset, tf.int64)
-    if end is None:
-        last = tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64)
-        is_one_block = last + tf.cast(offset, tf.int64) <= _LEVELS
+    if _are_ints([*shape, offset]):
+        is_one_block = math.prod(shape) + offset <= _LEVELS
+    elif is_fused:
+        is_one_block = False
     else:
-        is_one_block = end <= _LEVELS
+        size = tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64)
+        is_one_block = size + tf.cast(offset, tf.int64) <= _LEVELS
     bits = _bits_of_rows(starts, columns, seed, is_one_block)
     return tf.reshape(_at_least(bits, threshold), shape)
 
@@ -111,33 +116,34 @@ def _bits_of_rows(starts, columns, seed, is_one_block):
         seed: Integer tensor of shape (2,).
         is_one_block: Whether all numbers are below 2^32, a bool or a boolean tensor.
     """
-    column = tf.cast(tf.range(tf.cast(columns, tf.int64)), tf.uint32)[None]
+    if not isinstance(is_one_block, bool):
+        return tf.cond(
+            is_one_block,
+            lambda: _bits_of_rows(starts, columns, seed, True),
+            lambda: _bits_of_rows(starts, columns, seed, False),
+        )
+    k0, k1 = _keys(seed)
     weyl = tf.constant(counter_hash.WEYL, tf.uint32)
-
-    def of_one_block():
-        k0, k1 = _keys(seed, tf.constant(0, tf.uint64))
-        # Multiplied before they are added: one pass over all elements, not three.
-        row = (tf.cast(starts, tf.uint32) + k0) * weyl
-        return _scramble(row[:, None] + column * weyl, k1)
-
-    def of_any_block():
-        block = tf.cast(_shift_right(starts, 32), tf.uint64)[:, None]
-        first = tf.cast(starts, tf.uint32)[:, None]
-        number = first + column
-        is_next = number < first
-        pairs = zip(_keys(seed, block), _keys(seed, block + 1), strict=True)
-        k0, k1 = (tf.where(is_next, after, here) for here, after in pairs)
-        return _scramble((number + k0) * weyl, k1)
-
-    if isinstance(is_one_block, bool):
-        return of_one_block() if is_one_block else of_any_block()
-    return tf.cond(is_one_block, of_one_block, of_any_block)
+    column = tf.cast(tf.range(tf.cast(columns, tf.int64)), tf.uint32)[None]
+    first = tf.cast(starts, tf.uint32)[:, None]
+    # Multiplied before they are added: one pass over all elements, not three.
+    h = (first + k0) * weyl + column * weyl
+    if not is_one_block:
+        block = tf.cast(_shift_right(starts, 32), tf.uint32)[:, None]
+        is_next = first + column < first
+        step = tf.constant(counter_hash.BLOCK_STEP, tf.uint32)
+        k1 = _xor(k1, tf.where(is_next, (block + 1) * step, block * step))
+    for number, (shift, multiplier) in enumerate(counter_hash.ROUNDS):
+        h = _xor(h, _shift_right(h, shift))
+        if number == 0:
+            h = _xor(h, k1)
+        h *= tf.constant(multiplier, tf.uint32)
+    return h
 
 
-def _keys(seed, block):
+def _keys(seed):
     s0, s1 = tf.unstack(tf.cast(seed, tf.uint64))
-    gamma = tf.constant(counter_hash.GAMMA, tf.uint64)
-    key = _mix(_xor(_mix(s0 + gamma), s1) + block * gamma)
+    key = _mix(_xor(_mix(s0 + tf.constant(counter_hash.GAMMA, tf.uint64)), s1))
     return tf.cast(key, tf.uint32), tf.cast(_shift_right(key, 32), tf.uint32)
 
 
@@ -145,15 +151,6 @@ def _mix(z):
     for shift, multiplier in counter_hash.MIX_ROUNDS:
         z = _xor(z, _shift_right(z, shift)) * tf.constant(multiplier, tf.uint64)
     return _xor(z, _shift_right(z, counter_hash.MIX_LAST_SHIFT))
-
-
-def _scramble(h, key):
-    for number, (shift, multiplier) in enumerate(counter_hash.ROUNDS):
-        h = _xor(h, _shift_right(h, shift))
-        if number == 0:
-            h = _xor(h, key)
-        h *= tf.constant(multiplier, tf.uint32)
-    return h
 
 
 def _at_least(bits, threshold):
