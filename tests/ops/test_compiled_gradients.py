@@ -1,0 +1,183 @@
+"""Gradients of compiled noise: of which order, in which mode, and what they keep."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_sparseout import Sparseout, ops
+from keras_sparseout.backend import powers
+from keras_sparseout.ops import masks
+
+
+def pair(q, **kwargs):
+    """A compiled and a plain layer, which draw the same masks."""
+    return [
+        Sparseout(0.4, q, seed=3, jit_compile=jit, **kwargs) for jit in (True, False)
+    ]
+
+
+def numbers(shape=(6, 5)):
+    x = np.random.default_rng(0).uniform(0.2, 3, shape) * (-1) ** np.arange(shape[1])
+    return tf.constant(x, tf.float32)
+
+
+def three_orders(layer, x):
+    """Value, gradient, and second derivative of the sum of squares."""
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+            loss = y**2
+        gradient = tape.gradient(loss, x)
+    return y, gradient, outer.gradient(gradient, x)
+
+
+@pytest.mark.onednn
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize(
+    ("q", "kwargs"),
+    [
+        (1.3, {"stop_gradient": False}),
+        (1.5, {"stop_gradient": False}),
+        (1.3, {"adjustable": True}),
+        (2.0, {"adjustable": True}),
+        (2.0, {}),
+        (3.0, {"noise_shape": (None, 1)}),
+    ],
+)
+def test_compiled_derivatives_are_the_plain_ones(q, kwargs, traced):
+    x = numbers()
+    results = []
+    for layer in pair(q, **kwargs):
+        call = tf.function(three_orders) if traced else three_orders
+        results.append(call(layer, x))
+    for compiled, plain in zip(*results, strict=True):
+        np.testing.assert_allclose(compiled, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.onednn
+@pytest.mark.parametrize(
+    ("q", "stop_gradient"), [(2.0, True), (1.5, True), (1.3, False)]
+)
+def test_compiled_forward_mode_agrees_with_reverse_mode(q, stop_gradient):
+    x = numbers()
+    tangent = tf.cast(tf.reshape(tf.linspace(-1, 1, 30), (6, 5)), "float32")
+    forward, _ = pair(q, stop_gradient=stop_gradient)
+    reverse, _ = pair(q, stop_gradient=stop_gradient)
+    with tf.autodiff.ForwardAccumulator(x, tangent) as accumulator:
+        y = forward(x, training=True)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        again = reverse(x, training=True)
+    np.testing.assert_array_equal(again, y)
+    slope = tape.gradient(again, x)
+    np.testing.assert_allclose(accumulator.jvp(y), slope * tangent, rtol=1e-6)
+
+
+def inputs_of_gradient_program(layer):
+    """What the compiled program of a layer's gradient gets, each input once."""
+
+    @tf.function(autograph=False)
+    def step(x, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return tape.gradient(y, x, output_gradients=upstream)
+
+    spec = tf.TensorSpec((None, 16))
+    library = step.get_concrete_function(spec, spec).graph.as_graph_def().library
+    programs = {
+        f.signature.name for f in library.function if f.attr["_XlaMustCompile"].b
+    }
+    (backward,) = (f for f in library.function if "__backward_" in f.signature.name)
+    nodes = {node.name: node for node in backward.node_def}
+    (call,) = (n for n in nodes.values() if n.attr["f"].func.name in programs)
+    inputs = set()
+    for name in call.input:
+        node = nodes.get(name.split(":")[0])
+        is_passed_on = node is not None and node.op == "StopGradient"
+        inputs.add(node.input[0] if is_passed_on else name)
+    return inputs
+
+
+@pytest.mark.parametrize(
+    ("q", "kwargs", "keeps_x"),
+    [(2.0, {}, False), (1.5, {}, True), (1.3, {"stop_gradient": False}, True)],
+)
+def test_x_alone_is_kept_for_the_gradient_and_with_q_2_nothing(q, kwargs, keeps_x):
+    inputs = inputs_of_gradient_program(Sparseout(0.5, q, seed=1, **kwargs))
+    # The others: upstream gradient, threshold, q, seed pair.
+    assert len(inputs) == 4 + keeps_x
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("q", [1.3, 2.0])
+def test_a_seed_that_is_an_input_gives_the_recomputed_gradient_of_its_mask(q, traced):
+    x, seed = numbers(), masks.seed_pair(5)
+
+    def noisy(x, seed):
+        return ops.sparseout(x, 0.5, q, seed=seed)
+
+    def gradient(function, x, seed):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x, seed)
+        return y, tape.gradient(y, x)
+
+    call = tf.function(gradient) if traced else gradient
+    y, slope = call(noisy, x, seed)
+    again, recomputed = call(tf.recompute_grad(noisy), x, seed)
+    np.testing.assert_array_equal(again, y)
+    np.testing.assert_array_equal(recomputed, slope)
+
+
+@pytest.mark.onednn
+@pytest.mark.parametrize("exponent", [-1.0, -0.35, 0.65, 1.5, 4.0])
+def test_fused_powers_are_as_exact_as_exp_and_log(exponent):
+    a = np.exp(np.random.default_rng(1).uniform(-69, 60, 10**5)).astype("float32")
+    call = tf.function(powers.fused_power, jit_compile=True, autograph=False)
+    result = call(a, tf.constant(exponent, tf.float32)).numpy().astype("float64")
+    exact = a.astype("float64") ** exponent
+    inside = (exact > 1e-37) & (exact < 1e38)
+    # The error of the logarithm, up to 100 in base 2, counts times the exponent.
+    error = np.abs(result / exact - 1)[inside]
+    assert error.max() < 1e-6 + abs(exponent) * 100 * np.finfo("float32").eps
+    assert np.all(result[exact > 3.5e38] == np.inf)
+    assert np.all(result[exact < 1e-37] < 2e-37)
+
+
+@pytest.mark.onednn
+def test_fused_powers_have_the_gradient_of_powers():
+    a = tf.constant([1e-7, 0.3, 1.0, 7.0])
+
+    @tf.function(jit_compile=True, autograph=False)
+    def derivatives(a):
+        with tf.GradientTape() as outer:
+            outer.watch(a)
+            with tf.GradientTape() as tape:
+                tape.watch(a)
+                power = powers.fused_power(a, -0.35)
+            first = tape.gradient(power, a)
+        return first, outer.gradient(first, a)
+
+    first, second = derivatives(a)
+    wide = a.numpy().astype("float64")
+    np.testing.assert_allclose(first, -0.35 * wide**-1.35, rtol=1e-5)
+    np.testing.assert_allclose(second, 0.35 * 1.35 * wide**-2.35, rtol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True])
+def test_under_remat_a_layer_draws_again_as_dropout_does(training):
+    # Documented, since only Keras could give the second call the seed of the first.
+    states = []
+    for layer in (Sparseout(0.5, seed=1), keras.layers.Dropout(0.5, seed=1)):
+        x = tf.ones((4, 16))
+        call = keras.remat(lambda x, layer=layer: layer(x, training=training))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = call(x)
+        tape.gradient(y, x)
+        states.append(layer.seed_generator.state.numpy()[1])
+    assert states[0] == states[1]
