@@ -1,0 +1,18 @@
+"""What XLA writes of the programs that it compiles."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import Worker
+
+
+@contextlib.contextmanager
+def xla_dumps(checkout: Path | None, function: str, **arguments: Any) -> Iterator[Path]:
+    """Calls a function in a fresh process; gives the folder that XLA wrote to there."""
+    with tempfile.TemporaryDirectory() as folder:
+        with Worker(checkout, XLA_FLAGS=f"--xla_dump_to={folder}") as worker:
+            worker.call(function, **arguments)
+        yield Path(folder)
