@@ -65,7 +65,7 @@ def _positive(text: str) -> int:
 
 
 def _folder(text: str) -> Path:
-    if not (Path(text) / "keras_sparseout").is_dir():
+    if not (Path(text) / "keras_sparseout/__init__.py").is_file():
         raise argparse.ArgumentTypeError(
             "must be the folder of another checkout of this repository. "
             f"Received: {text}, in which there is no keras_sparseout"

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,9 @@ class Worker:
             raise WorkerError(f"it ended with code {code}; {self._last_words()}")
         answer = json.loads(line)
         if "error" in answer:
-            raise WorkerError(answer["error"])
+            error = WorkerError(answer["error"])
+            error.add_note(self._last_words())
+            raise error
         return answer["result"]
 
     def _last_words(self):
@@ -101,25 +103,25 @@ class Turns:
 
     def __init__(self, settings: Settings, peers: bool = False) -> None:
         self.missing: dict[str, str] = {}
-        self._stack = contextlib.ExitStack()
         self._settings = settings
+        self._peers: dict[str, Worker] = {}
         self._wants_peers = peers and settings.peers
         if peers and not settings.peers:
             self.missing = dict.fromkeys(PEERS, "--no-peers")
 
     def __enter__(self) -> "Turns":
-        start = self._stack.enter_context
-        self._here = start(Worker())
-        self._there = None
-        if self._settings.against:
-            self._there = start(Worker(self._settings.against))
-            _check_package(self._there, self._settings.against)
-        self._peers: dict[str, Worker] = {}
-        for name, peer in PEERS.items() if self._wants_peers else ():
-            if peer.needs_release and not self._settings.release:
-                self.missing[name] = "no --release FILE"
-            else:
-                self._peers[name] = start(Worker(KERAS_BACKEND=peer.backend))
+        with contextlib.ExitStack() as stack:
+            self._here = stack.enter_context(Worker())
+            self._there = None
+            if self._settings.against:
+                self._there = stack.enter_context(Worker(self._settings.against))
+            for name, peer in PEERS.items() if self._wants_peers else ():
+                if peer.needs_release and not self._settings.release:
+                    self.missing[name] = "no --release FILE"
+                else:
+                    worker = Worker(KERAS_BACKEND=peer.backend)
+                    self._peers[name] = stack.enter_context(worker)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -164,29 +166,17 @@ class Turns:
         return interleave(candidates, rounds, burn_in, title)
 
     def _make_peers(self, arguments):
-        made: dict[str, Callable[[], Spent]] = {}
+        candidates: dict[str, Candidate] = {}
         for name, worker in list(self._peers.items()):
-            if PEERS[name].needs_release:
-                arguments = {**arguments, "file": str(self._settings.release)}
+            peer = PEERS[name]
+            file = {"file": str(self._settings.release)} if peer.needs_release else {}
             try:
-                made |= worker.make(PEERS[name].function, **arguments)
+                made = worker.make(peer.function, **arguments, **file)
+                for candidate in made.values():
+                    candidate()  # What can't be run at all is missing too.
             except WorkerError as error:
                 self.missing[name] = str(error)
                 del self._peers[name]
-        return made
-
-
-def package_folder() -> str:
-    """Returns the folder that this process has the package from."""
-    import keras_sparseout
-
-    return str(Path(keras_sparseout.__file__).resolve().parents[1])
-
-
-def _check_package(worker, folder):
-    found = worker.call("benchmarks.processes:package_folder")
-    if Path(found) != folder.resolve():
-        raise SystemExit(
-            "--against must be the folder of another checkout of this repository. "
-            f"Received: {folder}, in which there is no keras_sparseout."
-        )
+            else:
+                candidates |= made
+        return candidates

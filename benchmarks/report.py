@@ -13,7 +13,6 @@ from benchmarks.targets import Check
 from benchmarks.timing import Spent
 
 JSON, MARKDOWN, PICTURE = "results.json", "results.md", "sizes.png"
-NO_TARGET = "no measured figure has a target"
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Report:
             for check in self.checks
         ]
         if not lines:
-            return NO_TARGET[0].upper() + NO_TARGET[1:] + "."
+            return "No measured figure has a target."
         return _grid(["what", "row", "measured", "target", "met"], lines)
 
     def to_markdown(self) -> str:
@@ -175,9 +174,11 @@ def _missing(missing: Mapping[str, str]) -> str:
 
 
 def _shown(value: float | None) -> str:
-    """Three digits, and no more than four decimals."""
+    """Three digits, and no more than four decimals. Numbers of things have none."""
     if value is None:
         return ""
+    if isinstance(value, int):
+        return f"{value:,}"
     if not value or not math.isfinite(value):
         return f"{value:g}"
     decimals = 2 - math.floor(math.log10(abs(value)))

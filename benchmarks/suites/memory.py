@@ -128,7 +128,7 @@ def _backward(elements, folders):
             if name != DROPOUT and not suffix:
                 target = "kept, q=2" if name.endswith("q=2") else "kept, other q"
                 # Seeds are a few bytes.
-                verdict = check(target, name, round(figures["in sizes of x"], 4))
+                verdict = check(target, name, round(figures["in sizes of x"], 3))
             rows.append(Row(name + suffix, figures, verdict))
     title = f"kept for the backward pass, {elements:,} float32 elements"
     return Table(title, "Bytes of the tensors that the backward pass captures.", rows)
