@@ -9,8 +9,11 @@ import numpy as np
 from benchmarks.settings import ROOT
 from keras_sparseout import Sparseout
 
-sys.path.insert(0, str(ROOT / "examples"))
+EXAMPLES = str(ROOT / "examples")
+sys.path.insert(0, EXAMPLES)
 import fashion_cnn
+
+sys.path.remove(EXAMPLES)
 
 SHAPE, CLASSES = (28, 28, 1), 10
 NONE, DROPOUT = "none", "keras Dropout"
