@@ -9,11 +9,10 @@ import numpy as np
 from benchmarks.settings import ROOT
 from keras_sparseout import Sparseout
 
-EXAMPLES = str(ROOT / "examples")
-sys.path.insert(0, EXAMPLES)
+sys.path.insert(0, str(ROOT / "examples"))
 import fashion_cnn
 
-sys.path.remove(EXAMPLES)
+sys.path.remove(str(ROOT / "examples"))
 
 SHAPE, CLASSES = (28, 28, 1), 10
 NONE, DROPOUT = "none", "keras Dropout"

@@ -84,7 +84,7 @@ class Report:
         ]
         if not lines:
             return "No measured figure has a target."
-        return _grid(["what", "row", "measured", "target", "met"], lines)
+        return _grid(["what", "row", "measured", "target", "met"], lines, texts=2)
 
     def to_markdown(self) -> str:
         parts = ["# Benchmarks", f"`{self.command}`"]
@@ -93,7 +93,8 @@ class Report:
                 "A quick run: few rounds and small sizes. It shows that all works, and "
                 "its figures say little."
             )
-        parts.append(_grid(["machine", ""], [[*item] for item in self.machine.items()]))
+        machine = [[*item] for item in self.machine.items()]
+        parts.append(_grid(["machine", ""], machine, texts=2))
         parts += ["## Targets", self.targets_to_markdown()]
         if self.missing:
             parts.append(_missing(self.missing))
@@ -185,18 +186,24 @@ def _shown(value: float | None) -> str:
     return f"{value:,.{min(max(decimals, 0), 4)}f}"
 
 
-def _grid(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table of Markdown that also reads well as it stands."""
+def _grid(
+    headings: Sequence[str], lines: Sequence[Sequence[str]], texts: int = 1
+) -> str:
+    """A table of Markdown that also reads well as it stands.
+
+    The first columns are `texts`, the others are numbers.
+    """
     widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
+    dashes = ["-" * max(width - 1, 1) for width in widths]
+    rule = [f":{line}" for line in dashes[:texts]]
+    rule += [f"{line}:" for line in dashes[texts:]]
 
-    def line(cells):
-        padded = [text.rjust(width) for text, width in zip(cells, widths, strict=True)]
-        padded[0] = cells[0].ljust(widths[0])
-        return f"| {' | '.join(padded)} |"
+    def padded(cells):
+        left = map(str.ljust, cells[:texts], widths)
+        right = map(str.rjust, cells[texts:], widths[texts:])
+        return f"| {' | '.join([*left, *right])} |"
 
-    rule = [":" + "-" * max(widths[0] - 1, 1)]
-    rule += ["-" * max(width - 1, 1) + ":" for width in widths[1:]]
-    return "\n".join([line(headings), line(rule), *map(line, lines)])
+    return "\n".join(map(padded, [headings, rule, *lines]))
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -298,7 +298,7 @@ def _size_table(turns, rounds, sizes):
     all_rounds = {}
     for size in sizes:
         # A call on a small tensor is too short to be timed.
-        repeats = min(max(BASE_SIZE // size, 1), 64)
+        repeats = min(max(4 * BASE_SIZE // size, 1), 64)
         rounds_of = turns.measure(
             f"{__name__}:steps_of_size",
             rounds,
