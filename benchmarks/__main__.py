@@ -54,6 +54,12 @@ def _parser() -> argparse.ArgumentParser:
         default=True,
         help="whether PyTorch, JAX and the authors' release take part",
     )
+    parser.add_argument(
+        "--clock",
+        choices=["cpu", "wall"],
+        default="cpu",
+        help="time that ratios of suite op are of: wall for a GPU",
+    )
     return parser
 
 
@@ -103,7 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     _new_folder(args.out)
     settings = Settings(
-        args.rounds, args.quick, args.elements, args.against, args.release, args.peers
+        rounds=args.rounds,
+        quick=args.quick,
+        elements=args.elements,
+        against=args.against,
+        release=args.release,
+        peers=args.peers,
+        clock=args.clock,
     )
     report = Report(
         machine.describe(),

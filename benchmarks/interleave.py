@@ -42,10 +42,6 @@ def interleave(
     return rounds_of
 
 
-def cpu_of(rounds: Sequence[Spent]) -> list[float]:
-    return [spent.cpu for spent in rounds]
-
-
 def fastest(rounds: Sequence[Spent]) -> Spent:
     """Returns the smallest CPU time and the smallest wall time of the rounds."""
     return Spent(*map(min, zip(*rounds, strict=True)))

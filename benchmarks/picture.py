@@ -9,8 +9,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from benchmarks.settings import OTHER
 
 
-def draw_sizes(per_element: Mapping[str, Mapping[int, float]]) -> bytes:
-    """Returns a PNG with a curve a name: CPU nanoseconds by number of elements."""
+def draw_sizes(per_element: Mapping[str, Mapping[int, float]], time: str) -> bytes:
+    """Returns a PNG with a curve a name: nanoseconds by number of elements.
+
+    `time` says which time they are of.
+    """
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     colors: dict[str, str] = {}
@@ -31,7 +34,7 @@ def draw_sizes(per_element: Mapping[str, Mapping[int, float]]) -> bytes:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("elements of the tensor (float32)")
-    axes.set_ylabel("CPU ns an element, forward and backward")
+    axes.set_ylabel(f"{time} ns an element, forward and backward")
     axes.set_title("Time an element takes, by size: fastest round of each")
     axes.grid(alpha=0.3)
     axes.legend()

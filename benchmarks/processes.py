@@ -103,7 +103,7 @@ class Turns:
 
     def __init__(self, settings: Settings, peers: bool = False) -> None:
         self.missing: dict[str, str] = {}
-        self._settings = settings
+        self.settings = settings
         self._peers: dict[str, Worker] = {}
         self._wants_peers = peers and settings.peers
         if peers and not settings.peers:
@@ -113,10 +113,10 @@ class Turns:
         with contextlib.ExitStack() as stack:
             self._here = stack.enter_context(Worker())
             self._there = None
-            if self._settings.against:
-                self._there = stack.enter_context(Worker(self._settings.against))
+            if self.settings.against:
+                self._there = stack.enter_context(Worker(self.settings.against))
             for name, peer in PEERS.items() if self._wants_peers else ():
-                if peer.needs_release and not self._settings.release:
+                if peer.needs_release and not self.settings.release:
                     self.missing[name] = "no --release FILE"
                 else:
                     worker = Worker(KERAS_BACKEND=peer.backend)
@@ -169,7 +169,7 @@ class Turns:
         candidates: dict[str, Candidate] = {}
         for name, worker in list(self._peers.items()):
             peer = PEERS[name]
-            file = {"file": str(self._settings.release)} if peer.needs_release else {}
+            file = {"file": str(self.settings.release)} if peer.needs_release else {}
             try:
                 made = worker.make(peer.function, **arguments, **file)
                 for candidate in made.values():

@@ -3,15 +3,17 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from benchmarks.interleave import cpu_of, fastest, spread
+from benchmarks.interleave import fastest, spread
 from benchmarks.report import Row, Table
 from benchmarks.settings import OTHER
 from benchmarks.targets import check
 from benchmarks.timing import Spent
 
+NAMES = {"cpu": "CPU", "wall": "wall"}
 NOTE = (
-    "Times and ratios are of the fastest round of each, ratios of CPU time. The spread "
-    "is the distance between the quartiles of CPU time, in % of the fastest round."
+    "Times and ratios are of the fastest round of each, ratios of {clock} time. The "
+    "spread is the distance between the quartiles of {clock} time, in % of the fastest "
+    "round."
 )
 
 
@@ -23,6 +25,7 @@ def table_of_times(
     targets: Mapping[str, tuple[str, str]] | None = None,
     label: str = "",
     per: int = 1,
+    clock: str = "cpu",
     note: str = "",
     missing: Mapping[str, str] | None = None,
 ) -> Table:
@@ -36,6 +39,7 @@ def table_of_times(
         targets: By row: the name of a target, and the base that it is about.
         label: What to call the comparison in the table of targets.
         per: Number of steps in a round. Times are those of one step.
+        clock: Which time ratios are of, a field of `Spent`.
         note: What the reader of the figures has to know beside the usual.
         missing: What could not take part, with the reason.
     """
@@ -43,25 +47,26 @@ def table_of_times(
     rows = []
     for name, rounds in rounds_of.items():
         cpu, wall = (1e3 * seconds / per for seconds in fastest(rounds))
-        times = cpu_of(rounds)
+        times = [getattr(spent, clock) for spent in rounds]
         figures = {
             "CPU ms": cpu,
             "wall ms": wall,
-            "median CPU ms": 1e3 * statistics.median(times) / per,
+            f"median {NAMES[clock]} ms": 1e3 * statistics.median(times) / per,
             "spread %": 100 * spread(times) / min(times),
         }
         for base in bases:
-            figures[f"to {base}"] = ratio(rounds_of, name, base)
+            figures[f"to {base}"] = ratio(rounds_of, name, base, clock)
         if name + OTHER in rounds_of:
-            figures["to the other"] = ratio(rounds_of, name, name + OTHER)
+            figures["to the other"] = ratio(rounds_of, name, name + OTHER, clock)
         verdict = None
         if name in targets:
             target, base = targets[name]
             verdict = check(
-                target, f"{label} {name}".strip(), ratio(rounds_of, name, base)
+                target, f"{label} {name}".strip(), ratio(rounds_of, name, base, clock)
             )
         rows.append(Row(name, figures, verdict))
-    return Table(title, f"{NOTE} {note}".strip(), rows, rounds_of, missing or {})
+    note = f"{NOTE.format(clock=NAMES[clock])} {note}".strip()
+    return Table(title, note, rows, rounds_of, missing or {})
 
 
 def own(rounds_of: Mapping[str, object], name: str, base: str) -> str:
@@ -70,7 +75,12 @@ def own(rounds_of: Mapping[str, object], name: str, base: str) -> str:
     return theirs if name.endswith(OTHER) and theirs in rounds_of else base
 
 
-def ratio(rounds_of: Mapping[str, Sequence[Spent]], name: str, base: str) -> float:
-    """Returns the fastest CPU time as a multiple of that of the base."""
-    reference = rounds_of[own(rounds_of, name, base)]
-    return fastest(rounds_of[name]).cpu / fastest(reference).cpu
+def ratio(
+    rounds_of: Mapping[str, Sequence[Spent]], name: str, base: str, clock: str = "cpu"
+) -> float:
+    """Returns the fastest time as a multiple of that of the base."""
+    time, reference = (
+        getattr(fastest(rounds_of[candidate]), clock)
+        for candidate in (name, own(rounds_of, name, base))
+    )
+    return time / reference

@@ -58,7 +58,7 @@ class Table:
 class Report:
     """The tables of a run, by suite, and what the run was made on."""
 
-    machine: Mapping[str, str]
+    machine: dict[str, str]
     command: str
     quick: bool = False
     tables: dict[str, list[Table]] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Report:
             {
                 "command": self.command,
                 "quick": self.quick,
-                "machine": dict(self.machine),
+                "machine": self.machine,
                 "missing": self.missing,
                 "targets": [_check_to_json(check) for check in self.checks],
                 "suites": {

@@ -4,7 +4,7 @@ import importlib
 import statistics
 from collections.abc import Iterable
 
-from benchmarks.interleave import cpu_of, fastest, interleave, spread
+from benchmarks.interleave import fastest, interleave, spread
 from benchmarks.processes import Worker
 from benchmarks.report import Row, Table
 from benchmarks.settings import OTHER, Settings
@@ -39,7 +39,7 @@ def run(settings: Settings) -> Iterable[Table]:
             "median CPU ms": 1e3 * cpu,
             "median wall ms": 1e3 * wall,
             "fastest CPU ms": 1e3 * fastest(rounds).cpu,
-            "spread %": 100 * spread(cpu_of(rounds)) / cpu,
+            "spread %": 100 * spread([spent.cpu for spent in rounds]) / cpu,
         }
         rows.append(Row(name, figures))
     note = (

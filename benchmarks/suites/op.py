@@ -15,7 +15,7 @@ import tensorflow as tf
 from benchmarks.interleave import fastest
 from benchmarks.picture import draw_sizes
 from benchmarks.processes import Turns
-from benchmarks.ratios import table_of_times
+from benchmarks.ratios import NAMES, table_of_times
 from benchmarks.report import Row, Table
 from benchmarks.settings import OTHER, Settings
 from benchmarks.targets import check
@@ -233,6 +233,7 @@ def _dtype_table(turns, rounds, elements, dtype):
             for q in qs
         },
         label=dtype,
+        clock=turns.settings.clock,
         missing=dict(turns.missing),
     )
 
@@ -252,6 +253,7 @@ def _plain_table(turns, rounds, elements, dtype):
             for how in (PLAIN, UNKNOWN)
         },
         label=dtype,
+        clock=turns.settings.clock,
     )
 
 
@@ -266,6 +268,7 @@ def _option_table(turns, rounds, elements, q):
         (DROPOUT, COPY, "fixed"),
         targets={"adjustable": ("adjustable", "fixed")},
         label=f"q={q:g},",
+        clock=turns.settings.clock,
     )
 
 
@@ -289,11 +292,13 @@ def _compiled_table(turns, rounds, elements):
             f"Sparseout q={q:g}": ("op, jit_compile=True", DROPOUT)
             for q in KINDS.values()
         },
+        clock=turns.settings.clock,
     )
 
 
 def _size_table(turns, rounds, sizes):
     """The table and the picture of the time an element takes."""
+    clock = turns.settings.clock
     per_element: dict[str, dict[int, float]] = {}
     all_rounds = {}
     for size in sizes:
@@ -308,14 +313,14 @@ def _size_table(turns, rounds, sizes):
         )
         for name, spent in rounds_of.items():
             all_rounds[f"{name}, {size} elements, {repeats} times"] = spent
-            time = 1e9 * fastest(spent).cpu / repeats / size
-            per_element.setdefault(name, {})[size] = time
+            seconds = getattr(fastest(spent), clock) / repeats
+            per_element.setdefault(name, {})[size] = 1e9 * seconds / size
     return Table(
-        "CPU ns an element by number of elements, float32",
+        f"{NAMES[clock]} ns an element by number of elements, float32",
         "Of the fastest round of each.",
         [_size_row(name, times) for name, times in per_element.items()],
         all_rounds,
-        picture=draw_sizes(per_element),
+        picture=draw_sizes(per_element, NAMES[clock]),
     )
 
 

@@ -21,6 +21,15 @@ def test_what_another_checkout_takes_is_compared_within_its_process():
     assert ratio(ROUNDS, "Sparseout, other", "Dropout") == 0.5
 
 
+def test_ratios_are_of_wall_time_if_asked():
+    table = table_of_times("title", ROUNDS, ("Dropout",), clock="wall")
+    [row] = [row for row in table.rows if row.name == "Sparseout"]
+    assert row.figures["to Dropout"] == 0.75
+    assert row.figures["median wall ms"] == 3000
+    assert row.figures["spread %"] == 0
+    assert "ratios of wall time" in table.note
+
+
 def test_a_table_has_times_ratios_and_verdicts():
     table = table_of_times(
         "title",

@@ -15,6 +15,7 @@ class EqualTurns:
     """Makes the candidates here, and says that each of them takes a second."""
 
     def __init__(self, settings, peers=False):
+        self.settings = settings
         self.missing = {"PyTorch": "left out"} if peers else {}
 
     def __enter__(self):
