@@ -8,7 +8,7 @@ whole step.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
@@ -33,17 +33,20 @@ LAYERS = {
 }
 
 
-def kept_for_backward(elements: int) -> dict[str, int]:
-    """Returns the bytes that backward passes take from forward passes, by layer.
-
-    They are those of the tensors that a function for the backward pass captures.
-    Tensors that share their memory count once.
-    """
+def kept_for_backward(elements: int) -> dict[str, tuple[int, int]]:
+    """Returns `bytes_kept` of each layer."""
     x = tf.random.normal((elements // 1024, 1024))
-    return {name: _captured(make(), x) for name, make in LAYERS.items()}
+    return {name: bytes_kept(make(), x) for name, make in LAYERS.items()}
 
 
-def _captured(layer, x):
+def bytes_kept(layer: Callable[..., tf.Tensor], x: tf.Tensor) -> tuple[int, int]:
+    """Returns the bytes that a backward pass captures, and those that it reads.
+
+    At the border of a function TensorFlow hands on more than is needed: for a custom
+    gradient it captures x, to have its shape. Only what the compiled program reads has
+    to be kept. Tensors that share their memory count once.
+    """
+
     @tf.function(autograph=False)
     def forward(x):
         return layer(x, training=True)
@@ -52,13 +55,32 @@ def _captured(layer, x):
         tape.watch(x)
         y = forward(x)
 
-    @tf.function(autograph=False)
+    @tf.function(jit_compile=True, autograph=False)
     def backward(upstream):
         return tape.gradient(y, x, output_gradients=upstream)
 
-    program = backward.get_concrete_function(tf.TensorSpec(x.shape, x.dtype))
-    memory = [np.asarray(memoryview(tensor)) for tensor in program.captured_inputs]
-    return sum({part.ctypes.data: part.nbytes for part in memory}.values())
+    spec = tf.TensorSpec(x.shape, x.dtype)
+    captured = backward.get_concrete_function(spec).captured_inputs
+    program = backward.experimental_get_compiler_ir(spec)(stage="optimized_hlo")
+    # The first one is the upstream gradient.
+    _, *is_read = _parameters_read(program)
+    memory = [np.asarray(memoryview(tensor)) for tensor in captured]
+    read = [part for part, used in zip(memory, is_read, strict=True) if used]
+    return tuple(
+        sum({part.ctypes.data: part.nbytes for part in parts}.values())
+        for parts in (memory, read)
+    )
+
+
+def _parameters_read(program):
+    """Whether a program of XLA reads each of its parameters, in their order."""
+    _, body = program.split("\nENTRY ")
+    found = re.findall(r"(ROOT )?%(\S+) = \S+ parameter\((\d+)\)", body)
+    read = {
+        int(number): bool(root or re.search(rf"%{re.escape(name)}[,)]", body))
+        for root, name, number in found
+    }
+    return [read[number] for number in range(len(read))]
 
 
 def step_of_layer(layer: str, elements: int) -> None:
@@ -118,20 +140,25 @@ def _backward(elements, folders):
     for suffix, folder in folders.items():
         with Worker(folder) as worker:
             bytes_of = worker.call(f"{__name__}:kept_for_backward", elements=elements)
-        for name, kept_bytes in bytes_of.items():
+        _, by_dropout = bytes_of[DROPOUT]
+        for name, (captured, read) in bytes_of.items():
             figures = {
-                "bytes an element": kept_bytes / elements,
-                "in sizes of x": kept_bytes / (4 * elements),
-                f"to {DROPOUT}": kept_bytes / bytes_of[DROPOUT],
+                "captured, in sizes of x": captured / (4 * elements),
+                "read, in sizes of x": read / (4 * elements),
+                f"read, to {DROPOUT}": read / by_dropout,
             }
             verdict = None
             if name != DROPOUT and not suffix:
                 target = "kept, q=2" if name.endswith("q=2") else "kept, other q"
                 # Seeds are a few bytes.
-                verdict = check(target, name, round(figures["in sizes of x"], 3))
+                verdict = check(target, name, round(figures["read, in sizes of x"], 3))
             rows.append(Row(name + suffix, figures, verdict))
     title = f"kept for the backward pass, {elements:,} float32 elements"
-    return Table(title, "Bytes of the tensors that the backward pass captures.", rows)
+    note = (
+        "Bytes of the tensors from the forward pass that a function for the backward "
+        "pass captures, and of those that its compiled program reads."
+    )
+    return Table(title, note, rows)
 
 
 def _whole_steps(elements, folders):

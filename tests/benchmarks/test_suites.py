@@ -3,7 +3,9 @@
 import contextlib
 import importlib
 
+import keras
 import pytest
+import tensorflow as tf
 
 from benchmarks.settings import Settings
 from benchmarks.suites import first_step, import_time, memory, op, step, weights
@@ -56,7 +58,7 @@ class EqualWorker:
     def call(self, function, **arguments):
         name = function.split(":")[1]
         if name == "kept_for_backward":
-            return dict.fromkeys(memory.LAYERS, 4 * arguments["elements"])
+            return {name: [0, 4 * arguments["elements"]] for name in memory.LAYERS}
         return {"line": [1.0, 2, 0.5]}.get(name, [1.0, 1.0])
 
 
@@ -101,3 +103,18 @@ def test_every_target_has_a_row_and_every_table_can_be_read(tables):
     assert [table.missing for table in tables if table.missing] == 3 * [
         {"PyTorch": "left out"}
     ]
+
+
+def test_what_is_kept_is_what_the_backward_pass_reads():
+    x = tf.random.normal((8, 128))
+    layers = {
+        "nothing": op.halve_in_two_calls,
+        "x": lambda x, training: x * x,
+        "a mask": keras.layers.Dropout(0.5),
+        "the gradient itself": lambda x, training: tf.identity(x),
+    }
+    read = {name: memory.bytes_kept(layer, x)[1] for name, layer in layers.items()}
+    elements = 8 * 128
+    assert read["nothing"] == read["the gradient itself"] == 0
+    assert read["x"] == 4 * elements
+    assert elements <= read["a mask"] <= elements + 16
