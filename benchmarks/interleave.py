@@ -1,57 +1,64 @@
-"""Comparing the cost of functions on a noisy machine."""
+"""Comparing the cost of functions on a noisy machine.
 
-import os
-import platform
-import time
-from collections.abc import Callable, Mapping
+The speed of a machine may change by a factor of 2 within minutes. Candidates that take
+turns share these changes, so the ratios of their times hold where times do not.
+"""
 
-import keras
-import tensorflow as tf
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 
-# CPU seconds of all threads, and wall seconds.
-Spent = tuple[float, float]
+from tqdm import tqdm
+
+from benchmarks.timing import Spent
+
+# Runs once, and says what that took in its own process.
+Candidate = Callable[[], Spent]
 
 
-def measure(
-    candidates: Mapping[str, Callable[[], object]], rounds: int = 9, burn_in: int = 2
+def interleave(
+    candidates: Mapping[str, Candidate], rounds: int, burn_in: int = 2, title: str = ""
 ) -> dict[str, list[Spent]]:
-    """Runs functions in turns, A B C A B C ..., and returns what each took.
-
-    The speed of a machine may change by a factor of 2 within minutes. Candidates that
-    take turns share these changes.
+    """Runs candidates in turns, A B C A B C ..., and returns what each took.
 
     Args:
-        candidates: Dict of functions without arguments, by name.
-        rounds: Number of timed rounds.
+        candidates: Dict of candidates by name.
+        rounds: Number of rounds that count.
         burn_in: Number of rounds before them, for tracing and compiling.
+        title: Text beside the progress bar.
 
     Returns:
-        Dict of lists of (CPU seconds of all threads, wall seconds), one a round.
+        Dict of lists by name, one entry a round.
     """
     rounds_of: dict[str, list[Spent]] = {name: [] for name in candidates}
-    progress = keras.utils.Progbar(burn_in + rounds, unit_name="round")
-    for turn in range(burn_in + rounds):
-        for name, function in candidates.items():
-            cpu, wall = time.process_time(), time.perf_counter()
-            function()
-            spent = time.process_time() - cpu, time.perf_counter() - wall
+    # A terminal gets a progress bar, a log does not.
+    turns = tqdm(
+        range(burn_in + rounds), desc=title, unit="round", leave=False, disable=None
+    )
+    for turn in turns:
+        for name, candidate in candidates.items():
+            spent = candidate()
             if turn >= burn_in:
                 rounds_of[name].append(spent)
-        progress.update(turn + 1)
     return rounds_of
 
 
-def fastest(rounds_of: Mapping[str, list[Spent]]) -> dict[str, Spent]:
-    """Returns dict of the smallest (CPU seconds, wall seconds) of each list."""
-    return {
-        name: tuple(map(min, *rounds)) if len(rounds) > 1 else rounds[0]
-        for name, rounds in rounds_of.items()
-    }
+def fastest(rounds: Sequence[Spent]) -> Spent:
+    """Returns the smallest CPU time and the smallest wall time of the rounds."""
+    return Spent(*map(min, zip(*rounds, strict=True)))
 
 
-def print_machine() -> None:
-    """Prints the machine and the versions that were measured."""
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}, "
-        f"Keras {keras.__version__}; fastest round of each, taken in turns"
-    )
+def spread(values: Sequence[float]) -> float:
+    """Returns the distance between the quartiles."""
+    if len(values) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return high - low
+
+
+def differences(rounds: Sequence[Spent], without: Sequence[Spent]) -> list[float]:
+    """Returns the CPU seconds that are added to `without`, one figure a round.
+
+    A small cost beside a large one drowns in the drift of the machine. Two turns of one
+    round have little of it between them.
+    """
+    return [a.cpu - b.cpu for a, b in zip(rounds, without, strict=True)]

@@ -1,0 +1,1 @@
+"""Speed and memory beside Keras and others: `python -m benchmarks`."""
