@@ -101,7 +101,7 @@ class Bridgeout(WeightNoise):
     Example:
 
     >>> dense = keras.layers.Dense(3, kernel_initializer="ones")
-    >>> layer = Bridgeout(dense, 0.5, seed=1)
+    >>> layer = Bridgeout(dense, 0.5, seed=47)
     >>> x = np.ones((1, 2), "float32")
     >>> np.asarray(layer(x, training=True)).tolist()
     [[2.0, 4.0, 4.0]]

@@ -95,7 +95,7 @@ class Shakeout(WeightNoise):
     Example:
 
     >>> dense = keras.layers.Dense(2, kernel_initializer="ones")
-    >>> layer = Shakeout(dense, 0.5, c=0.25, seed=1)
+    >>> layer = Shakeout(dense, 0.5, c=0.25, seed=3)
     >>> x = np.array([[1.0, 0.0], [0.0, 1.0]], "float32")
     >>> np.asarray(layer(x, training=True)).tolist()
     [[-0.25, -0.25], [2.25, 2.25]]

@@ -75,7 +75,7 @@ class Sparseout(SeededLayer):
 
     Example:
 
-    >>> layer = Sparseout(0.5, q=1.0, seed=1)
+    >>> layer = Sparseout(0.5, q=1.0, seed=45)
     >>> x = np.array([[4.0, 4.0, 4.0, 4.0]], "float32")
     >>> np.round(layer(x, training=True)).tolist()
     [[6.0, 2.0, 2.0, 6.0]]

@@ -110,7 +110,7 @@ class SparseoutCellWrapper(PerSequenceNoise):
     >>> cell = keras.layers.SimpleRNNCell(
     ...     3, None, kernel_initializer="identity", recurrent_initializer="zeros"
     ... )
-    >>> cell = SparseoutCellWrapper(cell, 0.5, q=1.0, seed=1)
+    >>> cell = SparseoutCellWrapper(cell, 0.5, q=1.0, seed=3)
     >>> layer = keras.layers.RNN(cell, return_sequences=True)
     >>> x = np.array([[[4.0, 4.0, 4.0], [16.0, 16.0, 16.0]]], "float32")
     >>> np.round(layer(x, training=True)).tolist()

@@ -80,7 +80,7 @@ class SpatialSparseout1D(_SpatialSparseout):
 
     Example:
 
-    >>> layer = SpatialSparseout1D(0.5, q=1.5, seed=3)
+    >>> layer = SpatialSparseout1D(0.5, q=1.5, seed=25)
     >>> y = layer(np.ones((1, 3, 2), "float32"), training=True)
     >>> np.round(y).tolist()
     [[[2.0, 0.0], [2.0, 0.0], [2.0, 0.0]]]
@@ -128,7 +128,7 @@ class SpatialSparseout2D(_SpatialSparseout):
 
     Example:
 
-    >>> layer = SpatialSparseout2D(0.5, q=1.5, seed=3)
+    >>> layer = SpatialSparseout2D(0.5, q=1.5, seed=25)
     >>> y = layer(np.ones((1, 2, 2, 2), "float32"), training=True)
     >>> np.round(y).tolist()
     [[[[2.0, 0.0], [2.0, 0.0]], [[2.0, 0.0], [2.0, 0.0]]]]
@@ -165,7 +165,7 @@ class SpatialSparseout3D(_SpatialSparseout):
 
     Example:
 
-    >>> layer = SpatialSparseout3D(0.5, q=1.5, seed=3)
+    >>> layer = SpatialSparseout3D(0.5, q=1.5, seed=25)
     >>> y = layer(np.ones((1, 2, 1, 1, 2), "float32"), training=True)
     >>> np.round(y).tolist()
     [[[[[2.0, 0.0]]], [[[2.0, 0.0]]]]]
