@@ -51,9 +51,9 @@ def bits(shape: Sequence[int], seed: Sequence[int], offset: int = 0) -> np.ndarr
     Example:
 
     >>> bits((3,), (7, 0)).tolist()
-    [0, 0, 0]
+    [504412137, 19971006, 1567553279]
     >>> bits((2,), (7, 0), offset=1).tolist()
-    [0, 0]
+    [19971006, 1567553279]
     """
     numbers = np.arange(np.prod(shape, dtype=np.uint64), dtype=np.uint64)
     numbers += np.uint64(offset)
