@@ -66,11 +66,18 @@ static void pack(uint64_t *bits, const uint32_t *h, size_t n, uint64_t threshold
         for (size_t i = 0; i < n; i++) counts[i] += h[i] >= threshold;
 }
 
-/* 64 elements from the number `first` on. One word behind the last is read. */
-static inline uint64_t word_at(const uint64_t *bits, size_t first) {
-    int shift = first % 64;
-    const uint64_t *word = bits + first / 64;
-    return word[0] >> shift | word[1] << 1 << (63 - shift);
+/* A mask from another element on. One word behind the last is read. */
+typedef struct {
+    const uint64_t *words;
+    int shift;
+} view;
+
+static inline view from(const uint64_t *bits, size_t first) {
+    return (view){bits + first / 64, first % 64};
+}
+
+static inline uint64_t word_of(view v, size_t i) {
+    return v.words[i] >> v.shift | v.words[i + 1] << 1 << (63 - v.shift);
 }
 
 static uint64_t ones(const uint64_t *bits, size_t n) {
@@ -83,8 +90,9 @@ static uint64_t ones(const uint64_t *bits, size_t n) {
 static double covariance(const uint64_t *a, const uint64_t *b, size_t d, size_t n,
                          double keep) {
     uint64_t both = 0, either = 0;
-    for (size_t i = 0; i < n; i += 64) {
-        uint64_t left = a[i / 64], right = word_at(b, i + d);
+    view other = from(b, d);
+    for (size_t i = 0; i < n / 64; i++) {
+        uint64_t left = a[i], right = word_of(other, i);
         both += __builtin_popcountll(left & right);
         either += __builtin_popcountll(left) + __builtin_popcountll(right);
     }

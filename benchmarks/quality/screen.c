@@ -31,7 +31,10 @@ static void neighbours(const setting *set, int masks) {
     for (int d = 1; d <= 64; d++) distances[count++] = d;
     for (int d = 128; d <= LARGE; d *= 2) distances[count++] = d;
     for (int w = 0; w < 4; w++)
-        for (int c = 0; c < 6; c++) distances[count++] = widths[w] * channels[c];
+        for (int c = 0; c < 6; c++) {
+            int d = widths[w] * channels[c];
+            if (d > 64 && d & (d - 1)) distances[count++] = d;
+        }
     memset(sums, 0, sizeof sums);
     double squares = 0;
     for (int m = 0; m < masks; m++) {
@@ -47,6 +50,37 @@ static void neighbours(const setting *set, int masks) {
         score(&g, sums[i] / deviation((double)LARGE * masks, set->keep), "distance %d",
               distances[i]);
     score(&g, variance_score(squares, masks, 2 * LARGE, set->keep), "variance");
+    report(&g);
+}
+
+/* Elements of one mask far apart: by powers of two and thrice these; by Fibonacci
+   numbers, which WEYL makes small; by 2^k / WEYL, which it makes a power of two. */
+static void far_apart(const setting *set, int masks) {
+    static uint32_t h[LARGE];
+    static uint64_t here[LARGE / 64 + 1], there[LARGE / 64 + 1];
+    uint32_t distances[200], inverse = 1;
+    int count = 0;
+    /* Newton's iteration, modulo 2^32. */
+    for (int i = 0; i < 5; i++) inverse *= 2 - WEYL * inverse;
+    for (int k = 0; k < 32; k++) distances[count++] = inverse << k;
+    for (int k = 20; k < 32; k++) distances[count++] = 1u << k;
+    for (int k = 20; k < 31; k++) distances[count++] = 3u << k;
+    for (uint32_t a = 89, b = 144; b > a; b += a, a = b - a) distances[count++] = a;
+    group g = {.name = "far apart", .set = set};
+    for (int i = 0; i < count; i++) {
+        double sum = 0;
+        for (int m = 0; m < masks; m++) {
+            /* Of one block, as if its numbers went round. */
+            uint64_t key = mix((uint64_t)seed_of(m));
+            fill_block(h, LARGE, 0, key, set->rounds);
+            pack(here, h, LARGE, set->threshold, NULL);
+            fill_block(h, LARGE, distances[i], key, set->rounds);
+            pack(there, h, LARGE, set->threshold, NULL);
+            sum += covariance(here, there, 0, LARGE, set->keep);
+        }
+        score(&g, sum / deviation((double)LARGE * masks, set->keep), "distance %u",
+              distances[i]);
+    }
     report(&g);
 }
 
@@ -168,48 +202,46 @@ static void one_bit(const setting *set, int masks, int of_keys) {
     report(&g);
 }
 
+/* n less twice the number of odd parities of an element and of those that a, b and c see
+   in its place; a view of zeros leaves one out. */
+static double parity(const uint64_t *bits, view a, view b, view c, size_t n) {
+    uint64_t odd = 0;
+    for (size_t i = 0; i < n / 64; i++)
+        odd += __builtin_popcountll(bits[i] ^ word_of(a, i) ^ word_of(b, i) ^
+                                    word_of(c, i));
+    return (double)n - 2.0 * (double)odd;
+}
+
 /* The parity of three and of four elements of one mask. */
 static void parities(const setting *set, int masks) {
     static uint32_t h[4 * PARITY];
-    static uint64_t bits[4 * PARITY / 64 + 1];
-    static double triples[65][65], fours[64][64];
-    int steps[64], count = 0;
+    static uint64_t bits[4 * PARITY / 64 + 1], zeros[PARITY / 64 + 1];
+    static double threes[65][65], fours[64][64];
+    int steps[64] = {28, 56, 84, 96, 168, 224, 784, 3584, 7168, 14336}, count = 10;
     for (int a = 1; a <= 16; a++) steps[count++] = a;
     for (int a = 32; a <= PARITY; a *= 2) steps[count++] = a;
-    const int others[] = {28, 56, 84, 96, 168, 224, 784, 3584, 7168, 14336};
-    for (int i = 0; i < 10; i++) steps[count++] = others[i];
     for (int m = 0; m < masks; m++) {
         fill(h, 4 * PARITY, seed_of(m), 7, 0, set->rounds);
         pack(bits, h, 4 * PARITY, set->threshold, NULL);
         for (int b = 2; b <= 64; b++)
-            for (int a = 1; a < b; a++) {
-                uint64_t odd = 0;
-                for (size_t i = 0; i < PARITY; i += 64)
-                    odd += __builtin_popcountll(bits[i / 64] ^ word_at(bits, i + a) ^
-                                                word_at(bits, i + b));
-                triples[a][b] += PARITY - 2.0 * odd;
-            }
+            for (int a = 1; a < b; a++)
+                threes[a][b] += parity(bits, from(bits, a), from(bits, b),
+                                       from(zeros, 0), PARITY);
         for (int b = 1; b < count; b++)
-            for (int a = 0; a < b; a++) {
-                uint64_t odd = 0;
-                int x = steps[a], y = steps[b];
-                for (size_t i = 0; i < PARITY; i += 64)
-                    odd += __builtin_popcountll(bits[i / 64] ^ word_at(bits, i + x) ^
-                                                word_at(bits, i + y) ^
-                                                word_at(bits, i + x + y));
-                fours[a][b] += PARITY - 2.0 * odd;
-            }
+            for (int a = 0; a < b; a++)
+                fours[a][b] += parity(bits, from(bits, steps[a]), from(bits, steps[b]),
+                                      from(bits, steps[a] + steps[b]), PARITY);
     }
     group g = {.name = "parity of three", .set = set};
     for (int b = 2; b <= 64; b++)
         for (int a = 1; a < b; a++)
-            score(&g, triples[a][b] / sqrt((double)PARITY * masks), "0, %d, %d", a, b);
+            score(&g, threes[a][b] / sqrt((double)PARITY * masks), "0, %d, %d", a, b);
     report(&g);
     group f = {.name = "parity of four", .set = set};
     for (int b = 1; b < count; b++)
         for (int a = 0; a < b; a++)
-            score(&f, fours[a][b] / sqrt((double)PARITY * masks), "0, a, b, a + b: %d, %d",
-                  steps[a], steps[b]);
+            score(&f, fours[a][b] / sqrt((double)PARITY * masks),
+                  "0, a, b, a + b: %d, %d", steps[a], steps[b]);
     report(&f);
 }
 
@@ -222,6 +254,7 @@ int main(int argc, char **argv) {
     for (int r = 0; r < 5; r++) {
         setting set = setting_of(rates[r], rounds);
         neighbours(&set, 1024);
+        far_apart(&set, 64);
         for (int kind = 0; kind < FAMILIES; kind++) family(&set, kind, 1 << 17);
         one_bit(&set, 1 << 11, 0);
         one_bit(&set, 1 << 11, 1);

@@ -56,32 +56,41 @@ static void put(const uint32_t *h, size_t n, double rate) {
         }
 }
 
-static void fill_mask(uint32_t *h, size_t n, const char *kind, int64_t seed,
-                      uint64_t i, int rounds) {
-    if (!strcmp(kind, "elements"))
-        fill(h, n, seed, 0, i * n, rounds);
-    else if (!strcmp(kind, "steps"))
-        fill(h, n, seed, (int64_t)i, 0, rounds);
-    else if (!strcmp(kind, "seeds"))
-        fill(h, n, seed + (int64_t)i, 0, 0, rounds);
-    else if (!strcmp(kind, "replicas"))
-        fill(h, n, fold_in(seed, (int64_t)(i / 2)), i % 2, 0, rounds);
-    else if (!strcmp(kind, "blocks"))
-        fill(h, n, seed, 0, ((i + 1) << 32) - n / 2, rounds);
-    else {
-        fprintf(stderr, "KIND must be one of those in streams.c. Received: %s\n", kind);
-        exit(1);
+enum { ELEMENTS, STEPS, SEEDS, REPLICAS, BLOCKS, KINDS };
+static const char *names[] = {"elements", "steps", "seeds", "replicas", "blocks"};
+
+static inline void fill_mask(uint32_t *h, size_t n, int kind, int64_t seed, int64_t i,
+                             int rounds) {
+    int64_t s0 = seed, s1 = 0;
+    uint64_t offset = 0;
+    switch (kind) {
+        case ELEMENTS: offset = (uint64_t)i * n; break;
+        case STEPS: s1 = i; break;
+        case SEEDS: s0 = seed + i; break;
+        case REPLICAS: s0 = fold_in(seed, i / 2), s1 = i % 2; break;
+        case BLOCKS: offset = ((uint64_t)(i + 1) << 32) - n / 2; break;
     }
+    if (n == 1)
+        *h = scramble((uint32_t)offset, key_of(s0, s1, offset >> 32), rounds);
+    else
+        fill(h, n, s0, s1, offset, rounds);
+}
+
+static int kind_of(const char *name) {
+    for (int kind = 0; kind < KINDS; kind++)
+        if (!strcmp(name, names[kind])) return kind;
+    fprintf(stderr, "KIND must be one of those in streams.c. Received: %s\n", name);
+    exit(1);
 }
 
 int main(int argc, char **argv) {
-    const char *kind = argc > 1 ? argv[1] : "";
+    int kind = kind_of(argc > 1 ? argv[1] : "");
     size_t n = argc > 2 ? strtoull(argv[2], NULL, 10) : 65536;
     int64_t seed = argc > 3 ? strtoll(argv[3], NULL, 10) : 0;
     double rate = argc > 4 ? atof(argv[4]) : .5;
     int rounds = argc > 5 ? atoi(argv[5]) : 4;
     uint32_t *h = malloc(n * sizeof *h);
-    for (uint64_t i = 0;; i++) {
+    for (int64_t i = 0;; i++) {
         fill_mask(h, n, kind, seed, i, rounds);
         put(h, n, rate);
     }
