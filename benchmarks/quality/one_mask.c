@@ -65,7 +65,7 @@ int main(void) {
                (1ull << 32) - (unsigned long long)kept(1ull << 32, 2, thresholds[t]));
     variance(20, 4096);
     variance(26, 256);
-    variance(28, 128);
-    variance(30, 64);
-    variance(31, 64);
+    variance(28, 64);
+    variance(30, 32);
+    variance(31, 32);
 }
