@@ -23,9 +23,7 @@ N = 300
 def main():
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "streams"
-        subprocess.run(
-            ["cc", "-O3", "-o", program, SOURCE], check=True
-        )
+        subprocess.run(["cc", "-O3", "-o", program, SOURCE], check=True)
         for kind, seed, rate in itertools.product(MASKS, (0, 5, -(2**63)), (0, 0.5)):
             words = read(program, kind, seed, rate)
             np.testing.assert_array_equal(words, expected(kind, seed, rate))

@@ -184,7 +184,7 @@ def test_elements_far_apart():
 
 
 def test_keys_one_bit_apart(monkeypatch):
-    # No seeds are known that have such keys: so the keys themselves are set.
+    # Seeds one bit apart do not have such keys: so the keys themselves are set.
     n, keys = 2**11, np.random.default_rng(0).integers(2**64, size=4, dtype=np.uint64)
     threshold, keep = masks.quantise(0.1)
 
