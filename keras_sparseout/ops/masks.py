@@ -61,9 +61,9 @@ def bernoulli(
 
     >>> keep, keep_prob = bernoulli((2, 3), 0.25, seed_pair(7))
     >>> keep.numpy().tolist(), keep_prob
-    ([[True, True, True], [True, True, True]], 0.75)
+    ([[False, False, True], [True, True, False]], 0.75)
     >>> bernoulli((3,), 0.25, seed_pair(7), offset=3)[0].numpy().tolist()
-    [True, True, True]
+    [True, True, False]
     """
     _check_backend()
     _check_offset(offset)

@@ -1,4 +1,4 @@
-"""Bernoulli masks: their shapes, frequencies and seeds, also on several replicas."""
+"""Bernoulli masks: their shapes, rates and seeds, also on several replicas."""
 
 import itertools
 
@@ -8,24 +8,17 @@ import pytest
 import tensorflow as tf
 
 from keras_sparseout.ops import masks
+from keras_sparseout.utils import counter_hash
 
 N = 10**6
 RATES = (0.0, 0.1, 0.3, 0.5, 0.9, 1.0)
 
-generators = pytest.mark.parametrize("alg", ["philox", "threefry"])
+both_ways = pytest.mark.parametrize("compiled", [False, True], ids=["plain", "xla"])
 
 
-def draw(shape, rate, pair, alg="philox", compiled=None):
-    # ThreeFry exists only under XLA; compiled Philox has a test of its own.
-    compiled = alg == "threefry" if compiled is None else compiled
-    call = compiled_bernoulli if compiled else masks.bernoulli
-    keep, keep_prob = call(shape, rate, pair, alg=alg)
+def draw(shape, rate, pair, offset=0):
+    keep, keep_prob = masks.bernoulli(shape, rate, pair, offset)
     return keep.numpy(), float(keep_prob)
-
-
-@tf.function(jit_compile=True, autograph=False)
-def compiled_bernoulli(shape, rate, pair, alg):
-    return masks.bernoulli(shape, rate, pair, alg=alg)
 
 
 def correlation(a, b, keep_prob):
@@ -33,98 +26,113 @@ def correlation(a, b, keep_prob):
     return covariance / (keep_prob * (1 - keep_prob))
 
 
-@generators
-def test_mask_is_boolean_and_of_the_shape_asked_for(alg):
+@both_ways
+def test_mask_is_boolean_and_of_the_shape_asked_for(compiled):
     shapes = [(), (1,), (0,), (0, 3), (7,), (8,), (3, 5, 7)]
 
     # All in one function, which XLA compiles sooner than several.
-    @tf.function(jit_compile=alg == "threefry", autograph=False)
+    @tf.function(jit_compile=compiled, autograph=False)
     def draw_all(pair):
-        return [masks.bernoulli(shape, 0.5, pair, alg=alg)[0] for shape in shapes]
+        return [masks.bernoulli(shape, 0.5, pair)[0] for shape in shapes]
 
     for keep, shape in zip(draw_all(masks.seed_pair(1)), shapes, strict=True):
         assert keep.dtype == bool
         assert keep.shape == shape
 
 
-@generators
-def test_unknown_sizes_give_the_mask_of_the_known_ones(alg):
+@both_ways
+def test_unknown_sizes_give_the_mask_of_the_known_ones(compiled):
     @tf.function(
         input_signature=[tf.TensorSpec((None, 3))],
-        jit_compile=alg == "threefry",
+        jit_compile=compiled,
         autograph=False,
     )
     def like(x):
-        return masks.bernoulli(keras.ops.shape(x), 0.5, masks.seed_pair(1), alg=alg)[0]
+        return masks.bernoulli(keras.ops.shape(x), 0.5, masks.seed_pair(1))[0]
 
     for batch in (5, 4, 0):
-        expected, _ = draw((batch, 3), 0.5, masks.seed_pair(1), alg)
+        expected, _ = draw((batch, 3), 0.5, masks.seed_pair(1))
         np.testing.assert_array_equal(like(tf.zeros((batch, 3))), expected)
 
 
-@pytest.mark.onednn
-def test_compiled_philox_draws_the_plain_mask():
-    pair = masks.seed_pair(4)
-    plain, _ = draw((1001,), 0.3, pair)
-    compiled, _ = draw((1001,), 0.3, pair, compiled=True)
-    np.testing.assert_array_equal(compiled, plain)
-
-
-@pytest.mark.parametrize(
-    ("rate", "alg"),
-    [*itertools.product(RATES, ["philox"]), (0.3, "threefry"), (1.0, "threefry")],
-)
-def test_keep_prob_is_exact_and_is_the_frequency_of_true(rate, alg):
-    keep, keep_prob = draw((N,), rate, masks.seed_pair(11), alg)
-    assert keep_prob == 1 - round(65536 * rate) / 65536
-    assert abs(keep_prob - (1 - rate)) <= 2**-17
-    # Each half comes from other bits of the words; at 0 and 1 this is exact.
+@pytest.mark.parametrize("rate", RATES)
+def test_keep_prob_is_exact_and_is_the_frequency_of_true(rate):
+    keep, keep_prob = draw((N,), rate, masks.seed_pair(11))
+    assert keep_prob == 1 - round(2**32 * rate) / 2**32
+    assert abs(keep_prob - (1 - rate)) <= 2**-33
+    # At 0 and 1 this is exact.
     for half in np.split(keep, 2):
         error = np.sqrt(keep_prob * (1 - keep_prob) / half.size)
         assert abs(half.mean() - keep_prob) <= 5 * error
 
 
-@pytest.mark.parametrize("level", [1, 65535])
-def test_outermost_levels_are_drawn_as_often_as_they_should(level):
-    n, rare = 2**23, 1 / 65536
-    keep, keep_prob = draw((n,), level / 65536, masks.seed_pair(2))
-    assert keep_prob == 1 - level / 65536
-    times = np.sum(keep if level > 1 else ~keep)
+@pytest.mark.parametrize("rate", [2**-16, 1 - 2**-16])
+def test_rare_elements_are_drawn_as_often_as_they_should(rate):
+    n, rare = 2**23, 2**-16
+    keep, keep_prob = draw((n,), rate, masks.seed_pair(2))
+    assert keep_prob == 1 - rate
+    times = np.sum(~keep if rate == rare else keep)
     assert abs(times - n * rare) <= 5 * np.sqrt(n * rare)
 
 
-@pytest.mark.parametrize(
-    ("rate", "alg"),
-    [*itertools.product(RATES, ["philox"]), (0.3, "threefry"), (1.0, "threefry")],
-)
-def test_rate_in_a_tensor_gives_the_same_mask_and_keep_prob(rate, alg):
-    pair = masks.seed_pair(6)
-    keep, keep_prob = draw((100_001,), rate, pair, alg)
-    tensor = tf.constant(rate, tf.float32)
-    keep_of_tensor, keep_prob_of_tensor = draw((100_001,), tensor, pair, alg)
-    np.testing.assert_array_equal(keep_of_tensor, keep)
-    assert keep_prob_of_tensor == keep_prob
+def number_of(bits, seed):
+    """Which element of a mask has these bits: the hash backwards."""
+
+    def unshift(h, shift):
+        x = h
+        for _ in range(32 // shift):
+            x = h ^ x >> shift
+        return x
+
+    k0, k1 = (int(key[0]) for key in counter_hash.keys(seed, np.zeros(1, np.uint64)))
+    for key, (shift, multiplier) in zip(
+        (0, 0, k1), reversed(counter_hash.ROUNDS), strict=True
+    ):
+        bits = unshift(bits * pow(multiplier, -1, 2**32) % 2**32 ^ key, shift)
+    return (bits * pow(counter_hash.WEYL, -1, 2**32) - k0) % 2**32
 
 
-@generators
-def test_equal_seeds_give_equal_masks_and_others_do_not(alg):
+@pytest.mark.parametrize("in_tensor", [False, True], ids=["number", "tensor"])
+def test_rates_are_exact_to_one_of_2_32_levels(in_tensor):
+    def kept(rate, bits):
+        number = number_of(bits, (5, 0))
+        assert counter_hash.bits((), (5, 0), number) == bits
+        rate = tf.constant(rate, tf.float32) if in_tensor else rate
+        return bool(draw((), rate, masks.seed_pair(5), number)[0])
+
+    for level in (1, 3, 2**20 + 1, 2**31 - 2**7, 2**31, 2**32 - 2**8):
+        assert not kept(level / 2**32, level - 1)
+        assert kept(level / 2**32, level)
+    assert kept(0.0, 0)
+    assert not kept(1.0, 2**32 - 1)
+    if not in_tensor:  # float32 has no number between this and 1.
+        assert kept(1 - 2**-32, 2**32 - 1)
+        assert not kept(1 - 2**-32, 2**32 - 2)
+
+
+@both_ways
+def test_rate_in_a_tensor_gives_the_mask_and_keep_prob_of_the_number(compiled):
+    @tf.function(jit_compile=compiled, autograph=False)
+    def draw_tensor(rate):
+        return masks.bernoulli((100_001,), rate, masks.seed_pair(6))
+
+    for rate in (*RATES, 2**-32, 1 - 2**-24):
+        tensor = tf.constant(rate, tf.float32)
+        keep_of_tensor, keep_prob_of_tensor = draw_tensor(tensor)
+        keep, keep_prob = draw((100_001,), float(tensor), masks.seed_pair(6))
+        np.testing.assert_array_equal(keep_of_tensor, keep)
+        assert keep_prob_of_tensor.dtype == tf.float32
+        assert keep_prob_of_tensor == np.float32(keep_prob)
+        # Exactly all or none.
+        assert rate not in (0, 1) or keep.mean() == 1 - rate
+
+
+def test_equal_seeds_give_equal_masks_and_others_do_not():
     first, again, other = (
-        draw((1000,), 0.5, masks.seed_pair(seed), alg)[0] for seed in (3, 3, 4)
+        draw((1000,), 0.5, masks.seed_pair(seed))[0] for seed in (3, 3, 4)
     )
     np.testing.assert_array_equal(again, first)
     assert np.any(other != first)
-
-
-@generators
-@pytest.mark.parametrize("rate", [0.1])
-def test_elements_steps_and_seeds_are_uncorrelated(rate, alg):
-    tolerance = 5 / np.sqrt(N)
-    here, keep_prob = draw((N,), rate, tf.constant([8, 0]), alg)
-    for lag in (1, 2, N // 4, N // 2):
-        assert abs(correlation(here, np.roll(here, lag), keep_prob)) < tolerance, lag
-    for pair in ([8, 1], [8, 2], [9, 0], [-8, 0]):
-        other, _ = draw((N,), rate, tf.constant(pair), alg)
-        assert abs(correlation(here, other, keep_prob)) < tolerance, pair
 
 
 @pytest.mark.parametrize(
@@ -222,3 +230,20 @@ def test_another_backend_is_refused_with_the_remedy(monkeypatch):
             call()
         for part in ("Received: ", "'jax'", "KERAS_BACKEND=tensorflow", "`mask`"):
             assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan"), None, "0.5"])
+def test_bad_rate_is_refused_with_the_remedy(rate):
+    with pytest.raises(ValueError, match="`rate`") as caught:
+        masks.bernoulli((2,), rate, masks.seed_pair(1))
+    for part in ("between 0 and 1", f"Received: rate={rate!r}", "rate=0.5"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("offset", [-1, 2**63, 1.0, None, "0"])
+def test_bad_offset_is_refused_with_the_remedy(offset):
+    with pytest.raises(ValueError, match="`offset`") as caught:
+        masks.bernoulli((2,), 0.5, masks.seed_pair(1), offset)
+    received = f"Received: offset={offset!r}"
+    for part in ("from 0 to 2^63 - 1", received, "Leave it out for a whole mask"):
+        assert part in str(caught.value)

@@ -1,0 +1,1 @@
+"""How random the masks are: streams of their bits, batteries, and a screen."""
