@@ -9,6 +9,7 @@
 
 #define GAMMA 0x9E3779B97F4A7C15ull
 #define WEYL 0x9E3779B1u
+#define BLOCK_STEP 0xB504F335u
 
 static inline uint64_t mix(uint64_t z) {
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;
@@ -16,8 +17,10 @@ static inline uint64_t mix(uint64_t z) {
     return z ^ z >> 31;
 }
 
+/* k0 in the low half, k1 of the block in the high one. */
 static inline uint64_t key_of(int64_t s0, int64_t s1, uint64_t block) {
-    return mix((mix((uint64_t)s0 + GAMMA) ^ (uint64_t)s1) + block * GAMMA);
+    uint64_t step = (uint32_t)block * BLOCK_STEP;
+    return mix(mix((uint64_t)s0 + GAMMA) ^ (uint64_t)s1) ^ step << 32;
 }
 
 /* The multiplication by WEYL is the first round: `rounds` is from 2 to 4. */

@@ -84,7 +84,7 @@ def number_of(bits, seed):
             x = h ^ x >> shift
         return x
 
-    k0, k1 = (int(key[0]) for key in counter_hash.keys(seed, np.zeros(1, np.uint64)))
+    k0, k1 = (int(key[0]) for key in counter_hash.keys(seed))
     for key, (shift, multiplier) in zip(
         (0, 0, k1), reversed(counter_hash.ROUNDS), strict=True
     ):
