@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_sparseout.backend import tensors
+from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Tensor
 
 
@@ -14,7 +15,7 @@ def is_lookup(layer: keras.layers.Layer, inputs: Any) -> bool:
 
     That is so for `keras.layers.Embedding`, but not for a subclass with a `call` of its
     own, one that something watches, or one that is quantized, or has LoRA or an
-    activity regularizer.
+    activity regularizer. `inputs` must be dense, and of a known rank.
     """
     if not isinstance(layer, keras.layers.Embedding):
         return False
@@ -25,6 +26,7 @@ def is_lookup(layer: keras.layers.Layer, inputs: Any) -> bool:
         and not layer.lora_enabled
         and layer.activity_regularizer is None
         and not (tensors.is_ragged(inputs) or tensors.is_sparse(inputs))
+        and not (ops.is_tensor(inputs) and validation.shape_of(inputs) is None)
     )
 
 

@@ -183,7 +183,7 @@ def test_parts_by_their_offsets_are_the_whole(start):
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 def test_rows_are_those_of_the_whole(compiled):
-    @tf.function(jit_compile=compiled, autograph=False, reduce_retracing=True)
+    @tf.function(jit_compile=compiled, autograph=False)
     def draw(rows):
         return masks.bernoulli_rows(
             masks.Rows(rows, (50, 6)), 0.3, tf.constant([9, 2])
