@@ -25,28 +25,36 @@ tf.config.set_logical_device_configuration(
 # What is imported stays, so the search for garbage need not go through it each time.
 gc.freeze()
 
+_REGISTER = tf.RegisterGradient.__call__
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _freed_gradients():
     """Lets each graph keep the gradients that are defined in it.
 
     TensorFlow registers them by name for ever, and with them the graph: that of each
-    fit, since all_reduce defines one.
+    fit, since all_reduce defines one. Tests of what is freed take
+    `gradients_of_tensorflow`.
     """
-    register = tf.RegisterGradient.__call__
 
     def register_weakly(self, function):
         if function.__name__ != "internal_grad_fn":  # as tf.custom_gradient names it
-            return register(self, function)
+            return _REGISTER(self, function)
         graph = tf.compat.v1.get_default_graph()
         graph.gradients = [*getattr(graph, "gradients", ()), function]
         kept = weakref.ref(function)
-        register(self, lambda *arguments: kept()(*arguments))
+        _REGISTER(self, lambda *arguments: kept()(*arguments))
         return function
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tf.RegisterGradient, "__call__", register_weakly)
         yield
+
+
+@pytest.fixture
+def gradients_of_tensorflow(monkeypatch):
+    """Keeps gradients as TensorFlow does."""
+    monkeypatch.setattr(tf.RegisterGradient, "__call__", _REGISTER)
 
 
 @pytest.fixture(autouse=True, scope="session")
