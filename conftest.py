@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import platform
+import weakref
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.util import tf_stack
 
 import keras_sparseout
 
@@ -23,23 +25,48 @@ tf.config.set_logical_device_configuration(
 # What is imported stays, so the search for garbage need not go through it each time.
 gc.freeze()
 
+_REGISTER = tf.RegisterGradient.__call__
+
 
 @pytest.fixture(autouse=True, scope="session")
-def _small_gradients():
-    """Without this TensorFlow keeps the graph of each fit for ever.
+def _freed_gradients():
+    """Lets each graph keep the gradients that are defined in it.
 
-    It keeps all graphs in which a gradient is defined, as all_reduce does in each step.
-    On one replica there is nothing to reduce.
+    TensorFlow registers them by name for ever, and with them the graph: that of each
+    fit, since all_reduce defines one. Tests of what is freed take
+    `gradients_of_tensorflow`.
     """
-    whole = tf.distribute.ReplicaContext.all_reduce
 
-    def all_reduce(context, reduce_op, value, options=None):
-        if context.num_replicas_in_sync == 1:
-            return value
-        return whole(context, reduce_op, value, options)
+    def register_weakly(self, function):
+        if function.__name__ != "internal_grad_fn":  # as tf.custom_gradient names it
+            return _REGISTER(self, function)
+        graph = tf.compat.v1.get_default_graph()
+        graph.gradients = [*getattr(graph, "gradients", ()), function]
+        kept = weakref.ref(function)
+        _REGISTER(self, lambda *arguments: kept()(*arguments))
+        return function
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tf.distribute.ReplicaContext, "all_reduce", all_reduce)
+        patch.setattr(tf.RegisterGradient, "__call__", register_weakly)
+        yield
+
+
+@pytest.fixture
+def gradients_of_tensorflow(monkeypatch):
+    """Keeps gradients as TensorFlow does."""
+    monkeypatch.setattr(tf.RegisterGradient, "__call__", _REGISTER)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_stack_trace():
+    """Gives all operations one stack trace in the place of their own.
+
+    TensorFlow keeps one for each operation of a program that XLA compiled, for ever.
+    They would take a third of the memory. There is no public switch.
+    """
+    trace = tf_stack.extract_stack()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf_stack, "extract_stack", lambda stacklevel=1: trace)
         yield
 
 

@@ -4,6 +4,7 @@ import gc
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from stepped import X, Y, fit, tracker
 
@@ -38,6 +39,7 @@ def kept(fit_once):
     return graphs() - before
 
 
+@pytest.mark.usefixtures("gradients_of_tensorflow")
 def test_graphs_of_the_same_and_of_new_callbacks():
     model, same = net(), callbacks()
     fit(model)
