@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.util import tf_stack
 
 import keras_sparseout
 
@@ -55,19 +54,6 @@ def _freed_gradients():
 def gradients_of_tensorflow(monkeypatch):
     """Keeps gradients as TensorFlow does."""
     monkeypatch.setattr(tf.RegisterGradient, "__call__", _REGISTER)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_stack_trace():
-    """Gives all operations one stack trace in the place of their own.
-
-    TensorFlow keeps one for each operation of a program that XLA compiled, for ever.
-    They would take a third of the memory. There is no public switch.
-    """
-    trace = tf_stack.extract_stack()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tf_stack, "extract_stack", lambda stacklevel=1: trace)
-        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

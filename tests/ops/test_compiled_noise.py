@@ -58,6 +58,7 @@ def test_programs_are_bounded_in_number():
     assert compiled_noise._perturbing_program.cache_info().currsize < 200
 
 
+@pytest.mark.usefixtures("gradients_of_tensorflow")
 def test_what_calls_a_program_is_freed():
     layer = Sparseout(0.3, q=1.5, seed=1)
 
