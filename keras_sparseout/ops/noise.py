@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import keras
 from keras import ops
 
-from keras_sparseout.backend import numerics
+from keras_sparseout.backend import compiling, numerics
 from keras_sparseout.ops import masks
 from keras_sparseout.ops.multiplier import multiplier, saturate
 from keras_sparseout.utils import validation
@@ -171,7 +171,9 @@ def perturb(
         documents.
     """
     noise = (keep, keep_prob, q)
-    finish = _saturate_if_needed if _is_large(x.shape) else saturate
+    # A GPU would wait for the condition.
+    branches = _is_large(x.shape) and not compiling.on_gpu()
+    finish = _saturate_if_needed if branches else saturate
     settings: dict[str, Any] = {"epsilon": epsilon, "finish": finish}
     slope = not stop_gradient
 

@@ -10,10 +10,14 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from keras_sparseout.backend.tensorflow.compiling import on_gpu
 from keras_sparseout.utils import counter_hash
 from keras_sparseout.utils.types import Tensor
 
 _LEVELS = counter_hash.LEVELS
+# Without a compiler each operation is a pass over the elements. This many fit into the
+# cache, and memory for them is not fetched from the system each time.
+_CHUNK = 2**18
 _xor, _shift_right = tf.bitwise.bitwise_xor, tf.bitwise.right_shift
 
 
@@ -32,24 +36,41 @@ def bits_at_least(
         shape: Ints, and scalar integer tensors for sizes that are not known.
         seed: Integer tensor of shape (2,).
         offset: Number of the first element, an int or a scalar integer tensor.
-        is_fused: Whether this is inside a compiled function, where one operation more
-            costs less than a branch.
+        is_fused: Whether this is inside a compiled function, which takes the elements
+            through all operations one by one.
 
     Returns:
         Boolean tensor of `shape`, True where the bits are at least `threshold`.
     """
     rows, columns = _rows_and_columns(shape)
-    starts = tf.range(tf.cast(rows, tf.int64)) * tf.cast(columns, tf.int64)
-    starts += tf.cast(offset, tf.int64)
-    if _are_ints([*shape, offset]):
-        is_one_block = math.prod(shape) + offset <= _LEVELS
-    elif is_fused:
-        is_one_block = False
-    else:
+    is_known = _are_ints([*shape, offset])
+    is_one_block = is_known and math.prod(shape) + offset <= _LEVELS
+    wide_offset = tf.cast(offset, tf.int64)
+
+    def at_once():
+        starts = tf.range(tf.cast(rows, tf.int64)) * tf.cast(columns, tf.int64)
+        bits = _bits_of_rows(starts + wide_offset, columns, seed, is_one_block)
+        return tf.reshape(_at_least(bits, threshold), shape)
+
+    def in_chunks():
         size = tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64)
-        is_one_block = size + tf.cast(offset, tf.int64) <= _LEVELS
-    bits = _bits_of_rows(starts, columns, seed, is_one_block)
-    return tf.reshape(_at_least(bits, threshold), shape)
+        # At least one, since XLA compiles no loop over none.
+        starts = tf.range(0, tf.maximum(size, 1), _CHUNK) + wide_offset
+        kept = tf.map_fn(
+            lambda start: _at_least(
+                _bits_of_rows(start[None], _CHUNK, seed, is_one_block), threshold
+            ),
+            starts,
+            fn_output_signature=tf.TensorSpec((1, _CHUNK), tf.bool),
+        )
+        return tf.reshape(tf.reshape(kept, [-1])[:size], shape)
+
+    if is_fused or on_gpu():
+        return at_once()
+    if is_known:
+        return at_once() if math.prod(shape) <= _CHUNK else in_chunks()
+    size = tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64)
+    return tf.cond(size <= _CHUNK, at_once, in_chunks)
 
 
 def bits_of_rows_at_least(
@@ -114,14 +135,8 @@ def _bits_of_rows(starts, columns, seed, is_one_block):
         starts: int64 vector, the number of the first element of each row.
         columns: Length of the rows.
         seed: Integer tensor of shape (2,).
-        is_one_block: Whether all numbers are below 2^32, a bool or a boolean tensor.
+        is_one_block: Whether all numbers are known to be below 2^32.
     """
-    if not isinstance(is_one_block, bool):
-        return tf.cond(
-            is_one_block,
-            lambda: _bits_of_rows(starts, columns, seed, True),
-            lambda: _bits_of_rows(starts, columns, seed, False),
-        )
     k0, k1 = _keys(seed)
     weyl = tf.constant(counter_hash.WEYL, tf.uint32)
     column = tf.cast(tf.range(tf.cast(columns, tf.int64)), tf.uint32)[None]
