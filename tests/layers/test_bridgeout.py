@@ -7,6 +7,7 @@ import tensorflow as tf
 from noisy import DROPPED, RATE, Q, assert_two_points, gradients
 
 from keras_sparseout import Sparseout
+from keras_sparseout.backend import random
 from keras_sparseout.layers.bridgeout import Bridgeout
 from keras_sparseout.ops import masks
 
@@ -162,6 +163,12 @@ def test_rows_that_are_looked_up_have_the_noise_of_the_whole_table(noise_shape):
     # The wrapper knows nothing of what `Twice` does: there it perturbs the table.
     for rows, whole in zip(*results, strict=True):
         np.testing.assert_allclose(2 * rows, whole, rtol=1e-6)
+
+
+def test_no_mask_of_the_whole_table_is_drawn(monkeypatch):
+    monkeypatch.delattr(random, "bits_at_least")
+    layer = Bridgeout(L.Embedding(20, 4, embeddings_initializer="ones"), 0.5, seed=1)
+    assert set(np.unique(layer(np.arange(20), training=True))) == {0, 2}
 
 
 def test_an_embedding_with_an_activity_regularizer_keeps_its_loss():
