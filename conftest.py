@@ -34,8 +34,8 @@ _REGISTER = tf.RegisterGradient.__call__
 def _freed_gradients():
     """Lets each graph keep the gradients that are defined in it.
 
-    TensorFlow registers them by name for ever, and with them the graph: that of each
-    fit, since all_reduce defines one. Tests of what is freed take
+    TensorFlow registers gradients by name for ever, and each keeps its graph. Every fit
+    would leave one, since all_reduce defines a gradient. Tests of what is freed take
     `gradients_of_tensorflow`.
     """
 

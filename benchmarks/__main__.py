@@ -15,7 +15,7 @@ import importlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -36,16 +36,24 @@ def _parser() -> argparse.ArgumentParser:
         "suites",
         nargs="*",
         metavar="SUITE",
-        help=f"of {', '.join(SUITES)}; default: all",
+        help=f"one of {', '.join(SUITES)}; default: all of them",
     )
     parser.add_argument("--rounds", type=_positive, help="rounds that count")
     parser.add_argument(
-        "--elements", type=_positive, default=Settings.elements, help="of suite op"
+        "--elements",
+        type=_positive,
+        default=Settings.elements,
+        help="number of elements of the tensor in suite op",
     )
     parser.add_argument(
         "--quick", action="store_true", help="few rounds, small sizes: no verdict"
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "benchmarks/results",
+        help="folder for the tables; default: benchmarks/results",
+    )
     parser.add_argument("--against", type=_folder, help="folder of another checkout")
     parser.add_argument("--release", type=_file, help="the authors' file for PyTorch")
     parser.add_argument(
@@ -58,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "--clock",
         choices=["cpu", "wall"],
         default="cpu",
-        help="time that ratios of suite op are of: wall for a GPU",
+        help="which times suite op compares; wall for a GPU",
     )
     return parser
 
@@ -125,15 +133,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.against:
         report.machine["other checkout"] = machine.commit(args.against)
     print("\n".join(f"{name}: {what}" for name, what in report.machine.items()))
-    for suite in dict.fromkeys(args.suites or SUITES):
+    try:
+        _measure(args.suites or SUITES, settings, report, args.out)
+    except KeyboardInterrupt:
+        kept = f"the tables above are in {args.out}" if report.tables else "no table"
+        raise SystemExit(f"\nInterrupted. Kept: {kept}.") from None
+    print(f"\n## Targets\n\n{report.targets_to_markdown()}")
+    print(f"\nWritten: {args.out / MARKDOWN}, and the rest beside it.")
+
+
+def _measure(
+    suites: Iterable[str], settings: Settings, report: Report, folder: Path
+) -> None:
+    for suite in dict.fromkeys(suites):
         print(f"\n## {suite}", flush=True)
         for table in importlib.import_module(SUITES[suite]).run(settings):
             report.add(suite, table)
             print(f"\n{table.to_markdown()}", flush=True)
             # What is measured is kept, whatever comes.
-            report.write(args.out)
-    print(f"\n## Targets\n\n{report.targets_to_markdown()}")
-    print(f"\nWritten: {args.out / MARKDOWN}, and the rest beside it.")
+            report.write(folder)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class Turns:
         self._peers: dict[str, Worker] = {}
         self._wants_peers = peers and settings.peers
         if peers and not settings.peers:
-            self.missing = dict.fromkeys(PEERS, "--no-peers")
+            self.missing = dict.fromkeys(PEERS, "left out by --no-peers")
 
     def __enter__(self) -> "Turns":
         with contextlib.ExitStack() as stack:

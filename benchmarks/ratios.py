@@ -11,9 +11,9 @@ from benchmarks.timing import Spent
 
 NAMES = {"cpu": "CPU", "wall": "wall"}
 NOTE = (
-    "Times and ratios are of the fastest round of each, ratios of {clock} time. The "
-    "spread is the distance between the quartiles of {clock} time, in % of the fastest "
-    "round."
+    "Times and ratios are of the fastest round of each. Ratios compare {clock} times. "
+    "The spread is the distance between the quartiles of {clock} time, in % of the "
+    "fastest round."
 )
 
 
@@ -39,7 +39,7 @@ def table_of_times(
         targets: By row: the name of a target, and the base that it is about.
         label: What to call the comparison in the table of targets.
         per: Number of steps in a round. Times are those of one step.
-        clock: Which time ratios are of, a field of `Spent`.
+        clock: Which time ratios compare, a field of `Spent`.
         note: What the reader of the figures has to know beside the usual.
         missing: What could not take part, with the reason.
     """

@@ -17,7 +17,7 @@ class Settings:
     against: Path | None = None
     release: Path | None = None
     peers: bool = True
-    clock: str = "cpu"  # The field of Spent that ratios of suite op are of.
+    clock: str = "cpu"  # The field of Spent that suite op compares.
 
     def rounds_or(self, usual: int) -> int:
         """Returns the number of rounds for a suite that usually takes `usual`."""

@@ -54,7 +54,7 @@ def of_replica(seed, i):
     ).numpy()
 
 
-# What of a kind of stream the mask of number i is: the seed pair, the first element.
+# By kind of stream: the seed pair of its mask number i, and the mask's first element.
 MASKS = {
     "elements": lambda seed, i: ((seed, 0), i * N),
     "steps": lambda seed, i: ((seed, i),),

@@ -8,9 +8,8 @@ One program serves all rates, and all exponents but those that come down to root
 power takes longer. Each shape has programs of its own. If layers of several ranks
 shared one, TensorFlow would trace it for an unknown rank.
 
-The programs are kept at module level. tf.saved_model.save would export what a layer
-keeps, random operation and all. A program that the cache drops lives on in the graphs
-that call it.
+The programs are kept at module level. If a layer kept them, tf.saved_model.save would
+export them with it. A program that the cache drops lives on in the graphs that call it.
 """
 
 import functools

@@ -36,7 +36,7 @@ WEYL = 0x9E3779B1
 ROUNDS = ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB))
 # What sets blocks of 2^32 elements apart: the square root of 2 in 32 bits, made odd.
 BLOCK_STEP = 0xB504F335
-# Of rates: 2^32 of them are dropped at rate 1.
+# Number of values that the bits can have. At rate 1 all of them are dropped.
 LEVELS = 2**32
 
 

@@ -69,3 +69,17 @@ def test_what_was_measured_is_kept_if_a_suite_fails(tmp_path, capsys, monkeypatc
     assert read["command"] == f"python -m benchmarks op --quick --out {tmp_path}"
     assert {"CPU", "cores", "AVX", "memory", "flags", "commit"} <= set(read["machine"])
     assert [table["title"] for table in read["suites"]["op"]] == ["the first"]
+
+
+@pytest.mark.parametrize("tables", [0, 1])
+def test_an_interrupted_run_says_what_is_kept(tmp_path, monkeypatch, tables):
+    def run(settings):
+        yield from [Table("the first", "", [Row("copy", {"CPU ms": 1.0})])] * tables
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, SUITES["op"], types.SimpleNamespace(run=run))
+    with pytest.raises(SystemExit) as caught:
+        command.main(["op", "--out", str(tmp_path)])
+    kept = f"the tables above are in {tmp_path}" if tables else "no table"
+    assert caught.value.code == f"\nInterrupted. Kept: {kept}."
+    assert (tmp_path / "results.json").exists() == bool(tables)

@@ -90,4 +90,4 @@ def test_without_peers_all_are_missing(monkeypatch):
             f"{HERE}:candidates", 1, names=["A"], peers={"names": ["B"]}
         )
     assert list(rounds_of) == ["A"]
-    assert turns.missing == dict.fromkeys(PEERS, "--no-peers")
+    assert turns.missing == dict.fromkeys(PEERS, "left out by --no-peers")

@@ -27,7 +27,7 @@ def test_ratios_are_of_wall_time_if_asked():
     assert row.figures["to Dropout"] == 0.75
     assert row.figures["median wall ms"] == 3000
     assert row.figures["spread %"] == 0
-    assert "ratios of wall time" in table.note
+    assert "Ratios compare wall times" in table.note
 
 
 def test_a_table_has_times_ratios_and_verdicts():

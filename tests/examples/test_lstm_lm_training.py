@@ -51,10 +51,10 @@ def compiled(example, text):
     return model
 
 
-def test_perplexity_falls(example, text, tmp_path):
+def test_perplexity_falls_each_epoch(example, text, tmp_path):
     """With the high rates of awd, far from q = 2, and in mixed precision."""
     _, streams, vocabulary = text
-    high = {"preset": "awd", "q": 2.5, "learning_rate": 30.0}
+    high = {"preset": "awd", "q": 2.5, "learning_rate": 20.0}
     args = settings(example, layers=2, epochs=4, **high)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -68,11 +68,8 @@ def test_perplexity_falls(example, text, tmp_path):
     # The mean over an epoch is finite only if each step's is.
     assert all(np.isfinite(figures).all() for figures in history.values())
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
-    # With the noise of these rates the last epoch may rise by a little.
     for kind in ("", "val_", "test_"):
-        steps = np.diff(history[f"{kind}perplexity"])
-        assert (steps[:-1] < 0).all()
-        assert steps[-1] < -steps[-2]
+        assert (np.diff(history[f"{kind}perplexity"]) < 0).all()
     assert history["val_perplexity"][-1] < 85
     # What is reported of either text is that of the weights that the run leaves.
     found = {}

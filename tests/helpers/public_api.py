@@ -21,6 +21,9 @@ def public_api():
         elif name in _FOLDERS:
             for inner in value.__all__:
                 lines += _lines(f"{name}.{inner}", getattr(value, inner))
+    for name in keras_sparseout.masks.__all__:
+        value = getattr(keras_sparseout.ops.masks, name)
+        lines += _lines(f"ops.masks.{name}", value)
     return sorted(lines)
 
 

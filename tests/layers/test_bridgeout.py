@@ -7,6 +7,7 @@ import tensorflow as tf
 from noisy import DROPPED, RATE, Q, assert_two_points, gradients
 
 from keras_sparseout import Sparseout
+from keras_sparseout.backend import random
 from keras_sparseout.layers.bridgeout import Bridgeout
 from keras_sparseout.ops import masks
 
@@ -138,3 +139,47 @@ def test_a_word_is_dropped_wherever_it_is_in_the_batch():
     y = layer(np.tile(np.arange(20), (3, 2)), training=True).numpy()
     y = y.reshape(6, 20, 4)
     np.testing.assert_array_equal(y, np.broadcast_to(y[:1], y.shape))
+
+
+class Twice(L.Embedding):
+    """An Embedding with a call of its own."""
+
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+@pytest.mark.parametrize("noise_shape", [None, (None, None), (1, None), (1, 1)])
+def test_rows_that_are_looked_up_have_the_noise_of_the_whole_table(noise_shape):
+    ids = np.array([[3, 0, 3], [19, 7, -1]])
+    results = []
+    for kind in (L.Embedding, Twice):
+        keras.utils.set_random_seed(1)
+        layer = Bridgeout(kind(20, 4), 0.5, 1.5, noise_shape=noise_shape, seed=2)
+        layer.build(ids.shape)
+        with tf.GradientTape() as tape:
+            y = layer(ids, training=True)
+        slope = tape.gradient(y, layer.layer.embeddings.value)
+        results.append((y, tf.convert_to_tensor(slope)))
+    # The wrapper knows nothing of what `Twice` does: there it perturbs the table.
+    for rows, whole in zip(*results, strict=True):
+        np.testing.assert_allclose(2 * rows, whole, rtol=1e-6)
+
+
+def test_no_mask_of_the_whole_table_is_drawn(monkeypatch):
+    monkeypatch.delattr(random, "bits_at_least")
+    layer = Bridgeout(L.Embedding(20, 4, embeddings_initializer="ones"), 0.5, seed=1)
+    assert set(np.unique(layer(np.arange(20), training=True))) == {0, 2}
+
+
+def test_an_embedding_with_an_activity_regularizer_keeps_its_loss():
+    layer = Bridgeout(L.Embedding(20, 4, activity_regularizer="l2"), 0.5)
+    layer(np.arange(20), training=True)
+    (loss,) = layer.losses
+    assert loss > 0
+
+
+def test_an_embedding_takes_ragged_inputs_in_training():
+    layer = Bridgeout(L.Embedding(20, 4, embeddings_initializer="ones"), 0.5, seed=1)
+    rows = layer(tf.ragged.constant([[1, 2], [2]]), training=True)
+    assert rows.shape[:1] + rows.shape[2:] == (2, 4)
+    np.testing.assert_array_equal(rows[0][1], rows[1][0])

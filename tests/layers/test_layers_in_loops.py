@@ -83,3 +83,15 @@ def test_rows_are_drawn_apart_and_finite_in(place, jit_compile, traced):
     assert y.shape == x.shape
     assert np.isfinite(y).all()
     assert len(np.unique(y, axis=0)) == 4
+
+
+def test_elements_of_vectorized_map_share_a_mask_as_with_dropout():
+    x = tf.ones((4, 64))
+    for layer in (
+        keras.layers.Dropout(0.5),
+        Sparseout(0.5, jit_compile=False),
+        Sparseout(0.5, jit_compile=True),
+    ):
+        y = tf.vectorized_map(lambda row, call=layer: call(row, training=True), x)
+        assert sorted(np.unique(y)) == [0, 2]
+        np.testing.assert_array_equal(y, np.broadcast_to(y[:1], y.shape))

@@ -215,12 +215,34 @@ def test_auto_compiles_where_all_but_the_batch_is_known():
 
 
 @pytest.mark.onednn
-def test_a_seed_gives_the_same_masks_compiled_or_not():
-    x = np.random.default_rng(0).normal(size=(4, 5, 6)).astype("float32")
-    layers = [Sparseout(0.5, q=1.3, seed=3, jit_compile=jit) for jit in (True, False)]
+@pytest.mark.parametrize(
+    ("q", "dtype", "tolerance"),
+    [
+        (1.3, "float32", 1e-6),
+        (1.5, "float32", 1e-6),
+        (2.0, "float32", 0),
+        # 1 ulp.
+        (1.3, "float16", 2**-10),
+        (1.3, "bfloat16", 2**-7),
+    ],
+)
+def test_a_seed_gives_the_same_values_compiled_or_not(q, dtype, tolerance):
+    x, upstream = tf.cast(np.random.default_rng(0).normal(size=(2, 16, 5, 6)), dtype)
+    layers = [
+        Sparseout(0.3, q, seed=3, jit_compile=jit, dtype=dtype) for jit in (True, False)
+    ]
     for _ in range(3):
-        compiled, plain = (layer(x, training=True) for layer in layers)
-        np.testing.assert_allclose(compiled, plain, rtol=1e-5, atol=1e-6)
+        results = []
+        for layer in layers:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True)
+            dx = tape.gradient(y, x, output_gradients=upstream)
+            results.append([tf.cast(v, "float64").numpy() for v in (y, dx)])
+        # x n is a difference where n is near 0: so the error counts beside x too.
+        for compiled, plain, v in zip(*results, (x, upstream), strict=True):
+            size = np.maximum(np.abs(plain), np.abs(tf.cast(v, "float64")))
+            assert np.all(np.abs(compiled - plain) <= tolerance * size)
 
 
 @pytest.fixture

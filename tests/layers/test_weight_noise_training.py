@@ -102,7 +102,7 @@ def test_100_steps_in_half_precision_stay_finite(policy):
     if policy == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     if policy == "float16":
-        # Adam squares gradients, of which 256 is too large a one in float16.
+        # Adam squares gradients. In float16 squares of 256 and more are infinite.
         optimizer = keras.optimizers.SGD(1e-5)
     model.compile(optimizer, "mae", jit_compile=False)
     x, y = data(400)

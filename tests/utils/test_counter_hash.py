@@ -143,8 +143,12 @@ def test_each_of_the_32_bits_is_that_of_numpy(compiled):
             np.testing.assert_array_equal(result, bits >= t)
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
-def test_unknown_sizes_and_offsets_give_the_bits_of_numpy(compiled):
+@pytest.mark.parametrize(
+    ("compiled", "fused"),
+    [(False, False), (True, False), (True, True)],
+    ids=["plain", "compiled", "fused"],
+)
+def test_unknown_sizes_and_offsets_give_the_bits_of_numpy(compiled, fused):
     @tf.function(
         input_signature=[
             tf.TensorSpec((None, 3, None)),
@@ -156,7 +160,8 @@ def test_unknown_sizes_and_offsets_give_the_bits_of_numpy(compiled):
     def like(x, offset):
         sizes = tf.unstack(tf.shape(x))
         shape = (sizes[0], 3, sizes[2])
-        return random.bits_at_least(2**31, shape, tf.constant([7, 1]), offset)
+        seed = tf.constant([7, 1])
+        return random.bits_at_least(2**31, shape, seed, offset, is_fused=fused)
 
     shapes, offsets = [(5, 3, 2), (4, 3, 1), (0, 3, 2)], [0, 2**32 - 7, 2**40]
     for shape, offset in itertools.product(shapes, offsets):

@@ -4,14 +4,14 @@ import tensorflow as tf
 
 from keras_sparseout.utils.types import Tensor
 
-# Coefficients of the smallest largest error, the highest power first: of
-# log2(1 + f) / f for 1 + f from sqrt(1/2) to sqrt(2), with an error of f times the
-# polynomial of 3e-7, and of (2^r - 1) / r for |r| up to 1/2, with one of 1e-7.
+# Minimax polynomials, the highest power first.
+# log2(1 + f) / f for 1 + f from sqrt(1/2) to sqrt(2). Error of the logarithm: 3.3e-7.
 _LOG2 = (
     *(0.17063434422016144, -0.27269789576530457, 0.29726260900497437),
     *(-0.3589618504047394, 0.48046502470970154, -0.7213758826255798),
     1.442699670791626,
 )
+# (2^r - 1) / r for |r| up to 1/2. Error of 2^r: 1.4e-7.
 _EXP2 = (
     *(0.001326472731307149, 0.009671512991189957, 0.05550733581185341),
     *(0.24022242426872253, 0.6931470036506653),

@@ -1,7 +1,7 @@
 """Random bits from a seed and the numbers of elements, as `utils.counter_hash` defines.
 
-A mask is computed anew where it is used again: inside a compiled function that takes
-no longer than to read a stored one.
+A compiled function computes a mask anew where it is used again. That takes no longer
+than to read a stored one.
 """
 
 import math
