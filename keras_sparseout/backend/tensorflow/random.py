@@ -47,8 +47,10 @@ def bits_at_least(
         is_one_block = False
     else:
         size = tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64)
-        is_one_block = size + tf.cast(offset, tf.int64) <= _LEVELS
+        is_one_block = tf.cast(offset, tf.int64) <= _LEVELS - size
     bits = _bits_of_rows(starts, columns, seed, is_one_block)
+    # Sizes in tensors of several types make no shape.
+    shape = [n if isinstance(n, int) else tf.cast(n, tf.int64) for n in shape]
     return tf.reshape(_at_least(bits, threshold), shape)
 
 
@@ -104,7 +106,9 @@ def _rows_and_columns(shape):
     # At most 2^32 columns, so that a row reaches into two blocks at most.
     while _are_ints(rest) and math.prod(rest) > _LEVELS:
         first, rest = first * rest[0], rest[1:]
-    return first, math.prod(rest)
+    if _are_ints(rest):
+        return first, math.prod(rest)
+    return first, math.prod(tf.cast(size, tf.int64) for size in rest)
 
 
 def _bits_of_rows(starts, columns, seed, is_one_block):
