@@ -52,7 +52,10 @@ def draw_and_perturb(
     """
     if isinstance(rate, float) and masks.quantise(rate)[0] == 0:
         return x
-    usual = usual_q if not isinstance(q, float) and is_cheap(usual_q) else None
+    usual = None
+    # On a GPU a power takes no longer, and a branch has to wait for its condition.
+    if not isinstance(q, float) and is_cheap(usual_q) and not compiling.on_gpu():
+        usual = usual_q
     table, numbers = _table_and_numbers(rows)
     program = _perturbing_program(shape, _constant(q), usual, table=table, **settings)
     return program(x, *_as_tensors(rate, q), seed, *numbers)

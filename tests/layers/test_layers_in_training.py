@@ -282,13 +282,13 @@ def test_the_draws_themselves_follow_the_global_seed():
 @jit_or_not
 def test_a_varying_batch_size_does_not_retrace_without_end(jit_compile, monkeypatch):
     traces = []
-    value = noise.value
+    times_n = noise.times_n
 
     def counting(*args, **kwargs):
         traces.append(args[0].shape)
-        return value(*args, **kwargs)
+        return times_n(*args, **kwargs)
 
-    monkeypatch.setattr(noise, "value", counting)
+    monkeypatch.setattr(noise, "times_n", counting)
     # Settings of its own: layers with the same settings share the compiled call.
     layer = Sparseout(0.5, 1.5, epsilon=0.123, jit_compile=jit_compile)
     model = network(layer, model=Counting, jit_compile=False)
@@ -296,7 +296,8 @@ def test_a_varying_batch_size_does_not_retrace_without_end(jit_compile, monkeypa
     for size in range(1, 4):
         model.train_on_batch(x[:size], y[:size])
     assert model.traces <= 2
-    assert 1 <= len(traces) <= 2
+    # Compiled, value and gradient are one program.
+    assert 1 <= len(traces) <= (2 if jit_compile else 4)
     if jit_compile:
         # An eager call traces only the compiled call.
         for size in range(1, 4):

@@ -20,11 +20,14 @@ def pays(shape: Sequence[int | None]) -> bool:
 
 
 @functools.cache
+def on_gpu() -> bool:
+    """Whether this machine has a GPU."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def on_apple_gpu() -> bool:
     """Whether the GPU of this machine is one of Apple's, which have no XLA."""
-    return platform.system() == "Darwin" and bool(
-        tf.config.list_physical_devices("GPU")
-    )
+    return platform.system() == "Darwin" and on_gpu()
 
 
 compiled = functools.partial(
