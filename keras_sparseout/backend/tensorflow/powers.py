@@ -39,6 +39,9 @@ def fused_power(a: Tensor, exponent: float | Tensor) -> Tensor:
     if a.dtype != tf.float32:
         return tf.exp(exponent * tf.math.log(a))
 
+    # In this graph, where gradients of any order find them.
+    a, exponent = tf.identity(a), tf.cast(exponent, a.dtype)
+
     # Bits have no gradient of their own.
     @tf.custom_gradient
     def power(a):
