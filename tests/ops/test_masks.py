@@ -293,3 +293,15 @@ def test_a_seed_that_is_no_integer_is_refused():
     for seed in (1.5, [0.5, 0.5]):
         with pytest.raises(ValueError, match=r"must be of integers.*dtype float32"):
             masks.seed_pair(seed)
+
+
+def test_a_vector_of_more_than_2_32_elements_repeats_none_of_them():
+    pair, size = masks.seed_pair(1), 2**32 + 40
+
+    # XLA computes only the elements that are asked for.
+    @tf.function(jit_compile=True, autograph=False)
+    def last():
+        return masks.bernoulli((size,), 0.5, pair)[0][-30:]
+
+    expected, _ = draw((30,), 0.5, pair, size - 30)
+    np.testing.assert_array_equal(last().numpy(), expected)
