@@ -34,7 +34,7 @@ def fused_power(a: Tensor, exponent: float | Tensor) -> Tensor:
 
     Returns:
         Tensor of the shape and dtype of `a`: infinity above its range, and at least
-        1e-38.
+        1e-38. In float32 infinity counts as 2^128, and NaN as a number near it.
     """
     if a.dtype != tf.float32:
         return tf.exp(exponent * tf.math.log(a))
