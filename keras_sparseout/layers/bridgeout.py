@@ -167,18 +167,22 @@ class Bridgeout(WeightNoise):
     ) -> Any:
         """Calls the wrapped layer, in training on perturbed weights."""
         is_noisy = training and self._is_checked and not self._adds_no_noise(kwargs)
-        if is_noisy and table_lookup.is_lookup(self.layer, inputs):
+        # The wrapped layer tells which other arguments it takes.
+        has_inputs_alone = not (args or kwargs)
+        if is_noisy and has_inputs_alone and table_lookup.is_lookup(self.layer, inputs):
             found = self._find_weights()
             if len(found) == 1 and found[0].variable is self.layer.embeddings:
-                return call_context.without_autocast(
-                    lambda: self._look_up(found[0], inputs)
-                )
+                return self._look_up(found[0], inputs)
         return super().call(inputs, *args, training=training, **kwargs)
 
     def _look_up(self, weight, inputs):
         """What the wrapped layer returns, with noise on the looked-up rows alone."""
-        table = ops.cast(weight.variable, weight.variable.dtype)
-        numbers = table_lookup.row_numbers(inputs, table)
+        table = call_context.without_autocast(
+            lambda: ops.cast(weight.variable, weight.variable.dtype)
+        )
+        ids = table_lookup.whole_numbers(inputs)
+        # As in NumPy and Keras, -1 is the last one.
+        numbers = ops.where(ids < 0, ids + table.shape[0], ids)
         seed = masks.seed_pair(self.seed_generator)
         noise_shape = self._noise_shape_of(weight)
         columns = 1 if noise_shape[1] == 1 else table.shape[1]
@@ -187,7 +191,7 @@ class Bridgeout(WeightNoise):
             rows = masks.Rows(ops.zeros_like(numbers), (1, columns))
         else:
             rows = masks.Rows(numbers, (table.shape[0], columns))
-        noisy = self._draw(ops.take(table, numbers, axis=0), seed, rows=rows)
+        noisy = self._draw(ops.take(table, ids, axis=0), seed, rows=rows)
         return ops.cast(noisy, self.layer.compute_dtype)
 
     def perturb_weight(self, weight: Weight, value: Tensor, seed: Tensor) -> Tensor:

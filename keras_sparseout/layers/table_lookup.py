@@ -30,10 +30,9 @@ def is_lookup(layer: keras.layers.Layer, inputs: Any) -> bool:
     )
 
 
-def row_numbers(inputs: Any, table: Tensor) -> Tensor:
-    """Returns the number of each row that `inputs` ask for, with none below 0."""
-    numbers = ops.convert_to_tensor(inputs)
-    if keras.backend.standardize_dtype(numbers.dtype) not in ("int32", "int64"):
-        numbers = ops.cast(numbers, "int32")
-    # As in NumPy and Keras, -1 is the last one.
-    return ops.where(numbers < 0, numbers + table.shape[0], numbers)
+def whole_numbers(inputs: Any) -> Tensor:
+    """Returns `inputs` as `keras.layers.Embedding` reads them: int32 or int64."""
+    ids = ops.convert_to_tensor(inputs)
+    if keras.backend.standardize_dtype(ids.dtype) in ("int32", "int64"):
+        return ids
+    return ops.cast(ids, "int32")

@@ -143,7 +143,9 @@ def _perturbing_program(
         if usual is None:
             return general
         fast = _product_program(shape, usual, slope, **settings)
-        return compiling.either(lambda v, x, t, q, *_: q == usual, fast, general)
+        return compiling.either(
+            lambda v, x, t, q, *_: q == usual, fast, general, with_gradients=2
+        )
 
     # With the multiplier held, both are products with it: of x, and of a gradient.
     value, slope = program(False), program(not stop_gradient)

@@ -52,7 +52,8 @@ def bernoulli(
         tensor.
 
     Raises:
-        ValueError: if `rate` or `offset` is a number out of range.
+        ValueError: if `rate` or `offset` is a number out of range, one of them is a
+            tensor that is no scalar, or `seed` is no pair of integers.
         RuntimeError: under another Keras backend than TensorFlow.
 
     Sources: as in `utils.counter_hash`.
@@ -68,6 +69,7 @@ def bernoulli(
     _check_backend()
     _check_offset(offset)
     threshold, keep_prob = quantise(_check_rate(rate))
+    seed = check_pair(seed)
     return random.bits_at_least(threshold, shape, seed, offset), keep_prob
 
 
@@ -162,6 +164,8 @@ def quantise(rate: float | Tensor) -> tuple[int | Tensor, float | Tensor]:
     if isinstance(rate, numbers.Real):
         threshold = round(float(rate) * _LEVELS)
         return threshold, (_LEVELS - threshold) / _LEVELS
+    # float32 times 2^32 is exact, half precision overflows.
+    rate = ops.cast(rate, "float32")
     threshold = ops.cast(ops.round(rate * _LEVELS), "int64")
     return threshold, keep_prob_of(threshold, "float32")
 
@@ -203,18 +207,46 @@ def seed_pair(
     elif isinstance(seed, numbers.Integral):
         pair = ops.convert_to_tensor([int(seed), 0], "int64")
     else:
-        pair = seed
+        pair = check_pair(seed)
     return random.seed_of_replica(pair)
 
 
+def check_scalar(name: str, tensor: Tensor) -> Tensor:
+    """Returns `tensor`; raises unless it is a scalar."""
+    if tuple(tensor.shape) != ():
+        raise ValueError(
+            f"`{name}`, where it is a tensor, must be a scalar. Received: {name} of "
+            f"shape {tuple(tensor.shape)}. Give one number for all elements."
+        )
+    return tensor
+
+
+def check_pair(seed: Tensor | Sequence[int]) -> Tensor:
+    """Returns `seed` as a tensor; raises unless it is a pair of integers."""
+    pair = ops.convert_to_tensor(seed)
+    dtype = keras.backend.standardize_dtype(pair.dtype)
+    if "int" not in dtype or tuple(pair.shape) != (2,):
+        raise ValueError(
+            "`seed`, where it is a tensor, must be of integers and of shape (2,). "
+            f"Received: seed of dtype {dtype} and shape {tuple(pair.shape)}. Make one "
+            "with keras_sparseout.ops.masks.seed_pair."
+        )
+    return pair
+
+
 def _check_rate(rate):
-    return rate if ops.is_tensor(rate) else validation.check_rate(rate)
+    if ops.is_tensor(rate):
+        return check_scalar("rate", rate)
+    return validation.check_rate(rate)
 
 
 def _check_offset(offset):
     if ops.is_tensor(offset):
-        return
-    if not validation.is_int(offset) or not 0 <= offset < 2**63:
+        check_scalar("offset", offset)
+        is_right = "int" in keras.backend.standardize_dtype(offset.dtype)
+    else:
+        is_right = validation.is_int(offset) and 0 <= offset < 2**63
+    if not is_right:
         raise ValueError(
             "`offset`, the number of the first element, must be an integer from 0 to "
             f"2^63 - 1, or a scalar integer tensor. Received: offset={offset!r}. Leave "

@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 import keras
 import ml_dtypes
+import numpy as np
 from keras import ops
 
 from keras_sparseout.utils.types import Tensor
@@ -65,7 +66,9 @@ def multiplier(
     # At rate 1 nothing is kept, the scale is 0, and with 0 in the place of 1 so is n.
     if isinstance(keep_prob, float):
         one = 1.0 if keep_prob else 0.0
-        scale = one / max(keep_prob, _SMALLEST)
+        # Rounded as products round it: next to rate 0 it is 1 in float32.
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        scale = float(np.asarray(one / max(keep_prob, _SMALLEST), dtype))
     else:
         keep_prob = ops.cast(keep_prob, x.dtype)
         one = ops.cast(keep_prob > 0, x.dtype)

@@ -236,29 +236,13 @@ def _saturate_if_needed(product, v, dtype):
 
 
 def _check_number(name, value, check):
-    if not ops.is_tensor(value):
-        return check(value)
-    if tuple(value.shape) != ():
-        raise ValueError(
-            f"`{name}`, where it is a tensor, must be a scalar. Received: {name} of "
-            f"shape {tuple(value.shape)}. Give one number for all elements."
-        )
-    return value
+    return masks.check_scalar(name, value) if ops.is_tensor(value) else check(value)
 
 
 def _check_seed(seed):
-    if isinstance(seed, keras.random.SeedGenerator):
+    if isinstance(seed, keras.random.SeedGenerator) or ops.is_tensor(seed):
         return seed
-    if not ops.is_tensor(seed):
-        return validation.check_seed(seed)
-    dtype = keras.backend.standardize_dtype(seed.dtype)
-    if "int" not in dtype or tuple(seed.shape) != (2,):
-        raise ValueError(
-            "`seed`, where it is a tensor, must be of integers and of shape (2,). "
-            f"Received: seed of dtype {dtype} and shape {tuple(seed.shape)}. Make one "
-            "with keras_sparseout.ops.masks.seed_pair."
-        )
-    return seed
+    return validation.check_seed(seed)
 
 
 def _check_mask(mask, x):

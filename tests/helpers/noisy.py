@@ -13,7 +13,7 @@ from keras_sparseout.ops import masks
 L = keras.layers
 RATE, Q, C = 0.3, 1.5, 0.1
 # The rate after rounding, at which masks are drawn.
-DROPPED = round(RATE * 2**16) / 2**16
+DROPPED = round(RATE * 2**32) / 2**32
 
 
 class Kind(NamedTuple):

@@ -144,3 +144,42 @@ def test_under_remat_a_layer_draws_again_as_dropout_does():
         tape.gradient(y, x)
         states.append(layer.seed_generator.state.numpy()[1])
     assert states[0] == states[1]
+
+
+def orders_in_all_modes(layer, x):
+    """Forward mode, the third derivative, and the matrix of second derivatives."""
+
+    def gradient(x):
+        layer.seed_generator.state.assign([3, 0])
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x, training=True) ** 4)
+        return tape.gradient(loss, x)
+
+    with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as accumulator:
+        forward = accumulator.jvp(gradient(x))
+    with tf.GradientTape(persistent=True) as outer:
+        outer.watch(x)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(x)
+            first = gradient(x)
+        second = tape.gradient(first, x)
+    return forward, second, outer.gradient(second, x), tape.jacobian(first, x)
+
+
+@pytest.mark.onednn
+@pytest.mark.parametrize("jit_compile", [None, False, True])
+@pytest.mark.parametrize(
+    ("q", "kwargs"),
+    [(2.0, {"adjustable": True}), (1.5, {"adjustable": True}), (1.3, {})],
+)
+def test_derivatives_of_high_order_in_all_modes(q, kwargs, jit_compile):
+    x, results = numbers((3, 4)), []
+    for layer in pair(q, stop_gradient=False, **kwargs):
+        call = orders_in_all_modes
+        if jit_compile is not None:
+            call = tf.function(call, jit_compile=jit_compile)
+        results.append(call(layer, x))
+    for compiled, plain in zip(*results, strict=True):
+        assert np.any(plain)
+        np.testing.assert_allclose(compiled, plain, rtol=1e-3, atol=1e-2)

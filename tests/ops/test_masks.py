@@ -247,3 +247,61 @@ def test_bad_offset_is_refused_with_the_remedy(offset):
     received = f"Received: offset={offset!r}"
     for part in ("from 0 to 2^63 - 1", received, "Leave it out for a whole mask"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int32"])
+def test_rates_in_tensors_of_every_dtype(dtype):
+    for rate in (0, 1):
+        pair = masks.seed_pair(1)
+        keep, keep_prob = masks.bernoulli((9,), tf.constant(rate, dtype), pair)
+        assert keep_prob.numpy() == 1 - rate
+        np.testing.assert_array_equal(keep.numpy(), rate == 0)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_sizes_in_tensors_of_both_integer_types(dtype):
+    pair = masks.seed_pair(1)
+    for shape in ((tf.constant(3, dtype), 4), (tf.constant(3, dtype), tf.constant(4))):
+        keep = masks.bernoulli(shape, 0.5, pair)[0].numpy()
+        np.testing.assert_array_equal(keep, draw((3, 4), 0.5, pair)[0])
+
+
+def test_an_offset_in_a_tensor_may_be_as_large_as_an_int():
+    pair, offset = masks.seed_pair(1), 2**63 - 30
+    in_tensor, _ = draw((30,), 0.5, pair, tf.constant(offset, tf.int64))
+    np.testing.assert_array_equal(in_tensor, draw((30,), 0.5, pair, offset)[0])
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("rate", tf.constant([0.5, 0.5])),
+        ("offset", tf.constant([0, 1])),
+        ("offset", tf.constant(1.5)),
+        ("seed", 7),
+        ("seed", tf.constant([7, 0, 1])),
+        ("seed", tf.constant([0.5, 1.0])),
+    ],
+)
+def test_tensors_of_a_wrong_kind_are_refused_with_the_remedy(argument, value):
+    arguments = {"rate": 0.5, "seed": masks.seed_pair(1), argument: value}
+    with pytest.raises(ValueError, match=f"`{argument}`.* Received: {argument}"):
+        masks.bernoulli((2,), **arguments)
+
+
+def test_a_seed_that_is_no_integer_is_refused():
+    for seed in (1.5, [0.5, 0.5]):
+        with pytest.raises(ValueError, match=r"must be of integers.*dtype float32"):
+            masks.seed_pair(seed)
+
+
+def test_a_vector_of_more_than_2_32_elements_repeats_none_of_them():
+    pair, size = masks.seed_pair(1), 2**32 + 40
+
+    # XLA computes only the elements that are asked for.
+    @tf.function(jit_compile=True, autograph=False)
+    def last():
+        return masks.bernoulli((size,), 0.5, pair)[0][-30:]
+
+    expected, _ = draw((30,), 0.5, pair, size - 30)
+    np.testing.assert_array_equal(last().numpy(), expected)

@@ -109,3 +109,11 @@ def test_noise_on_weights_with_the_largest_exponent_is_finite(large):
     np.testing.assert_allclose(np.unique(y), [0, 4 / 3], rtol=1e-6)
     [gradient] = tape.gradient(y, layer.trainable_variables)
     np.testing.assert_allclose(gradient, y, rtol=1e-6)
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_rate_that_float32_rounds_to_0_keeps_what_is_kept(drawn):
+    # 1 / (1 - 1e-9) is 1 in float32: the noise of what is kept is 0, not NaN.
+    x = np.array([1, 1e10, 3e38], "float32")
+    how = {"seed": 1} if drawn else {"mask": np.ones(3, bool)}
+    np.testing.assert_array_equal(ops.sparseout(x, 1e-9, q=8.0, **how), x)

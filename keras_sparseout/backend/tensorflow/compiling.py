@@ -3,6 +3,7 @@
 import functools
 import platform
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -55,22 +56,68 @@ def constant_program(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def either(
     condition: Callable[..., Tensor],
-    one: Callable[..., Tensor],
-    other: Callable[..., Tensor],
-) -> Callable[..., Tensor]:
+    one: Callable[..., Any],
+    other: Callable[..., Any],
+    with_gradients: int,
+) -> Callable[..., Any]:
     """Returns a function that calls `one` where `condition` holds, `other` elsewhere.
 
-    All of them take the same arguments. What is not called is not compiled.
+    What is not called is not compiled. The gradient is a choice of the same kind. That
+    of `tf.cond` would store what XLA can't compile, and has no forward mode.
+
+    Args:
+        condition: Function of the arguments of the other two.
+        one: Function of tensors.
+        other: Function of the same tensors.
+        with_gradients: How many of them, from the first on, have gradients.
     """
 
     def call(*arguments):
-        return tf.cond(
-            condition(*arguments),
-            lambda: one(*arguments),
-            lambda: other(*arguments),
-        )
+        if tf.executing_eagerly():
+            # As tf.config.run_functions_eagerly(True) asks.
+            return (one if condition(*arguments) else other)(*arguments)
+        # In this graph, where gradients of any order find them.
+        arguments = tuple(tf.identity(argument) for argument in arguments)
+
+        @tf.custom_gradient
+        def choose(*inputs):
+            inputs = (*inputs, *arguments[with_gradients:])
+
+            def grad(*upstream):
+                n = len(upstream)
+                choice = either(
+                    lambda *arguments: condition(*arguments[n:]),
+                    _gradients(one, n, with_gradients),
+                    _gradients(other, n, with_gradients),
+                    n + with_gradients,
+                )
+                return choice(*upstream, *inputs)
+
+            result = tf.cond(
+                condition(*inputs), lambda: one(*inputs), lambda: other(*inputs)
+            )
+            return result, grad
+
+        return choose(*arguments[:with_gradients])
 
     return call
+
+
+def _gradients(function, n, count):
+    """Returns the function of `n` upstream gradients and the arguments of `function`.
+
+    It returns the gradients with respect to the first `count` arguments.
+    """
+
+    def gradients(*arguments):
+        upstream, arguments = arguments[:n], arguments[n:]
+        inputs = list(arguments[:count])
+        values = function(*arguments)
+        return tf.gradients(
+            values, inputs, list(upstream), unconnected_gradients="zero"
+        )
+
+    return gradients
 
 
 def with_gradient(

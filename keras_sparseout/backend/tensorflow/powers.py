@@ -34,10 +34,13 @@ def fused_power(a: Tensor, exponent: float | Tensor) -> Tensor:
 
     Returns:
         Tensor of the shape and dtype of `a`: infinity above its range, and at least
-        1e-38.
+        1e-38. In float32 infinity counts as 2^128, and NaN as a number near it.
     """
     if a.dtype != tf.float32:
         return tf.exp(exponent * tf.math.log(a))
+
+    # In this graph, where gradients of any order find them.
+    a, exponent = tf.identity(a), tf.cast(exponent, a.dtype)
 
     # Bits have no gradient of their own.
     @tf.custom_gradient

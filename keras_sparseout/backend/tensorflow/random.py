@@ -46,6 +46,8 @@ def bits_at_least(
     is_known = _are_ints([*shape, offset])
     is_one_block = is_known and math.prod(shape) + offset <= _LEVELS
     wide_offset = tf.cast(offset, tf.int64)
+    # Sizes in tensors of several types make no shape.
+    shape = [n if isinstance(n, int) else tf.cast(n, tf.int64) for n in shape]
 
     def at_once():
         starts = tf.range(tf.cast(rows, tf.int64)) * tf.cast(columns, tf.int64)
@@ -122,10 +124,12 @@ def _rows_and_columns(shape):
     if len(shape) < 2:
         return 1, shape[0] if shape else 1
     first, *rest = shape
-    # At most 2^32 columns, so that a row reaches into two blocks at most.
+    # A row of at most 2^32 columns reaches into two blocks at most, which is faster.
     while _are_ints(rest) and math.prod(rest) > _LEVELS:
         first, rest = first * rest[0], rest[1:]
-    return first, math.prod(rest)
+    if _are_ints(rest):
+        return first, math.prod(rest)
+    return first, math.prod(tf.cast(size, tf.int64) for size in rest)
 
 
 def _bits_of_rows(starts, columns, seed, is_one_block):
@@ -139,12 +143,15 @@ def _bits_of_rows(starts, columns, seed, is_one_block):
     """
     k0, k1 = _keys(seed)
     weyl = tf.constant(counter_hash.WEYL, tf.uint32)
-    column = tf.cast(tf.range(tf.cast(columns, tf.int64)), tf.uint32)[None]
+    numbers = tf.range(tf.cast(columns, tf.int64))[None]
+    column = tf.cast(numbers, tf.uint32)
     first = tf.cast(starts, tf.uint32)[:, None]
     # Multiplied before they are added: one pass over all elements, not three.
     h = (first + k0) * weyl + column * weyl
     if not is_one_block:
         block = tf.cast(_shift_right(starts, 32), tf.uint32)[:, None]
+        if not (isinstance(columns, int) and columns <= _LEVELS):
+            block += tf.cast(_shift_right(numbers, 32), tf.uint32)
         is_next = first + column < first
         step = tf.constant(counter_hash.BLOCK_STEP, tf.uint32)
         k1 = _xor(k1, tf.where(is_next, (block + 1) * step, block * step))
