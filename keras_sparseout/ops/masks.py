@@ -23,19 +23,15 @@ def bernoulli(
     """Draws a mask that drops each element with probability `rate`.
 
     It keeps an element if 32 random bits, read as an integer, are at least
-    `t = round(rate * 2^32)`. So it keeps each with the probability
+    t = round(2^32 rate). So it keeps each with the probability
 
         keep_prob = 1 - t / 2^32
 
-    which differs from `1 - rate` by at most 2^-33, and is exact for 0 and 1. Scale by
-    `keep_prob`, and the mean of the scaled mask is 1.
+    which is `1 - rate` to 2^-33, and exact for 0 and 1. Scale by it.
 
-    The bits are a keyed hash of the element's number, see `utils.counter_hash`. Element
-    i of the mask, counted in row-major order, depends on `seed` and `offset + i` alone.
-    So a seed gives the same mask with XLA and without, and on every machine. A part of
-    a mask can be computed alone: the rows from r on of a mask with c columns are
-    the mask with the offset `r * c`. Elements with numbers from 2^32 on get keys of
-    their own.
+    Element i, counted in row-major order, depends on `seed` and `offset + i` alone. So
+    a seed gives the same mask with XLA and without, on every machine. A part of a mask
+    can be computed alone: with c columns, the rows from r on have the offset `r * c`.
 
     Args:
         shape: Tuple of ints, and of scalar integer tensors for sizes that are not known
@@ -56,7 +52,7 @@ def bernoulli(
             tensor that is no scalar, or `seed` is no pair of integers.
         RuntimeError: under another Keras backend than TensorFlow.
 
-    Sources: as in `utils.counter_hash`.
+    Sources: as in `utils.counter_hash`, which defines the bits.
 
     Example:
 

@@ -63,16 +63,7 @@ def multiplier(
     """
     limit = largest(x.dtype)
     exponent = (q - 2) / 2
-    # At rate 1 nothing is kept, the scale is 0, and with 0 in the place of 1 so is n.
-    if isinstance(keep_prob, float):
-        one = 1.0 if keep_prob else 0.0
-        # Rounded as products round it: next to rate 0 it is 1 in float32.
-        dtype = keras.backend.standardize_dtype(x.dtype)
-        scale = float(np.asarray(one / max(keep_prob, _SMALLEST), dtype))
-    else:
-        keep_prob = ops.cast(keep_prob, x.dtype)
-        one = ops.cast(keep_prob > 0, x.dtype)
-        scale = one / ops.maximum(keep_prob, _SMALLEST)
+    one, scale = _one_and_scale(keep_prob, x.dtype)
     kept = ops.cast(keep, x.dtype) * scale
     if isinstance(exponent, float):
         if exponent == 0 or (isinstance(keep_prob, float) and not keep_prob):
@@ -102,6 +93,18 @@ def multiplier(
         noise = noise * (1 + exponent * (ops.abs(x) / a))
     n = one + noise
     return ops.clip(n, -limit, limit) if may_overflow else n
+
+
+def _one_and_scale(keep_prob, dtype):
+    """Returns 1 and 1 / keep_prob, at rate 1 zeros in their place, and so n is 0."""
+    if isinstance(keep_prob, float):
+        one = 1.0 if keep_prob else 0.0
+        # Rounded as products round it: next to rate 0 it is 1 in float32.
+        dtype = keras.backend.standardize_dtype(dtype)
+        return one, float(np.asarray(one / max(keep_prob, _SMALLEST), dtype))
+    keep_prob = ops.cast(keep_prob, dtype)
+    one = ops.cast(keep_prob > 0, dtype)
+    return one, one / ops.maximum(keep_prob, _SMALLEST)
 
 
 def _bound(scale, one, limit):
