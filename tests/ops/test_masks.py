@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_sparseout.backend import random
 from keras_sparseout.ops import masks
 from keras_sparseout.utils import counter_hash
 
@@ -301,7 +302,7 @@ def test_a_vector_of_more_than_2_32_elements_repeats_none_of_them():
     # XLA computes only the elements that are asked for.
     @tf.function(jit_compile=True, autograph=False)
     def last():
-        return masks.bernoulli((size,), 0.5, pair)[0][-30:]
+        return random.bits_at_least(2**31, (size,), pair, is_fused=True)[-30:]
 
     expected, _ = draw((30,), 0.5, pair, size - 30)
     np.testing.assert_array_equal(last().numpy(), expected)

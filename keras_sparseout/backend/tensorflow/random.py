@@ -36,8 +36,7 @@ def bits_at_least(
         shape: Ints, and scalar integer tensors for sizes that are not known.
         seed: Integer tensor of shape (2,).
         offset: Number of the first element, an int or a scalar integer tensor.
-        is_fused: Whether this is inside a compiled function, which takes the elements
-            through all operations one by one.
+        is_fused: Whether a compiled function makes one loop of all operations.
 
     Returns:
         Boolean tensor of `shape`, True where the bits are at least `threshold`.
@@ -45,19 +44,19 @@ def bits_at_least(
     rows, columns = _rows_and_columns(shape)
     is_known = _are_ints([*shape, offset])
     is_one_block = is_known and math.prod(shape) + offset <= _LEVELS
-    wide_offset = tf.cast(offset, tf.int64)
+    offset, rows, columns = (tf.cast(n, tf.int64) for n in (offset, rows, columns))
+    size = rows * columns
     # Sizes in tensors of several types make no shape.
     shape = [n if isinstance(n, int) else tf.cast(n, tf.int64) for n in shape]
 
     def at_once():
-        starts = tf.range(tf.cast(rows, tf.int64)) * tf.cast(columns, tf.int64)
-        bits = _bits_of_rows(starts + wide_offset, columns, seed, is_one_block)
+        starts = tf.range(rows) * columns + offset
+        bits = _bits_of_rows(starts, columns, seed, is_one_block)
         return tf.reshape(_at_least(bits, threshold), shape)
 
     def in_chunks():
-        size = tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64)
         # At least one, since XLA compiles no loop over none.
-        starts = tf.range(0, tf.maximum(size, 1), _CHUNK) + wide_offset
+        starts = tf.range(0, tf.maximum(size, 1), _CHUNK) + offset
         kept = tf.map_fn(
             lambda start: _at_least(
                 _bits_of_rows(start[None], _CHUNK, seed, is_one_block), threshold
@@ -71,7 +70,6 @@ def bits_at_least(
         return at_once()
     if is_known:
         return at_once() if math.prod(shape) <= _CHUNK else in_chunks()
-    size = tf.cast(rows, tf.int64) * tf.cast(columns, tf.int64)
     return tf.cond(size <= _CHUNK, at_once, in_chunks)
 
 
