@@ -224,8 +224,13 @@ def times_n(
 
 def _is_large(shape):
     # Below this, one more operation takes longer than it saves. A batch of unknown size
-    # counts as one of 64.
-    return math.prod(64 if size is None else size for size in shape) >= 2**15
+    # counts as one of 64, other unknown sizes, such as the length of a text, as 1,024.
+    usual = [64] + [1024] * (len(shape) - 1)
+    sizes = (
+        guess if size is None else size
+        for size, guess in zip(shape, usual, strict=False)
+    )
+    return math.prod(sizes) >= 2**15
 
 
 def _saturate_if_needed(product, v, dtype):
