@@ -16,9 +16,6 @@ from keras_sparseout.ops import compiled_noise, masks, noise
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Tensor
 
-# From this number of elements on, a compiled call is faster.
-_LARGE = 2**15
-
 
 @keras.saving.register_keras_serializable("keras_sparseout")
 class Bridgeout(WeightNoise):
@@ -216,7 +213,7 @@ class Bridgeout(WeightNoise):
         if rows is not None:
             # One program serves all batch sizes.
             shape = (None, *shape[1:])
-        is_compiled = _is_large(shape) and compiling.pays(shape)
+        is_compiled = compiling.is_large(shape) and compiling.pays(shape)
         if is_compiled and self._multiplier_suffices(value):
             # The gradient uses it again.
             return value * compiled_noise.draw_multiplier(
@@ -250,8 +247,3 @@ class Bridgeout(WeightNoise):
             "epsilon": self._epsilon,
             "stop_gradient": self._stop_gradient,
         }
-
-
-def _is_large(shape):
-    # A batch of unknown size counts as one of 64.
-    return math.prod(64 if size is None else size for size in shape) >= _LARGE

@@ -1,6 +1,5 @@
 """Sparseout as a function, on a mask that is given or drawn."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -172,7 +171,7 @@ def perturb(
     """
     noise = (keep, keep_prob, q)
     # A GPU would wait for the condition.
-    branches = _is_large(x.shape) and not compiling.on_gpu()
+    branches = compiling.is_large(x.shape) and not compiling.on_gpu()
     finish = _saturate_if_needed if branches else saturate
     settings: dict[str, Any] = {"epsilon": epsilon, "finish": finish}
     slope = not stop_gradient
@@ -220,17 +219,6 @@ def times_n(
     n = multiplier(ops.cast(x, wide), keep, keep_prob, q, **settings)
     v = ops.cast(v, wide)
     return finish(v * n, v, dtype)
-
-
-def _is_large(shape):
-    # Below this, one more operation takes longer than it saves. A batch of unknown size
-    # counts as one of 64, other unknown sizes, such as the length of a text, as 1,024.
-    usual = [64] + [1024] * (len(shape) - 1)
-    sizes = (
-        guess if size is None else size
-        for size, guess in zip(shape, usual, strict=False)
-    )
-    return math.prod(sizes) >= 2**15
 
 
 def _saturate_if_needed(product, v, dtype):

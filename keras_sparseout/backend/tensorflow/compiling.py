@@ -1,6 +1,7 @@
 """Compiles functions with XLA, also in models that are not compiled."""
 
 import functools
+import math
 import platform
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,21 @@ def pays(shape: Sequence[int | None]) -> bool:
     to be known.
     """
     return None not in shape[1:] and not on_apple_gpu()
+
+
+def is_large(shape: Sequence[int | None]) -> bool:
+    """Whether operations on all elements take longer than to call a compiled program.
+
+    A batch of unknown size counts as one of 64, other unknown sizes, such as the length
+    of a text, as 1,024.
+    """
+    usual = [64] + [1024] * (len(shape) - 1)
+    sizes = (
+        guess if size is None else size
+        for size, guess in zip(shape, usual, strict=False)
+    )
+    # 2^14 elements are as fast without a program, 2^15 are not.
+    return math.prod(sizes) >= 2**15
 
 
 @functools.cache
