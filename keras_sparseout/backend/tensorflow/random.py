@@ -29,22 +29,24 @@ def bits_at_least(
     *,
     is_fused: bool = False,
 ) -> Tensor:
-    """Compares the 32 random bits of each element of a tensor with a threshold.
+    """Returns where the 32 random bits of an element are at least a threshold.
 
     Args:
         threshold: An int or a scalar int64 tensor, from 0 to 2^32.
         shape: Ints, and scalar integer tensors for sizes that are not known.
         seed: Integer tensor of shape (2,).
-        offset: Number of the first element, an int or a scalar integer tensor.
+        offset: Number of the first element, an int or a scalar tensor.
         is_fused: Whether a compiled function makes one loop of all operations.
 
     Returns:
-        Boolean tensor of `shape`, True where the bits are at least `threshold`.
+        Boolean tensor of `shape`.
     """
     rows, columns = _rows_and_columns(shape)
     is_known = _are_ints([*shape, offset])
     is_one_block = is_known and math.prod(shape) + offset <= _LEVELS
-    offset, rows, columns = (tf.cast(n, tf.int64) for n in (offset, rows, columns))
+    # Blocks end where chunks do.
+    is_even = isinstance(offset, int) and offset % _CHUNK == 0
+    offset, rows = tf.cast(offset, tf.int64), tf.cast(rows, tf.int64)
     size = rows * columns
     # Sizes in tensors of several types make no shape.
     shape = [n if isinstance(n, int) else tf.cast(n, tf.int64) for n in shape]
@@ -54,22 +56,18 @@ def bits_at_least(
         bits = _bits_of_rows(starts, columns, seed, is_one_block)
         return tf.reshape(_at_least(bits, threshold), shape)
 
+    def chunk(start):
+        bits = _bits_of_rows(start[None], _CHUNK, seed, is_one_block, is_even)
+        return _at_least(bits, threshold)
+
     def in_chunks():
         # At least one, since XLA compiles no loop over none.
         starts = tf.range(0, tf.maximum(size, 1), _CHUNK) + offset
-        kept = tf.map_fn(
-            lambda start: _at_least(
-                _bits_of_rows(start[None], _CHUNK, seed, is_one_block), threshold
-            ),
-            starts,
-            fn_output_signature=tf.TensorSpec((1, _CHUNK), tf.bool),
-        )
+        kept = tf.map_fn(chunk, starts, fn_output_signature=tf.bool)
         return tf.reshape(tf.reshape(kept, [-1])[:size], shape)
 
-    if is_fused or on_gpu():
+    if is_fused or on_gpu() or (is_known and math.prod(shape) <= _CHUNK):
         return at_once()
-    if is_known:
-        return at_once() if math.prod(shape) <= _CHUNK else in_chunks()
     return tf.cond(size <= _CHUNK, at_once, in_chunks)
 
 
@@ -119,8 +117,11 @@ def _are_ints(sizes):
 
 def _rows_and_columns(shape):
     """Returns the sizes of a matrix with the elements of `shape`, in their order."""
-    if len(shape) < 2:
-        return 1, shape[0] if shape else 1
+    if not shape:
+        return 1, 1
+    if len(shape) == 1:
+        size = shape[0]
+        return 1, size if isinstance(size, int) else tf.cast(size, tf.int64)
     first, *rest = shape
     # A row of at most 2^32 columns reaches into two blocks at most, which is faster.
     while _are_ints(rest) and math.prod(rest) > _LEVELS:
@@ -130,7 +131,7 @@ def _rows_and_columns(shape):
     return first, math.prod(tf.cast(size, tf.int64) for size in rest)
 
 
-def _bits_of_rows(starts, columns, seed, is_one_block):
+def _bits_of_rows(starts, columns, seed, is_one_block, is_even=False):
     """Returns the bits of rows of elements with consecutive numbers.
 
     Args:
@@ -138,6 +139,7 @@ def _bits_of_rows(starts, columns, seed, is_one_block):
         columns: Length of the rows.
         seed: Integer tensor of shape (2,).
         is_one_block: Whether all numbers are known to be below 2^32.
+        is_even: Whether no row reaches into another block than it starts in.
     """
     k0, k1 = _keys(seed)
     weyl = tf.constant(counter_hash.WEYL, tf.uint32)
@@ -150,9 +152,11 @@ def _bits_of_rows(starts, columns, seed, is_one_block):
         block = tf.cast(_shift_right(starts, 32), tf.uint32)[:, None]
         if not (isinstance(columns, int) and columns <= _LEVELS):
             block += tf.cast(_shift_right(numbers, 32), tf.uint32)
-        is_next = first + column < first
         step = tf.constant(counter_hash.BLOCK_STEP, tf.uint32)
-        k1 = _xor(k1, tf.where(is_next, (block + 1) * step, block * step))
+        key = block * step
+        if not is_even:
+            key = tf.where(first + column < first, (block + 1) * step, key)
+        k1 = _xor(k1, key)
     for number, (shift, multiplier) in enumerate(counter_hash.ROUNDS):
         h = _xor(h, _shift_right(h, shift))
         if number == 0:
