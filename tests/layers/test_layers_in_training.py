@@ -307,7 +307,9 @@ def test_a_varying_batch_size_does_not_retrace_without_end(jit_compile, monkeypa
     times_n = noise.times_n
 
     def counting(*args, **kwargs):
-        traces.append(args[0].shape)
+        # Plain, the gradient is a second call. Compiled, it is the same program.
+        if jit_compile or "slope" not in kwargs:
+            traces.append(args[0].shape)
         return times_n(*args, **kwargs)
 
     monkeypatch.setattr(noise, "times_n", counting)
@@ -318,8 +320,7 @@ def test_a_varying_batch_size_does_not_retrace_without_end(jit_compile, monkeypa
     for size in range(1, 4):
         model.train_on_batch(x[:size], y[:size])
     assert model.traces <= 2
-    # Compiled, value and gradient are one program.
-    assert 1 <= len(traces) <= (2 if jit_compile else 4)
+    assert 1 <= len(traces) <= 2
     if jit_compile:
         # An eager call traces only the compiled call.
         for size in range(1, 4):

@@ -57,8 +57,8 @@ def test_with_q_2_the_values_are_those_of_dropout(case):
     x = np.full(case.shape, -3.0, "float32")
     ours, theirs = (np.unique(train(c(0.3), x)) for c in (case.make, case.theirs))
     assert len(ours) == 2
-    # The rate that is drawn is off by at most 2^-17.
-    np.testing.assert_allclose(ours, theirs, rtol=2**-17 / 0.7)
+    # Each rounds in float32 a few times.
+    np.testing.assert_allclose(ours, theirs, rtol=2**-21)
 
 
 @pytest.mark.onednn

@@ -78,8 +78,8 @@ def either(
 ) -> Callable[..., Any]:
     """Returns a function that calls `one` where `condition` holds, `other` elsewhere.
 
-    What is not called is not compiled. The gradient is a choice of the same kind. That
-    of `tf.cond` would store what XLA can't compile, and has no forward mode.
+    What is not called is not compiled. The gradient is a choice of the same kind. The
+    gradient of `tf.cond` would store what XLA can't compile, and has no forward mode.
 
     Args:
         condition: Function of the arguments of the other two.

@@ -1,6 +1,6 @@
 """Random bits from a seed and the numbers of elements, as `utils.counter_hash` defines.
 
-A compiled function computes a mask anew where it is used again. That takes no longer
+A compiled function computes a mask again where it needs it again. That takes no longer
 than to read a stored one.
 """
 
