@@ -199,6 +199,11 @@ def is_cell(layer: keras.layers.Layer) -> bool:
     return sized and not isinstance(layer, keras.layers.RNN)
 
 
+def is_dropout_cell(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is a cell whose masks `keras.layers.RNN` tells it to draw."""
+    return isinstance(layer, _DROPOUT_RNN_CELL)
+
+
 def cells_of_stack(cell: keras.layers.Layer) -> list[keras.layers.Layer] | None:
     """Returns the cells of a `keras.layers.StackedRNNCells`, also of a wrapped one.
 

@@ -1,4 +1,4 @@
-"""Reads the activations of layers while a model is called or traced."""
+"""Reads or changes the calls of layers while a model is called or traced."""
 
 import functools
 import threading
@@ -14,6 +14,8 @@ from keras_sparseout.utils.types import Tensor
 
 # Gets a layer, its activations, and their mask.
 Record: TypeAlias = Callable[[WatchedLayer, Tensor, Tensor | None], None]
+# Gets a layer's method and what that was called with; returns what the call returns.
+Around: TypeAlias = Callable[..., Any]
 
 _LOCK = threading.RLock()
 
@@ -39,7 +41,7 @@ class Hooks:
         thread = threading.get_ident()
         with _LOCK:
             for w in self.watched:
-                stand_in = _stand_in_for(w.layer)
+                stand_in = _stand_in_for(w.layer, "call")
                 reader = functools.partial(_report, w, self.record)
                 stand_in.readers.append((thread, self, reader))
 
@@ -47,47 +49,91 @@ class Hooks:
         thread = threading.get_ident()
         with _LOCK:
             for layer in {id(w.layer): w.layer for w in self.watched}.values():
-                stand_in = _stand_in_for(layer)
+                stand_in = _stand_in_for(layer, "call")
                 stand_in.readers = [
                     r for r in stand_in.readers if r[:2] != (thread, self)
                 ]
-                if not stand_in.readers:
-                    stand_in.leave()
+                stand_in.leave_if_unused()
+
+
+class Overrides:
+    """Puts functions around methods of layers for as long as a context is entered.
+
+    As with `Hooks`, other threads call the methods themselves.
+
+    Args:
+        functions: List of a layer, the name of its method, such as "call", and the
+            function, which gets the method and the arguments of its call.
+    """
+
+    def __init__(
+        self, functions: Sequence[tuple[keras.layers.Layer, str, Around]]
+    ) -> None:
+        self.functions = functions
+
+    def __enter__(self) -> None:
+        thread = threading.get_ident()
+        with _LOCK:
+            for layer, name, function in self.functions:
+                _stand_in_for(layer, name).arounds.append((thread, self, function))
+
+    def __exit__(self, *error: object) -> None:
+        thread = threading.get_ident()
+        with _LOCK:
+            for layer, name, _ in self.functions:
+                stand_in = _stand_in_for(layer, name)
+                stand_in.arounds = [
+                    a for a in stand_in.arounds if a[:2] != (thread, self)
+                ]
+                stand_in.leave_if_unused()
 
 
 class _StandIn:
-    """Takes the place of a layer's `call` while some thread reads the layer."""
+    """Takes the place of a layer's method while some thread reads or changes it."""
 
-    def __init__(self, layer: keras.layers.Layer) -> None:
+    def __init__(self, layer: keras.layers.Layer, name: str) -> None:
         self.layer = layer
-        self.name = "quantized_call" if layer.quantization_mode else "call"
-        self.own = vars(layer).get(self.name)
-        self.call = getattr(layer, self.name)
+        self.name = name
+        self.own = vars(layer).get(name)
+        self.call = getattr(layer, name)
         # Threads, their hooks, and functions that get what the layer was called with.
         self.readers: list[tuple[int, Hooks, Callable[..., None]]] = []
+        # Threads, their overrides, and functions that get the method too.
+        self.arounds: list[tuple[int, Overrides, Around]] = []
         # Not by setattr: Layer.__setattr__ would track it.
-        vars(layer)[self.name] = self
+        vars(layer)[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        outputs = self.call(*args, **kwargs)
         here = threading.get_ident()
+        call = self.call
+        for thread, _, around in list(self.arounds):
+            if thread == here:
+                call = functools.partial(around, call)
+        outputs = call(*args, **kwargs)
         for thread, _, reader in list(self.readers):
             if thread == here:
                 reader(outputs, *args, **kwargs)
         return outputs
 
-    def leave(self) -> None:
+    def leave_if_unused(self) -> None:
+        """Gives the layer its method back, unless some thread still needs this."""
+        if self.readers or self.arounds:
+            return
         del vars(self.layer)[self.name]
         if self.own is not None:
             vars(self.layer)[self.name] = self.own
 
 
-def _stand_in_for(layer: keras.layers.Layer) -> _StandIn:
-    for name in ("call", "quantized_call"):
-        present = vars(layer).get(name)
+def _stand_in_for(layer: keras.layers.Layer, name: str) -> _StandIn:
+    names = [name]
+    if name == "call":
+        # Keras calls this one where the layer is quantized.
+        names = ["quantized_call", "call"]
+    for known in names:
+        present = vars(layer).get(known)
         if isinstance(present, _StandIn):
             return present
-    return _StandIn(layer)
+    return _StandIn(layer, names[0] if layer.quantization_mode else name)
 
 
 def _report(

@@ -56,7 +56,12 @@ def run(function: GraphFunction, batch: Any) -> Any:
     with the same code, and would warn of retracing where many models are measured, each
     once.
     """
-    return function.get_concrete_function(batch)(batch)
+    return traced(function, batch)(batch)
+
+
+def traced(function: GraphFunction, batch: Any) -> Callable[[Any], Any]:
+    """Returns the graph of a tf.function for arguments like `batch`, to be called."""
+    return function.get_concrete_function(batch)
 
 
 def trace_for_any_size(function: GraphFunction, batch: Any) -> None:

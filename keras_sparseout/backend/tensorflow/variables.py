@@ -22,3 +22,14 @@ def outside_graph() -> Iterator[bool]:
     """
     with tf.init_scope():
         yield tf.executing_eagerly()
+
+
+def make_outside_graph(value: np.ndarray) -> Any:
+    """Makes a variable that Keras does not know, also while a function is traced."""
+    with tf.init_scope():
+        return tf.Variable(value, trainable=False)
+
+
+def read(variable: Any) -> Any:
+    """Returns the value of a variable of `make_outside_graph` as a tensor."""
+    return variable.read_value()
