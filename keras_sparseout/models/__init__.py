@@ -1,5 +1,9 @@
-"""What is done to a whole model."""
+"""What is done to a whole model: layers put in, replaced, and taken out again."""
 
+from keras_sparseout.models.insert import insert
 from keras_sparseout.models.mc_predict import mc_predict
 
-__all__ = ["mc_predict"]
+__all__ = [
+    "insert",
+    "mc_predict",
+]
