@@ -139,7 +139,7 @@ def mc_predict(
     ...     keras.layers.Dense(1, kernel_initializer="ones"),
     ... ])
     >>> x = np.full((1, 64), 4.0, "float32")
-    >>> mean, deviation = mc_predict(model, x, samples=1000, seed=0)
+    >>> mean, deviation = mc_predict(model, x, samples=1000, seed=0, verbose=0)
     >>> bool(abs(mean - 256) < 3), bool(abs(deviation - 16) < 1)  # 16^2 = 64 * 4
     (True, True)
     """
