@@ -69,7 +69,12 @@ def adds_noise(layer: keras.layers.Layer) -> bool:
 def training_in(
     layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> bool:
-    """Returns the `training` that `layer.call` was called with."""
+    """Returns the `training` that `layer.call` was called with.
+
+    A layer that does not take it has one mode, in which it may add noise.
+    """
+    if not takes_training(layer):
+        return True
     place = _place_of_training(layer)
     if "training" in kwargs:
         return bool(kwargs["training"])
@@ -86,6 +91,8 @@ def with_training(
     kwargs: dict[str, Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Returns the arguments of a call of `layer.call`, with another `training`."""
+    if not takes_training(layer):
+        return args, kwargs
     place = _place_of_training(layer)
     if place is not None and place < len(args):
         return (*args[:place], training, *args[place + 1 :]), kwargs

@@ -113,7 +113,6 @@ class NoisyStep:
         overrides += [
             (layer, "call", functools.partial(_call_with, layer, False))
             for layer in self.quiet
-            if noise_layers.takes_training(layer)
         ]
         outputs = self._call(arguments, False, overrides)
         for output in keras.tree.flatten(outputs):

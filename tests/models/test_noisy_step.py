@@ -49,12 +49,32 @@ class Block(kl.Layer):
         return x
 
 
+class Always(kl.Dropout):
+    """Drops at inference too."""
+
+    def call(self, x):
+        return super().call(x, training=True)
+
+
+class Positional(kl.Layer):
+    """Hands `training` on by position, to the method itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop = kl.Dropout(0.5)
+
+    def call(self, x, training=False):
+        return self.drop.call(x, training)
+
+
 def within(layer):
     return keras.Sequential([layer, kl.BatchNormalization(), InTraining()])
 
 
 NOISY = {
     "Dropout": lambda: kl.Dropout(0.5),
+    "Always": lambda: Always(0.5),
+    "Positional": lambda: Positional(),
     "AlphaDropout": lambda: kl.AlphaDropout(0.5),
     "GaussianDropout": lambda: kl.GaussianDropout(0.5),
     "GaussianNoise": lambda: kl.GaussianNoise(0.5),
