@@ -1,7 +1,6 @@
 """TargetSparsity: cuts small activations to zero, as many as asked."""
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import keras
