@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_sparseout.utils import counter_hash
 
-X = np.random.default_rng(0).normal(size=(7, 6, 8)).astype("float32")
+X = np.random.default_rng(0).normal(size=(7, 3, 8)).astype("float32")
 
 
 @keras.saving.register_keras_serializable("tests")
