@@ -275,8 +275,8 @@ def _check_arrays(x: Any) -> None:
 
 def _empty(received: str) -> ValueError:
     return ValueError(
-        f"`x` must hold at least one sample. Received: x={received}. Give probe data, "
-        "for example a thousand validation samples."
+        f"`x` must hold at least one sample. Received: x={received}. Give some, for "
+        "example a thousand validation samples."
     )
 
 

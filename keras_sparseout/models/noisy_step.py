@@ -49,6 +49,7 @@ class NoisyStep:
     ) -> None:
         self.model = model
         self.named = layers is not None
+        _check_traceable(model)
         self.noisy, self.quiet = noise_layers.find(model, layers)
         self._states = SeedStates(model)
         # What each noise layer got for `training`, call by call.
@@ -225,6 +226,17 @@ def _call_with(
         return call(*args, **kwargs)
     finally:
         call_context.set_training(before)
+
+
+def _check_traceable(model: keras.Model) -> None:
+    """Raises if a layer traces itself: it would keep its graph beyond this call."""
+    for layer in (model, *(w.layer for w in layer_selection.all_layers(model))):
+        if tracing.is_tf_function(layer.call) and layer.non_trainable_variables:
+            raise ValueError(
+                "`model` must have no tf.function around its noise or its statistics. "
+                f"Received: model with {layer.name!r}, whose `call` is one. Take "
+                "@tf.function off it: Keras compiles the whole step."
+            )
 
 
 def _check_output(output: Any) -> None:

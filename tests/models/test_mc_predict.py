@@ -57,9 +57,7 @@ def test_it_is_the_numpy_reference_and_changes_nothing():
 
 
 def test_the_deviation_is_the_one_that_theory_gives():
-    model = keras.Sequential(
-        [keras.Input((8,)), Sparseout(0.3, q=1.5), kl.Dense(1)]
-    )
+    model = keras.Sequential([keras.Input((8,)), Sparseout(0.3, q=1.5), kl.Dense(1)])
     w = model.layers[1].get_weights()[0]
     x, n = X[:, 1], 1500
     mean, deviation = mc_predict(model, x, n, 0, verbose=0)

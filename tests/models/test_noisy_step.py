@@ -326,6 +326,7 @@ def network(*layers):
             {},
             "`model` must return dense tensors of real numbers",
         ),
+        (lambda: network(Traced()), {}, r"'traced', whose `call` is one\. Take"),
         (network, {"samples": 0}, r"`samples` must be an integer >= 1.*samples=0"),
         (network, {"samples": 2.0}, "`samples` must be an integer >= 1"),
         (network, {"seed": 1.0}, r"`seed` must be an integer.*seed=1\.0"),
@@ -342,6 +343,18 @@ def test_errors(make, options, message):
     arguments = {"x": X, "samples": 3, "seed": 0, **options}
     with pytest.raises(ValueError, match=message):
         mc_predict(make(), **arguments)
+
+
+class Traced(kl.Layer):
+    """A layer that traces itself."""
+
+    def __init__(self):
+        super().__init__(name="traced")
+        self.drop = kl.Dropout(0.5)
+
+    @tf.function
+    def call(self, x):
+        return self.drop(x)
 
 
 class Scalar(kl.Layer):
