@@ -140,7 +140,7 @@ class NoisyStep:
         try:
             with OwnSeeds(self._states), Overrides(overrides):
                 return self.model(arguments[0], training=training)
-        except Exception:
+        except BaseException:
             for w in layer_selection.all_layers(self.model):
                 if is_dropout_cell(w.layer):
                     # Otherwise it would keep the masks of this graph.
