@@ -40,7 +40,9 @@ def rebuild(
     by_layer = {id(change.layer): change for change in changes}
     rebuilding = _Rebuilding(by_layer)
     new = rebuilding.copy_model(model, is_inner=False)
-    states = StateCopies(lambda layer: getattr(by_layer.get(id(layer)), "keeps", None))
+    states = StateCopies(
+        lambda layer: getattr(by_layer.get(id(layer)), "keeps", None), rebuilding.made
+    )
     for intermediate, final in rebuilding.intermediate:
         states.copy(intermediate, final)
     # The outermost first: what is trainable there holds for what is inside.
