@@ -86,8 +86,8 @@ def mc_predict(
     the i-th generator that a training step draws from starts sample k of batch b (all
     from 0) at the state
 
-        np.random.SeedSequence(seed % 2**64, spawn_key=(b, k)).generate_state(2 n)[
-            2 * i : 2 * i + 2]
+        sequence = np.random.SeedSequence(seed % 2**64, spawn_key=(b, k))
+        state = sequence.generate_state(2 * n)[2 * i : 2 * i + 2]
 
     for n generators. A generator is a `keras.random.SeedGenerator`, the global one of
     Keras included. Noise from elsewhere, as from `tf.random.normal`, does not follow
@@ -105,8 +105,8 @@ def mc_predict(
         seed: Integer of at most 64 bits, or None for a random one.
         layers: Which layers are to be noisy, as in `SparsityTracker`: layers, paths,
             regular expressions that match a whole path, types, or names of types. Noise
-            layers inside them are noisy too, all other layers are not. None: all noise
-            layers.
+            layers inside them are noisy too, even where the model calls them with
+            `training=False`; all other layers are not. None: all noise layers.
         batch_size: How many samples of an array run at once. If the model takes only
             one batch size, that one is used.
         steps: How many batches of a data set to take, None for all.
