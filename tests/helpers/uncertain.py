@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_sparseout.measure import layer_selection
 from keras_sparseout.utils import counter_hash
 
 X = np.random.default_rng(0).normal(size=(7, 3, 8)).astype("float32")
@@ -44,5 +45,5 @@ def assert_untouched(model, before):
     assert model.losses == []
 
 
-def every_layer(layer):
-    return [layer, *(n for inner in layer._layers for n in every_layer(inner))]
+def every_layer(model):
+    return [model, *(w.layer for w in layer_selection.all_layers(model))]
