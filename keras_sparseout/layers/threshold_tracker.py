@@ -22,7 +22,9 @@ class ThresholdTracker:
         has_mode: Whether there are modes, too.
     """
 
-    def __init__(self, layer: keras.layers.Layer, shape: Shape, has_mode: bool) -> None:
+    def __init__(
+        self, layer: keras.layers.Layer, shape: tuple[int, ...], has_mode: bool
+    ) -> None:
         self.shape = shape
         self._layer_name = layer.name
         shapes = {"threshold": shape, "state": (len(tracking.State._fields), *shape)}
