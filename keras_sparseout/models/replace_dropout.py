@@ -58,7 +58,9 @@ def find_dropout(model: keras.Model) -> list[DropoutPlace]:
         model: Keras model. In a subclassed model nothing can be replaced.
 
     Returns:
-        List of `DropoutPlace`, in the order of the model.
+        List of named tuples, in the order of the model: the path `name`, the class
+        `kind`, the `rates` as a dict, `becomes` (the class that takes its place, None
+        if it stays) and `why` it stays.
 
     Raises:
         ValueError: if `model` is no Keras model.

@@ -47,10 +47,7 @@ def make(name):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        *("Adam", "Nadam", "Muon", "Adafactor", "EMA", "accumulated", "schedule"),
-        *("scaled", "scaled Adafactor"),
-    ],
+    ["Adam", "Nadam", "EMA", "accumulated", "schedule", "scaled", "scaled Adafactor"],
 )
 def test_a_copy_trains_on_as_the_model_does(name):
     model = crossed()
@@ -107,7 +104,7 @@ def test_all_that_compile_got_is_kept():
         metrics={"a": ["mae"], "b": [keras.metrics.MeanSquaredError(name="square")]},
         weighted_metrics={"b": ["mse"]},
         jit_compile=False,
-        steps_per_execution=2,
+        run_eagerly=True,
     )
     new = insert(model, {"y": nothing})
     # The last layer gives the output its name.
@@ -121,7 +118,7 @@ def test_all_that_compile_got_is_kept():
     assert found["a_mae"] == expected["a_mae"]
     assert {"c_square", "c_loss", "c_mse"} <= set(found)
     for each in (new, renamed):
-        assert each.steps_per_execution == 2
+        assert each.run_eagerly
         assert each.jit_compile is False
         assert each.optimizer.iterations == 0
 
