@@ -1,17 +1,36 @@
-"""Follows the quantile of |x| from batch to batch, without sorting."""
+"""Follows a quantile of |x| from batch to batch, without sorting in each of them.
+
+In a batch the share of |x| <= t is counted, and t moves by what the share lacks, as
+Robbins & Monro (1951) do. The mean of the shares is unbiased, that of the quantiles of
+small batches would not be. Three things make the steps fit to any activations:
+
+- The width w is such that about `delta` of the values lie between t and t + w. So w /
+  delta tells how far t has to move for a share.
+- The gain g rises while errors keep their sign, and falls while they alternate. If g is
+  right, successive errors are uncorrelated (Mehra, 1970, "On the identification of
+  variances and adaptive Kalman filtering").
+- The trend v is how far t moves at each step of late, since activations grow and shrink
+  for many steps as a network learns.
+
+With the share s at t, the error e = target - s, and u = e / delta within -2 and 2:
+
+    g  <-  g (1 + .1 e e_before / E[e^2]),  at least 1 - momentum, at most .5
+    v  <-  .95 v + .25 g^2 w u
+    t  <-  t + v + g w u
+"""
 
 from typing import NamedTuple
 
 import keras
 from keras import ops
 
-from keras_sparseout.utils.types import Shape, Tensor
+from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import Tensor
 
-# Rows of the state of a tracker.
-WIDTH, PEAK, COUNT, ZEROS, TARGET = range(5)
-ROWS = 5
-# How many elements of a batch are looked at, and at least how many of each unit.
-BUDGET, OF_EACH_UNIT = 2**14, 128
+# How many elements of a batch are looked at: all up to FEW, then about a quarter, up to
+# MANY. And at least how many of each unit, if there is a threshold for each.
+FEW, MANY, OF_EACH_UNIT = 2**12, 2**14, 32
+# Strides of a sample, about 1.1 apart.
 _PRIMES = (
     *(1, 2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71),
     *(79, 89, 97, 107, 113, 127, 139, 151, 167, 181, 199, 223, 241, 263, 293, 317),
@@ -21,10 +40,30 @@ _PRIMES = (
     *(15881, 17471, 19219, 21143, 23251, 25577, 28141, 30949, 34057, 37463, 41203),
     *(65537, 131071, 262147, 524287, 1048583),
 )
+_MOST_GAIN = 0.5
+# Where t may be at most, to the largest |x|: values that are equal in x's precision are
+# cut together, and cutting the largest ones would leave a layer of zeros.
+_BELOW_PEAK = {"float16": 1 - 2**-9, "bfloat16": 1 - 2**-6}
+
+
+class State(NamedTuple):
+    """What a tracker keeps besides t: scalars, or vectors of an entry for each unit."""
+
+    width: Tensor  # w
+    trend: Tensor  # v
+    gain: Tensor  # g; 0 before the first batch
+    error: Tensor  # e of the last batch
+    variance: Tensor  # a moving mean of e^2
+    peak: Tensor  # the largest |x| of late
+    zeros: Tensor  # the moving share of x = 0
+    target: Tensor  # of the last batch
+
+
+ROWS = len(State._fields)
 
 
 class Sample(NamedTuple):
-    """Elements of a batch: vectors, or rows with a column for each unit.
+    """Elements of a batch: a vector, or rows with a column for each unit.
 
     `counts` is 1 where an element counts and 0 in padding; None if all of them count.
     """
@@ -32,132 +71,247 @@ class Sample(NamedTuple):
     values: Tensor
     counts: Tensor | None
 
+    def distances(self, centre: Tensor | None) -> "Sample":
+        """The same elements as |x|, or as |x - centre|."""
+        x = self.values
+        if centre is not None:
+            x = x - ops.cast(centre, x.dtype)
+        return self._replace(values=ops.abs(x))
 
-def sample(x: Tensor, mask: Tensor | None, units: int | None) -> Sample:
+
+def take_sample(x: Tensor, mask: Tensor | None, units: int | None) -> Sample:
     """Takes elements of `x`, spread evenly over samples, positions and channels.
 
     Args:
-        x: Tensor of at least one dimension, if `units` is given.
+        x: Tensor; of known rank, if there is a mask.
         mask: Boolean tensor of the first dimensions of `x`, or None.
         units: Size of the last dimension of `x` to look at each unit, None to look at
             all elements together.
     """
-    last = (-1,) if units is None else (-1, units)
     x = ops.stop_gradient(x)
+    shape = validation.shape_of(x) or ()
+    sizes = shape[1:] if units is None else shape[1:-1]
     if mask is not None:
         ones = [1] * (len(x.shape) - len(mask.shape))
         mask = ops.reshape(ops.cast(mask, "bool"), (*ops.shape(mask), *ones))
-        whole = ops.shape(x) if units is None else (*ops.shape(x)[:-1], 1)
-        mask = ops.reshape(
-            ops.broadcast_to(mask, whole), (-1,) if units is None else (-1, 1)
-        )
-    flat = ops.reshape(x, last)
-    most = BUDGET if units is None else max(BUDGET // max(units, 1), OF_EACH_UNIT)
-    sizes = x.shape[1:] if units is None else x.shape[1:-1]
-    stride = _stride(ops.shape(flat)[0], most, sizes if x.shape.rank else ())
+        shape = ops.shape(x)
+        mask = ops.broadcast_to(mask, shape if units is None else (*shape[:-1], 1))
+        mask = ops.reshape(mask, (-1,) if units is None else (-1, 1))
+    flat = ops.reshape(x, (-1,) if units is None else (-1, units))
+    stride = _stride(ops.shape(flat)[0], units, sizes)
     if stride is not None:
         flat = flat[::stride]
         mask = mask if mask is None else mask[::stride]
-    return Sample(flat, None if mask is None else ops.cast(mask, "float32"))
+    if mask is None:
+        return Sample(flat, None)
+    # Padding may hold anything, NaN too.
+    return Sample(ops.where(mask, flat, 0), ops.cast(mask, "float32"))
 
 
-def _stride(rows, most: int, sizes: Shape):
-    """The distance of the elements to take: a prime that divides none of `sizes`."""
+def _stride(rows, units, sizes):
+    """The distance of the rows to take; None to take all.
+
+    It is a prime that divides none of `sizes`: a divisor of the number of channels
+    would meet the same channels each time.
+    """
     primes = [p for p in _PRIMES if p == 1 or not any(n and n % p == 0 for n in sizes)]
+    if units is None:
+        few, many = FEW, MANY
+    else:
+        few = many = max(MANY // max(units, 1), OF_EACH_UNIT)
     if isinstance(rows, int):
-        return None if rows <= most else next(p for p in primes if p * most >= rows)
-    enough = ops.cast(ops.convert_to_tensor(primes) * most < rows, "int32")
-    return ops.take(ops.convert_to_tensor(primes), ops.sum(enough))
+        least = max(min(rows / few, 4), rows / many)
+        stride = min((p for p in primes if p >= least), default=primes[-1])
+        return None if stride == 1 else stride
+    rows = ops.cast(rows, "float32")
+    least = ops.maximum(ops.minimum(rows / few, 4.0), rows / many)
+    table = ops.convert_to_tensor(primes, "int32")
+    smaller = ops.cast(primes[:-1], "float32") < least
+    return ops.take(table, ops.sum(ops.cast(smaller, "int32")))
 
 
 def begin(
-    t: Tensor, state: Tensor, magnitudes: Sample, target: Tensor, has_begun: Tensor
+    t: Tensor, state: Tensor, sample: Sample, target: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Returns the first threshold and state: quantiles of the sorted magnitudes.
+    """Returns the first threshold and state, from quantiles of the sorted |x|.
 
-    Where `has_begun`, `t` was set from outside, and stays.
+    Where the gain is above 0, t was set from outside and stays. Nothing changes if the
+    sample has no values but 0, or one that is not finite.
     """
-    values, counts = magnitudes
-    values = ops.cast(values, "float32")
-    if counts is not None:
-        values = ops.where(counts > 0, values, float("inf"))
-    values = ops.where(ops.isfinite(values), values, float("inf"))
+    values = ops.cast(sample.values, "float32")
+    if sample.counts is not None:
+        values = ops.where(sample.counts > 0, values, -1.0)
     ordered = ops.sort(values, axis=0)
-    n = ops.sum(ops.cast(ops.isfinite(ordered), "float32"), axis=0)
+    counted = ops.cast(ordered >= 0, "float32")
+    n = ops.sum(counted, axis=0)
+    rank = ops.cumsum(counted, axis=0) * counted
 
     def quantile(share):
-        return ops.sum(
-            ops.where(_ranks(ordered) == ops.round(share * n), ordered, 0.0), axis=0
-        )
+        found = ops.logical_and(rank == ops.round(share * n), rank > 0)
+        return ops.sum(ops.where(found, ordered, 0.0), axis=0)
 
-    delta = _delta(target)
-    peak = ops.max(ops.where(ops.isfinite(ordered), ordered, 0.0), axis=0, initial=0)
-    t = ops.where(has_begun, t, _below(peak, quantile(target), magnitudes))
-    reached = ops.sum(ops.cast(ordered <= t, "float32"), axis=0) / ops.maximum(n, 1)
-    width = quantile(ops.minimum(reached + delta, 1.0)) - t
-    lives = ops.cast(peak > 0, "float32")
-    zeros = ops.sum(ops.cast(ordered == 0, "float32"), axis=0) / ops.maximum(n, 1)
-    rows = {
-        WIDTH: ops.clip(width, 1e-3 * peak, peak),
-        PEAK: peak,
-        COUNT: ops.maximum(state[COUNT], lives),
-        ZEROS: zeros,
-        TARGET: ops.broadcast_to(target, ops.shape(t)),
-    }
-    return t * lives + (1 - lives) * t, ops.stack([rows[i] for i in range(ROWS)])
+    peak = ops.max(ordered, axis=0, initial=0.0)
+    finite = ops.all(ops.isfinite(values))
+    begins = ops.logical_and(finite, ops.max(peak) > 0)
+    first = ops.where(row(state, "gain") > 0, t, quantile(target))
+    first = _below_peak(first, peak, sample)
+    share = ops.sum(ops.cast(ordered <= first, "float32") * counted, axis=0)
+    share = share / ops.maximum(n, 1)
+    # At least up to the next one.
+    step = ops.maximum(_delta(target), 1 / ops.maximum(n, 1))
+    width = quantile(ops.minimum(share + step, 1.0)) - first
+    zero = ops.zeros_like(t)
+    new = State(
+        width=ops.clip(width, 1e-5 * peak, peak),
+        trend=zero,
+        gain=zero + _MOST_GAIN,
+        error=zero,
+        variance=zero,
+        peak=peak,
+        zeros=ops.sum(ops.cast(ordered == 0, "float32"), axis=0) / ops.maximum(n, 1),
+        target=zero + target,
+    )
+    return ops.where(begins, first, t), ops.where(begins, ops.stack(new), state)
 
 
 def follow(
-    t: Tensor, state: Tensor, magnitudes: Sample, target: Tensor, floor: float
+    t: Tensor,
+    state: Tensor,
+    sample: Sample,
+    target: float | Tensor,
+    least_gain: float,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the next threshold and state, a step of Robbins and Monro (1951)."""
-    values, counts = magnitudes
-    dtype = keras.backend.standardize_dtype(values.dtype)
-    width, peak, count, zeros, followed = (state[i] for i in range(ROWS))
-    largest = float(ops.finfo(dtype).max) if hasattr(ops, "finfo") else 3e38
-    edges = ops.stack([ops.zeros_like(t), t, t + width, ops.zeros_like(t) + largest])
-    is_below = ops.cast(values[None] <= ops.cast(edges, dtype)[:, None], "float32")
-    if counts is None:
-        n = ops.cast(ops.shape(values)[0], "float32")
-    else:
-        is_below, n = is_below * counts, ops.sum(counts)
-        values = values * ops.cast(counts, dtype)
-    share = ops.sum(is_below, axis=1) / ops.maximum(n, 1)
-    usable = ops.cast(ops.logical_and(n > 0, share[3] >= 1), "float32")
+    """Returns the next threshold and state.
+
+    Nothing changes if the sample is empty, or has a value that is not finite.
+
+    Args:
+        t: The threshold.
+        state: The state.
+        sample: Values of |x|.
+        target: A number, or a tensor if it may move.
+        least_gain: Below which the gain does not fall.
+    """
+    # Few operations: on small batches each of them counts.
+    old = State(*ops.unstack(state, len(State._fields)))
+    low = ops.maximum(t - old.width, 0)
+    zeros, below, share, above = _shares(sample, [0 * t, low, t, t + old.width])
     delta = _delta(target)
-    highest = ops.cast(ops.max(values, axis=0, initial=0), "float32")
-    highest = ops.where(usable > 0, highest, peak)
-    new_peak = ops.maximum(highest, peak * 0.99)
-    # A unit that was silent so far.
-    width = ops.where(width > 0, width, 0.1 * highest)
-    count = ops.where(new_peak > 0, count + usable, 0.0)
-    gain = usable * ops.maximum(ops.maximum(count, 1.0) ** -0.6, floor)
-    new_t = t + gain * width / delta * (target - share[1])
-    inside = share[2] - share[1]
-    grown = ops.clip((delta - inside) / delta, -1.0, 1.0)
-    grown = ops.where(share[1] < 1, grown, 0.0)
-    new_width = width * ops.exp(ops.maximum(gain, 0.1 * usable) * grown)
-    new_width = ops.clip(new_width, 1e-3 * new_t, new_peak)
-    new_zeros = zeros + gain * (share[0] - zeros)
-    new_t = _below(new_peak, ops.maximum(new_t, 0.0), magnitudes)
-    rows = [new_width, new_peak, count, new_zeros, followed * 0 + target]
-    return new_t, ops.stack(rows)
+    moves = ops.is_tensor(target)
+    error = (old.target if moves else target) - share
+    gain = _next_gain(old, error, least_gain)
+    if moves:
+        ahead = (target - old.target) / delta
+        gain = ops.minimum(ops.maximum(gain, 0.5 * ops.abs(ahead)), _MOST_GAIN)
+    push = ops.clip(error / delta, -2.0, 2.0) * old.width
+    limit = 0.3 * old.width
+    trend = 0.95 * old.trend + 0.25 * gain * gain * push
+    trend = ops.clip(trend, -limit, limit)
+    new_t = t + trend + gain * push
+    if moves:
+        new_t = new_t + ops.clip(ahead, -2.0, 2.0) * old.width
+    new_t = ops.maximum(new_t, 0)
+    peak = ops.max(sample.values, axis=0, initial=0)
+    peak = ops.maximum(ops.cast(peak, "float32"), 0.99 * old.peak)
+    # Values that are 0 do not tell the density near t.
+    expected = 1 + (t - low) / old.width
+    surplus = ops.clip(expected - (above - below) / delta, -1.33, 2.0)
+    width = old.width * (1 + 0.3 * surplus)
+    new = State(
+        width=ops.clip(width, 1e-5 * peak, peak),
+        trend=ops.maximum(trend, -new_t),
+        gain=gain,
+        error=error,
+        variance=old.variance + 0.1 * (error * error - old.variance),
+        peak=peak,
+        zeros=old.zeros + gain * (zeros - old.zeros),
+        target=0 * t + target if moves else old.target,
+    )
+    new_t = _below_peak(new_t, peak, sample)
+    usable = ops.isfinite(ops.sum(ops.cast(sample.values, "float32")) + ops.max(share))
+    return ops.where(usable, new_t, t), ops.where(usable, ops.stack(new), state)
+
+
+def first_mode(sample: Sample) -> Tensor:
+    """Returns the middle of the shortest interval that a fifth of the values lie in."""
+    values = ops.cast(sample.values, "float32")
+    if sample.counts is not None:
+        values = ops.where(sample.counts > 0, values, float("inf"))
+    ordered = ops.sort(values, axis=0)
+    size = ops.shape(ordered)[0]
+    fifth = (size + 4) // 5
+    low, high = ordered[: size - fifth + 1], ordered[fifth - 1 :]
+    length = high - low
+    length = ops.where(ops.isfinite(length), length, float("inf"))
+    shortest = ops.min(length, axis=0, keepdims=True, initial=float("inf"))
+    # The first of several.
+    is_it = ops.logical_and(length == shortest, ops.isfinite(length))
+    is_it = ops.logical_and(is_it, ops.cumsum(ops.cast(is_it, "int32"), axis=0) == 1)
+    return ops.sum(ops.where(is_it, low + length / 2, 0.0), axis=0)
+
+
+def follow_mode(centre: Tensor, t: Tensor, gain: Tensor, sample: Sample) -> Tensor:
+    """Moves the mode to the side on which more values are near.
+
+    It is a step of the mean shift (Fukunaga & Hostetler, 1975) with a flat window of
+    t / 2 to either side. Values that are equal to the mode hold it where it is.
+    """
+    distance = sample.values - ops.cast(centre, sample.values.dtype)
+    reach = ops.cast(t / 2, distance.dtype)
+
+    def share(condition):
+        counted = ops.cast(condition, "float32")
+        if sample.counts is not None:
+            counted = counted * sample.counts
+        return ops.sum(counted, axis=0)
+
+    right = share(ops.logical_and(distance > 0, distance <= reach))
+    left = share(ops.logical_and(distance < 0, distance >= -reach))
+    here = share(distance == 0)
+    more = ops.sign(right - left) * ops.maximum(ops.abs(right - left) - here, 0)
+    return centre + gain * t / 2 * more / ops.maximum(right + left + here, 1)
+
+
+def row(state: Tensor, name: str) -> Tensor:
+    """Returns one field of a state."""
+    return state[State._fields.index(name)]
+
+
+def has_begun(state: Tensor) -> Tensor:
+    """Whether there was a first batch."""
+    width = row(state, "width")
+    return (ops.max(width) if width.shape else width) > 0
+
+
+def _next_gain(old, error, least_gain):
+    alike, scale = error * old.error, old.variance
+    if error.shape:
+        # One gain for all units: each of them alone has few values.
+        alike, scale = ops.mean(alike), ops.mean(scale)
+    alike = ops.clip(alike / (scale + 1e-12), -1.0, 1.0)
+    return ops.clip(old.gain * (1 + 0.1 * alike), least_gain, _MOST_GAIN)
+
+
+def _shares(sample, levels):
+    """Returns the share of the values up to each level, NaN for an empty sample.
+
+    They are compared in their own precision, as they are cut.
+    """
+    values, counts = sample
+    levels = ops.cast(ops.stack(levels), values.dtype)
+    is_below = ops.cast(values[None] <= levels[:, None], "float32")
+    if counts is None:
+        return ops.unstack(ops.mean(is_below, axis=1), levels.shape[0])
+    shares = ops.sum(is_below * counts, axis=1) / ops.sum(counts)
+    return ops.unstack(shares, levels.shape[0])
 
 
 def _delta(target):
-    """The share of the values from which the density above the threshold is told."""
-    return ops.minimum(0.05, (1 - target) / 2)
+    """The share of the values from which the density above t is told."""
+    half = (1 - target) / 2
+    return ops.minimum(0.05, half) if ops.is_tensor(target) else min(0.05, half)
 
 
-def _below(peak, t, magnitudes):
-    """Returns `t`, but below the largest value, so that never all values are cut."""
-    eps = {"float16": 2**-9, "bfloat16": 2**-6}
-    dtype = keras.backend.standardize_dtype(magnitudes.values.dtype)
-    return ops.minimum(t, peak * (1 - eps.get(dtype, 2**-22)))
-
-
-def _ranks(ordered):
-    n = ops.shape(ordered)[0]
-    return ops.reshape(
-        ops.arange(1, n + 1, dtype="float32"), (-1, *[1] * (len(ordered.shape) - 1))
-    )
+def _below_peak(t, peak, sample):
+    dtype = keras.backend.standardize_dtype(sample.values.dtype)
+    return ops.minimum(t, peak * _BELOW_PEAK.get(dtype, 1 - 2**-22))
