@@ -178,9 +178,13 @@ def _check_plain(model):
                 text = json.dumps(keras.saving.serialize_keras_object(layer))
         except Exception:  # It can't be saved, with this package or without.
             continue
-        found = re.search(r'"registered_name": "keras_sparseout>(\w+)"', text)
+        found = re.search(r'"module": "(keras_sparseout[\w.]*)"', text)
         if found:
-            raise _out_of_reach(layer.name, found.group(1))
+            raise ValueError(
+                "`model` must have functions and classes of this package only as "
+                f"layers that are called. Received: model with {layer.name!r}, whose "
+                f"config names {found.group(1)}. Take it out of that layer."
+            )
 
 
 def _out_of_reach(name, kind):

@@ -73,6 +73,22 @@ def test_a_copy_trains_on_as_the_model_does(name):
         np.testing.assert_array_equal(old, copy)
 
 
+def test_the_scale_of_the_loss_goes_on():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = crossed()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.compile("adam", "mse", run_eagerly=True)
+    model.train_on_batch(X, Y)
+    model.optimizer.dynamic_scale.assign(256.0)
+    new = insert(model, {"inner/same": nothing, "beside": nothing})
+    assert isinstance(new.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert new.optimizer.dynamic_scale == 256
+    assert new.optimizer.step_counter == model.optimizer.step_counter == 1
+    assert new.optimizer.inner_optimizer.iterations == 1
+
+
 def test_new_weights_start_anew():
     model = keras.Sequential([keras.Input((8,)), L.Dense(4, name="a"), L.Dense(2)])
     model.compile("adam", "mse", run_eagerly=True)

@@ -204,7 +204,29 @@ class Subclassed(keras.Model):
         return self.block(x)
 
 
+class Stack(keras.Sequential):
+    pass
+
+
+def test_sequential_models_with_thresholds_must_have_a_graph():
+    layers = [L.Dense(8), ks.TargetSparsity(0.5)]
+    layers[1].start(np.float32(0.5))
+    for kind, says in ((keras.Sequential, "must be built"), (Stack, "be a keras.Seq")):
+        model = kind(layers)
+        if kind is Stack:
+            model(X)
+        with pytest.raises(ValueError, match=says) as error:
+            strip(model)
+        assert str(error.value).endswith("or give keep_thresholds=True.")
+        kept = strip(model, keep_thresholds=True, verbose=0)
+        assert type(kept) is kind
+
+
 def test_what_cannot_be_stripped_is_named():
+    function = L.Lambda(ks.metrics.hoyer, output_shape=())
+    model = keras.Sequential([keras.Input((8,)), function])
+    with pytest.raises(ValueError, match=r"names keras_sparseout\.metrics"):
+        strip(model)
     model = keras.Sequential([keras.Input((8,)), Block(name="block")])
     with pytest.raises(
         ValueError, match="Sparseout, which the code of 'block'"
