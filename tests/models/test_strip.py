@@ -225,7 +225,7 @@ def test_sequential_models_with_thresholds_must_have_a_graph():
 def test_what_cannot_be_stripped_is_named():
     function = L.Lambda(ks.metrics.hoyer, output_shape=())
     model = keras.Sequential([keras.Input((8,)), function])
-    with pytest.raises(ValueError, match=r"names keras_sparseout\.metrics"):
+    with pytest.raises(ValueError, match="which has hoyer"):
         strip(model)
     model = keras.Sequential([keras.Input((8,)), Block(name="block")])
     with pytest.raises(
