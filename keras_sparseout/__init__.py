@@ -18,7 +18,7 @@ from keras_sparseout.layers import (
 )
 
 if TYPE_CHECKING:
-    from keras_sparseout import callbacks, plots
+    from keras_sparseout import callbacks, models, plots
     from keras_sparseout.callbacks import (
         SparseoutScheduler,
         SparsityController,
@@ -45,13 +45,14 @@ __all__ = [
     "callbacks",
     "layers",
     "metrics",
+    "models",
     "ops",
     "plots",
 ]
 
 # What is imported when it is first used, so that the import of the package is quick.
 # `masks` had its place here in version 0.1.0.
-_ROOMS = ("callbacks", "masks", "plots", "summary")
+_ROOMS = ("callbacks", "masks", "models", "plots", "summary")
 _NAMES = {
     "SparseoutScheduler": "callbacks",
     "SparsityController": "callbacks",

@@ -8,7 +8,7 @@ import types
 
 import keras_sparseout
 
-_FOLDERS = ("metrics", "ops", "plots")
+_FOLDERS = ("metrics", "models", "ops", "plots")
 
 
 def public_api():

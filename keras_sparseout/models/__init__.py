@@ -1,0 +1,7 @@
+"""What is done to a whole model: layers put in, replaced, and taken out again."""
+
+from keras_sparseout.models.insert import insert
+
+__all__ = [
+    "insert",
+]

@@ -1,0 +1,108 @@
+"""Copies of single layers: made anew from their configs."""
+
+import types
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import keras
+
+from keras_sparseout.layers import nested_layers
+
+# What the config of a layer holds: a layer, or a list of them.
+Part: TypeAlias = keras.layers.Layer | Sequence[keras.layers.Layer]
+
+
+def copy_of(
+    layer: keras.Operation, parts: Mapping[str, Part] | None = None
+) -> keras.Operation:
+    """Makes an equal layer or operation from the config of `layer`, without its state.
+
+    Args:
+        layer: The layer or operation.
+        parts: What takes the place of layers inside it, by their key in the config, as
+            `parts_of` has them.
+
+    Raises:
+        ValueError: if its class can't make it from its config.
+    """
+    try:
+        with (
+            warnings.catch_warnings(),
+            keras.saving.custom_object_scope(custom_objects(layer)),
+        ):
+            # The function itself takes the place of what is written.
+            warnings.filterwarnings("ignore", "The object being serialized includes a")
+            config = layer.get_config()
+            for key, part in (parts or {}).items():
+                config[key] = keras.saving.serialize_keras_object(part)
+            if isinstance(layer, keras.layers.Lambda):
+                # Its own `from_config` takes no functions without a name.
+                return type(layer)(**_with_functions(config, layer))
+            return type(layer).from_config(_with_functions(config, layer))
+    except Exception as error:
+        kind = type(layer).__name__
+        raise ValueError(
+            "`model` must have layers that can be made again from their configs. "
+            f"Received: model with the layer {layer.name!r}, for which "
+            f"{kind}.from_config(layer.get_config()) raises "
+            f"{type(error).__name__}: {error} Give {kind} a `get_config` that returns "
+            "all arguments of its `__init__`."
+        ) from error
+
+
+def parts_of(layer: keras.layers.Layer) -> dict[str, Part]:
+    """The layers that the config of `layer` holds, by their key there.
+
+    Other ones can go in their place, also in files: the layer of a `TimeDistributed`,
+    the cell of an `RNN`. What the layer makes by itself, in its `__init__`, can't be
+    replaced: a file would bring it back.
+    """
+    try:
+        config = layer.get_config()
+    except Exception:  # Whatever a layer raises that has no config.
+        return {}
+    found = {}
+    for key, value in config.items():
+        attribute = key
+        if key == "layer" and isinstance(layer, keras.layers.Bidirectional):
+            attribute = "forward_layer"
+        part = getattr(layer, attribute, None)
+        if isinstance(value, (dict, list)) and _is_made_of_layers(part):
+            found[key] = part
+    return found
+
+
+def _is_made_of_layers(part):
+    if isinstance(part, (list, tuple)):
+        return bool(part) and all(isinstance(p, keras.layers.Layer) for p in part)
+    return isinstance(part, keras.layers.Layer)
+
+
+def custom_objects(layer: keras.Operation) -> dict[str, Any]:
+    """The classes and functions inside `layer` that Keras may not know, by name."""
+    found: dict[str, Any] = {}
+    inside = [layer]
+    if isinstance(layer, keras.layers.Layer):
+        inside += nested_layers.held_by(layer, keras.layers.Layer)
+    for each in inside:
+        found.setdefault(type(each).__name__, type(each))
+        for value in vars(each).values():
+            if isinstance(value, types.FunctionType):
+                found.setdefault(value.__name__, value)
+            elif hasattr(value, "get_config"):
+                found.setdefault(type(value).__name__, type(value))
+    return {
+        name: value
+        for name, value in found.items()
+        if not (value.__module__ or "").startswith("keras.")
+    }
+
+
+def _with_functions(config, layer):
+    """Puts the functions themselves into a config that describes them."""
+    for key, value in config.items():
+        function = getattr(layer, key, None)
+        if isinstance(value, (dict, str)) and isinstance(function, types.FunctionType):
+            config[key] = function
+    return config

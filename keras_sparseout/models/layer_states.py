@@ -1,0 +1,155 @@
+"""Copies what a layer has learned, and what it was set to, into its copy."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+
+import keras
+
+from keras_sparseout.backend import variables
+from keras_sparseout.layers import nested_layers
+
+
+class StateCopies:
+    """Copies states between layers, and knows which variable became which.
+
+    Args:
+        inner: Function that returns the layer inside an old layer whose place it takes,
+            or None if the old layer stays.
+
+    Attributes:
+        copied: Pairs of an old and a new variable, by the id of the old one.
+    """
+
+    def __init__(
+        self, inner: Callable[[keras.layers.Layer], keras.layers.Layer | None]
+    ) -> None:
+        self._inner = inner
+        self._done: set[tuple[int, int]] = set()
+        self.copied: dict[int, tuple[keras.Variable, keras.Variable]] = {}
+
+    def copy(self, old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+        """Copies the state of `old`, and of the layers inside it, into `new`.
+
+        These are the weights, the states of seeds, what is kept in files beside the
+        weights (vocabularies, statistics), and what is trainable.
+
+        Raises:
+            ValueError: if `new` has other variables than `old`.
+        """
+        inside = self._inner(old)
+        if inside is not None:
+            self.copy(inside, new)
+            return
+        if (id(old), id(new)) in self._done:
+            return
+        self._done.add((id(old), id(new)))
+        if old.trainable != new.trainable:
+            new.trainable = old.trainable
+        _build_as(old, new)
+        if type(old) is type(new) and old.built:
+            _copy_files(old, new)
+        for child, its_copy in self._children(old, new):
+            self.copy(child, its_copy)
+        self._copy_variables(old, new)
+
+    def _children(
+        self, old: keras.layers.Layer, new: keras.layers.Layer
+    ) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:
+        """Yields the layers directly inside `old` with those in `new`."""
+        if _has_graph(old):
+            named = {layer.name: layer for layer in new.layers}
+            for layer in old.layers:
+                name = self._innermost(layer).name
+                if name in named:
+                    yield layer, named[name]
+            return
+        # By the attributes that hold them: their own names may have new numbers.
+        named = {
+            name: child
+            for child, names in nested_layers.children(new)
+            for name in names[:-1]
+        }
+        for layer, names in nested_layers.children(old):
+            found = [named[name] for name in names[:-1] if name in named]
+            if found:
+                yield layer, found[0]
+
+    def _innermost(self, layer):
+        inside = self._inner(layer)
+        return layer if inside is None else self._innermost(inside)
+
+    def _copy_variables(self, old, new):
+        mine, others = _own_variables(old), _own_variables(new)
+        if type(old) is not type(new):
+            # Another class has other ones of its own: rates, seeds.
+            others = {v.name: v for v in others}
+            mine = [v for v in mine if v.name in others]
+            others = [others[v.name] for v in mine]
+        if [_kind(v) for v in mine] != [_kind(v) for v in others]:
+            raise ValueError(
+                "`model` must have layers that make their weights again from their "
+                f"configs. Received: model with the layer {old.name!r} of class "
+                f"{type(old).__name__}, which has {_text(mine)}. Made again it has "
+                f"{_text(others)}. Build them in `__init__` or `build`, or give "
+                f"{type(old).__name__} a `get_config` that has all its arguments."
+            )
+        for variable, its_copy in zip(mine, others, strict=True):
+            its_copy.assign(variable)
+            if its_copy.trainable != variable.trainable:
+                its_copy.trainable = variable.trainable
+            self._note(variable, its_copy, old)
+
+    def _note(self, variable, its_copy, layer):
+        before = self.copied.setdefault(id(variable), (variable, its_copy))
+        if before[1] is not its_copy:
+            raise ValueError(
+                "`model` must not have variables that two layers share, unless the "
+                f"layers call one layer. Received: model with {variable.path!r}, which "
+                f"{layer.name!r} shares with another layer: their copies would be "
+                "trained apart. Call one layer in both places."
+            )
+
+
+def _has_graph(layer):
+    return isinstance(layer, (keras.Function, keras.Sequential))
+
+
+def _build_as(old, new):
+    """Builds `new` as `old` was built, if nothing has called it yet."""
+    if old.built and not new.built:
+        config = old.get_build_config()
+        if config:
+            new.build_from_config(config)
+
+
+def _copy_files(old, new):
+    """Lets `new` load what `old` writes into files, where its class has a way."""
+    base, own = keras.layers.Layer, type(old)
+    if (own.save_own_variables, own.load_own_variables) != (
+        base.save_own_variables,
+        base.load_own_variables,
+    ):
+        store: dict[str, object] = {}
+        old.save_own_variables(store)
+        new.load_own_variables({k: variables.to_numpy(v) for k, v in store.items()})
+    if hasattr(old, "save_assets") and hasattr(new, "load_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            old.save_assets(folder)
+            new.load_assets(folder)
+
+
+def _own_variables(layer):
+    """The variables of a layer that are not those of a layer inside it."""
+    children = [child for child, _ in nested_layers.children(layer)]
+    if isinstance(layer, keras.Model):
+        children = [*children, *layer.layers]
+    inside = {id(v) for child in children for v in child.variables}
+    return [v for v in layer.variables if id(v) not in inside]
+
+
+def _kind(variable):
+    return variable.name, tuple(variable.shape), variable.dtype
+
+
+def _text(found):
+    return ", ".join(f"{v.name} {tuple(v.shape)}" for v in found) or "no variables"

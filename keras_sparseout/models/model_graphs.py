@@ -1,0 +1,112 @@
+"""Models whose layers and calls Keras knows: which these are, and what is in them."""
+
+import inspect
+
+import keras
+
+from keras_sparseout.models.layer_copies import Part, parts_of
+
+# What a class of models may have of its own, so that a plain model does not do.
+_OF_CALLS = {"call", "__call__", "compute_mask"}
+_OF_TRAINING = {
+    *("train_step", "test_step", "predict_step", "fit", "evaluate", "predict"),
+    *("compute_loss", "compute_metrics", "compile", "compile_from_config"),
+}
+
+
+def has_graph(layer: object) -> bool:
+    """Whether `layer` is a model whose layers and calls Keras knows."""
+    return isinstance(layer, keras.Sequential) or (
+        isinstance(layer, keras.Function) and isinstance(layer, keras.Model)
+    )
+
+
+def check_model(model: object, argument: str = "model") -> None:
+    """Raises unless `model` can be rebuilt."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"`{argument}` must be a Keras model. Received: {argument}={model!r}. Wrap "
+            "layers in a keras.Sequential."
+        )
+    if not has_graph(model):
+        raise ValueError(
+            f"`{argument}` must be a functional or Sequential model, also inside: only "
+            "there Keras knows in which order the layers are called. Received: "
+            f"{argument}={model.name!r} of class {type(model).__name__}, a subclassed "
+            "model. Change its layers in its own code, or make it with the functional "
+            "API: keras.Model(inputs, outputs)."
+        )
+
+
+def layers_called_in(
+    model: keras.Model, *, with_inputs: bool = False
+) -> list[keras.layers.Layer]:
+    """Returns the layers that `model`, or a model inside it, calls in its graph.
+
+    Before and after these a layer can be inserted.
+
+    Args:
+        model: The model.
+        with_inputs: Whether layers that stand for inputs are among them.
+    """
+    found: dict[int, keras.layers.Layer] = {}
+    seen: set[int] = set()
+
+    def visit(layer: keras.layers.Layer) -> None:
+        if id(layer) in seen:
+            return
+        seen.add(id(layer))
+        for part in inside(layer):
+            is_input = isinstance(part, keras.layers.InputLayer)
+            if has_graph(layer) and (with_inputs or not is_input):
+                found[id(part)] = part
+            visit(part)
+
+    visit(model)
+    return list(found.values())
+
+
+def inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns the layers in the graph or in the config of `layer`."""
+    if has_graph(layer):
+        return layer.layers
+    return [p for part in parts_of(layer).values() for p in listed(part)]
+
+
+def constructor_of(model: keras.Model, *, is_inner: bool) -> type[keras.Model]:
+    """Returns the class that makes a copy of a model with a graph from its graph.
+
+    It is the model's own class, or a plain one if that class has another `__init__`.
+
+    Args:
+        model: The model.
+        is_inner: Whether it is inside another model, which trains it.
+
+    Raises:
+        ValueError: if a plain model would compute, or train, otherwise.
+    """
+    if isinstance(model, keras.Sequential):
+        plain, own = keras.Sequential, _OF_CALLS
+    else:
+        plain = type(keras.Model(model.input, model.output))
+        own = _OF_CALLS if is_inner else {*_OF_CALLS, *_OF_TRAINING}
+    parameters = [
+        [*inspect.signature(c.__init__).parameters] for c in (type(model), plain)
+    ]
+    if parameters[0] == parameters[1]:
+        return type(model)
+    above = type(model).__mro__[: type(model).__mro__.index(plain)]
+    changed = sorted(own & {name for cls in above for name in vars(cls)})
+    if changed:
+        raise ValueError(
+            "`model` must be made by (inputs, outputs) or (layers) if its class has "
+            f"a `{changed[0]}` of its own. Received: model={model.name!r} of class "
+            f"{type(model).__name__}, with another `__init__`. Give "
+            "keras.Model(model.input, model.output), which has the same layers."
+        )
+    return plain
+
+
+def listed(part: Part) -> list[keras.layers.Layer]:
+    """Returns the layers of one part."""
+    return [part] if isinstance(part, keras.layers.Layer) else list(part)

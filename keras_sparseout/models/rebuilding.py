@@ -1,0 +1,186 @@
+"""Makes a model anew with other layers in it: what all of this room stands on.
+
+The new model has layers of its own, made from the configs of the old ones, with copies
+of their weights. The old model is left as it was.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+
+from keras_sparseout.models import compile_state
+from keras_sparseout.models.layer_copies import Part, copy_of, parts_of
+from keras_sparseout.models.layer_states import StateCopies
+from keras_sparseout.models.model_graphs import (
+    check_model,
+    constructor_of,
+    has_graph,
+    inside,
+    listed,
+)
+from keras_sparseout.models.steps import Change, Step, check_sequence
+
+
+def rebuild(model: keras.Model, changes: Sequence[Change]) -> keras.Model:
+    """Returns a new model with copies of the layers of `model`, and `changes`.
+
+    Args:
+        model: Functional or Sequential model, built or not.
+        changes: What becomes of layers, at most one for each. They may be in models
+            inside the model, and where the config of a layer holds a layer.
+
+    Raises:
+        ValueError: if a model or layer can't be made again from its config.
+    """
+    check_model(model)
+    by_layer = {id(change.layer): change for change in changes}
+    rebuilding = _Rebuilding(by_layer)
+    new = rebuilding.copy_model(model, is_inner=False)
+    states = StateCopies(lambda layer: getattr(by_layer.get(id(layer)), "keeps", None))
+    for intermediate, final in rebuilding.intermediate:
+        states.copy(intermediate, final)
+    # The outermost first: what is trainable there holds for what is inside.
+    for old, its_copy in reversed(rebuilding.made.values()):
+        states.copy(old, its_copy)
+    _check_complete(model, states, changes)
+    compile_state.copy(model, new, states.copied)
+    return new
+
+
+class _Rebuilding:
+    """One run of `rebuild`.
+
+    Attributes:
+        made: Each layer that has a copy, and the copy, by the id of the layer.
+        intermediate: Copies of parts that were only made for their config, and what was
+            made from it.
+    """
+
+    def __init__(self, changes: Mapping[int, Change]) -> None:
+        self._changes = changes
+        self._steps: dict[int, Step] = {}
+        self.made: dict[int, tuple[keras.layers.Layer, keras.layers.Layer]] = {}
+        self.intermediate: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
+
+    def copy_model(self, model: keras.Model, *, is_inner: bool = True) -> keras.Model:
+        """Makes a model anew, without its state."""
+        constructor = constructor_of(model, is_inner=is_inner)
+        if isinstance(model, keras.Sequential):
+            new = self._copy_sequential(model, constructor)
+        else:
+            new = self._copy_functional(model, constructor)
+        self.made[id(model)] = (model, new)
+        return new
+
+    def _copy_functional(self, model, constructor):
+        # The same layers in a model that is not compiled: Keras would compile the copy.
+        twin = keras.Model(model.input, model.output, name=model.name)
+        new = keras.models.clone_model(
+            twin,
+            input_tensors=keras.tree.map_structure(
+                lambda x: _new_input(model, x), model.input
+            ),
+            clone_function=self.step,
+            call_function=lambda step, *args, **kwargs: step(*args, **kwargs),
+        )
+        if type(new) is constructor:
+            return new
+        return constructor(new.input, new.output, name=model.name)
+
+    def _copy_sequential(self, model, constructor):
+        steps = [self.step(layer) for layer in model.layers]
+        inputs = _inputs_of(model)
+        if len(inputs) == 1 and any(step.has_inserted for step in steps):
+            check_sequence(steps, inputs[0])
+        layers = [layer for step in steps for layer in step.layers()]
+        layers = [_like(x) for x in inputs] + layers
+        return constructor(layers, name=model.name)
+
+    def step(self, old: keras.Operation) -> Step:
+        """Returns what calls of `old` become; the same for each of them."""
+        if id(old) not in self._steps:
+            change = self._changes.get(id(old)) or Change(old)
+            self._steps[id(old)] = step = Step(change)
+            if not change.is_removed:
+                step.new = self.copy(old)
+        return self._steps[id(old)]
+
+    def copy(self, old: keras.Operation) -> keras.Operation:
+        """Makes what takes the place of a layer or operation, without its state."""
+        change = self._changes.get(id(old)) or Change(old)
+        if change.keeps is not None:
+            return self.step(change.keeps).new
+        if change.replacement is not None:
+            new = change.replacement
+        elif has_graph(old):
+            return self.copy_model(old)
+        else:
+            parts = self._new_parts(old)
+            new = copy_of(old, parts)
+            for key, part in parts.items():
+                finals = listed(parts_of(new)[key])
+                pairs = zip(listed(part), finals, strict=True)
+                self.intermediate += [(p, f) for p, f in pairs if has_graph(p)]
+        if isinstance(old, keras.layers.Layer):
+            self.made[id(old)] = (old, new)
+        return new
+
+    def _new_parts(self, layer):
+        """What takes the place of layers in the config of `layer`, if they change."""
+        if not isinstance(layer, keras.layers.Layer):
+            return {}
+        return {
+            key: self._new_part(part)
+            for key, part in parts_of(layer).items()
+            if any(self._changes_in(p) for p in listed(part))
+        }
+
+    def _new_part(self, part: Part) -> Part:
+        if not isinstance(part, keras.layers.Layer):
+            return [self._new_part(p) for p in part]
+        return _Rebuilding(self._changes).copy(part)
+
+    def _changes_in(self, layer):
+        """Whether `layer` changes, or a layer inside it."""
+        if id(layer) in self._changes:
+            return True
+        return any(map(self._changes_in, inside(layer)))
+
+
+def _inputs_of(model):
+    try:
+        return model.inputs
+    except AttributeError:  # A Sequential model that has not seen its inputs.
+        return []
+
+
+def _new_input(model, tensor):
+    """Makes the input of the copy that stands for an input of `model`."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer) and layer.name == tensor.name:
+            return type(layer).from_config(layer.get_config()).output
+    return _like(tensor)
+
+
+def _like(tensor):
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        sparse=tensor.sparse,
+        name=tensor.name,
+    )
+
+
+def _check_complete(
+    model: keras.Model, states: StateCopies, changes: Sequence[Change]
+) -> None:
+    """Raises if a variable has no copy, but for those of layers that are gone."""
+    lost = {id(v) for change in changes for v in change.lost()}
+    for variable in model.variables:
+        if id(variable) not in states.copied and id(variable) not in lost:
+            raise ValueError(
+                "`model` must have layers that Keras tracks in the same places when "
+                "they are made again from their configs. Received: model with "
+                f"{variable.path!r}, which has no place in the copy. Set the layer "
+                "that has it in `__init__`."
+            )

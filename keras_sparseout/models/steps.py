@@ -1,0 +1,158 @@
+"""What becomes of a layer, and of the calls of it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_sparseout.utils.types import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What becomes of a layer.
+
+    Attributes:
+        layer: The layer of the old model.
+        replacement: The layer that takes its place. None: a copy of it.
+        is_removed: Whether nothing takes its place: what goes in comes out.
+        keeps: The layer inside it whose copy takes its place.
+        before: A layer to call on its input.
+        after: A layer to call on its output, the first one if it has several.
+    """
+
+    layer: keras.layers.Layer
+    replacement: keras.layers.Layer | None = None
+    is_removed: bool = False
+    keeps: keras.layers.Layer | None = None
+    before: keras.layers.Layer | None = None
+    after: keras.layers.Layer | None = None
+
+    def lost(self) -> list[keras.Variable]:
+        """Returns the variables of the layer that the new model does not have."""
+        kept = [] if self.keeps is None else self.keeps.variables
+        if self.replacement is None and not self.is_removed and self.keeps is None:
+            return []
+        return [v for v in self.layer.variables if all(v is not k for k in kept)]
+
+
+class Step:
+    """What a call of a layer becomes: the layers that are called in its place.
+
+    Args:
+        change: What becomes of the layer.
+
+    Attributes:
+        new: What takes the place of the layer, None if nothing does.
+    """
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.new: keras.Operation | None = None
+
+    @property
+    def has_inserted(self) -> bool:
+        """Whether a layer is called before or after it."""
+        return self.change.before is not None or self.change.after is not None
+
+    def layers(self) -> list[keras.layers.Layer]:
+        """Returns the layers in order, for a Sequential model."""
+        found = (self.change.before, self.new, self.change.after)
+        return [layer for layer in found if layer is not None]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the layers, as the old layer was called."""
+        change = self.change
+        if change.before is not None:
+            self.check_inputs(args, kwargs)
+            args, kwargs = _on_input(change.before, args, kwargs)
+        if self.new is None:
+            outputs = args[0] if args else next(iter(kwargs.values()))
+        else:
+            outputs = self.new(*args, **kwargs)
+        if change.after is not None:
+            outputs = self._on_output(change.after, outputs)
+        return outputs
+
+    def check_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raises unless a layer can be called before this one."""
+        first, *others = [*args, *kwargs.values()]
+        if not isinstance(self.change.layer, _WITH_STATES):
+            first = [first, *others]
+        # Masks are not floating-point.
+        floating = [x for x in keras.tree.flatten(first) if _is_floating(x)]
+        if len(floating) != 1:
+            found = "no floating-point tensor"
+            remedy = "Name layers further on in the model."
+            if floating:
+                found = f"{len(floating)} tensors"
+                remedy = 'Name the layers that return these, with where="after".'
+            raise ValueError(
+                '`layers` must take one floating-point tensor with where="before". '
+                f"Received: layers with {self.change.layer.name!r}, which takes "
+                f"{found}. {remedy}"
+            )
+
+    def check_outputs(self, outputs: Any) -> int:
+        """Returns which output a layer can be called on; raises if there is none."""
+        flat = keras.tree.flatten(outputs)
+        for number, output in enumerate(flat):
+            if keras.backend.is_float_dtype(output.dtype):
+                return number
+        dtypes = ", ".join(str(output.dtype) for output in flat)
+        raise ValueError(
+            "`layers` must return a floating-point tensor. Received: layers with "
+            f"{self.change.layer.name!r}, which returns {dtypes}. Name layers further "
+            "on in the model."
+        )
+
+    def _on_output(self, layer, outputs):
+        number = self.check_outputs(outputs)
+        flat = keras.tree.flatten(outputs)
+        flat[number] = layer(flat[number])
+        return keras.tree.pack_sequence_as(outputs, flat)
+
+
+# Their initial states go in beside the sequence.
+_WITH_STATES = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.ConvLSTM2D)
+
+
+def check_sequence(steps: Sequence[Step], x: Tensor) -> None:
+    """Raises unless layers can be called where they stand in a Sequential model.
+
+    Args:
+        steps: Those of the model, in order.
+        x: The symbolic input of the model.
+    """
+    for step in steps:
+        if step.change.before is not None:
+            step.check_inputs([x], {})
+        x = step.change.layer.compute_output_spec(x)
+        if step.change.after is not None:
+            step.check_outputs(x)
+            if keras.tree.is_nested(x):
+                raise ValueError(
+                    "`layers` must return one tensor in a Sequential model. Received: "
+                    f"layers with {step.change.layer.name!r}, which returns several. "
+                    "Make the model with the functional API."
+                )
+
+
+def _on_input(layer, args, kwargs):
+    """Returns the arguments with `layer` called on the first one."""
+    if args:
+        return (_on_floating(layer, args[0]), *args[1:]), kwargs
+    name, first = next(iter(kwargs.items()))
+    return args, {**kwargs, name: _on_floating(layer, first)}
+
+
+def _on_floating(layer, structure):
+    return keras.tree.map_structure(
+        lambda x: layer(x) if _is_floating(x) else x, structure
+    )
+
+
+def _is_floating(x):
+    is_tensor = isinstance(x, keras.KerasTensor) or keras.ops.is_tensor(x)
+    return is_tensor and keras.backend.is_float_dtype(x.dtype)
