@@ -1,0 +1,126 @@
+"""The stand-in for a threshold layer while its threshold is looked for."""
+
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+from keras_sparseout.models import magnitudes
+from keras_sparseout.ops import quantile_tracking
+from keras_sparseout.utils.types import Shape, Tensor
+
+
+class Calibrator(keras.layers.Layer):
+    """Sets the activations with |x - centre| <= threshold to zero, and counts them.
+
+    Args:
+        axis: None for one threshold, -1 for one for each unit.
+        **kwargs: `name` and `dtype`, as for every Keras layer.
+
+    Attributes:
+        mode: What a call does, decided while it is traced: "use" the threshold, use it
+            and "count" the magnitudes before it, or "follow": count, then set the
+            threshold to the quantile of all that was counted, or "sample" them.
+        adds_back: Whether what is cut becomes the centre, and not 0.
+        target: Variable: the share of zeros to follow.
+        threshold: Variable: one number, or one for each unit.
+        centre: Variable: one number, or one for each unit.
+        counts: Variable: the counts of magnitudes.
+        sampled: What the traced call has sampled: values, and which of them count.
+    """
+
+    mode: Literal["use", "count", "follow", "sample"] = "use"
+    adds_back = False
+    sampled: quantile_tracking.Sample
+
+    def __init__(self, axis: Literal[-1] | None, **kwargs: Any) -> None:
+        super().__init__(trainable=False, **kwargs)
+        self.axis = axis
+        self.supports_masking = True
+
+    def build(self, input_shape: Shape) -> None:
+        """Makes the variables."""
+        units = 1 if self.axis is None else input_shape[-1]
+        if units is None:
+            raise ValueError(
+                "`axis` must be None where the number of units is not known. Received: "
+                f"axis=-1 for layer {self.name!r} with an input of shape "
+                f"{tuple(input_shape)}. Leave it out for one threshold a layer."
+            )
+        shape = () if self.axis is None else (units,)
+        self.bins = magnitudes.bins_for(units)
+
+        def variable(name, shape, dtype):
+            return self.add_weight(
+                name=name,
+                shape=shape,
+                dtype=dtype,
+                initializer="zeros",
+                trainable=False,
+                autocast=False,
+            )
+
+        self.target = variable("target", (), "float64")
+        self.threshold = variable("threshold", shape, "float32")
+        self.centre = variable("centre", shape, "float32")
+        size = (self.bins.groups, self.bins.number)
+        self.counts = variable("counts", size, self.bins.dtype)
+
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Returns `inputs` with zeros."""
+        centre = ops.cast(self.centre.value, inputs.dtype)
+        distance = inputs - centre
+        if self.mode == "sample":
+            units = None if self.axis is None else inputs.shape[-1]
+            self.sampled = quantile_tracking.sample(inputs, mask, units)
+        elif self.mode != "use":
+            x = ops.cast(distance, "float32")
+            new = magnitudes.count(x, for_all_axes(mask, x), self.bins)
+            counts = self.counts.value + new
+            self.counts.assign(counts)
+            if self.mode == "follow":
+                self.threshold.assign(self._quantile(counts))
+        # In the precision of the activations, as `TargetSparsity` does.
+        is_cut = ops.abs(distance) <= ops.cast(self.threshold.value, inputs.dtype)
+        if self.adds_back:
+            return ops.where(is_cut, centre, inputs)
+        return ops.where(is_cut, ops.zeros((), inputs.dtype), distance)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Returns the shape of the inputs."""
+        return input_shape
+
+    def reset(self) -> None:
+        """Forgets what was counted."""
+        self.counts.assign(ops.zeros_like(self.counts.value))
+
+    def shares(self) -> tuple[float, float]:
+        """Returns the shares of what was counted: up to the threshold, and of zeros."""
+        counts, threshold = self.counts.value, self.threshold.value
+        return magnitudes.share(counts, threshold, self.bins)
+
+    def threshold_for(self, target: float) -> Tensor:
+        """Returns the quantile of what was counted."""
+        return self._quantile(self.counts.value, target)
+
+    def least_counted(self) -> int:
+        """Returns how many activations a threshold is found from, at least."""
+        return int(ops.min(ops.sum(self.counts.value, axis=-1)))
+
+    def has_invalid(self) -> bool:
+        """Whether NaN or infinity was counted."""
+        return magnitudes.has_invalid(self.counts.value)
+
+    def _quantile(self, counts: Tensor, target: float | None = None) -> Tensor:
+        wanted = self.target.value if target is None else target
+        found = magnitudes.quantile(counts, wanted, self.bins)
+        found = magnitudes.rounded_down(found, self.compute_dtype)
+        return ops.reshape(found, self.threshold.shape)
+
+
+def for_all_axes(mask: Tensor | None, x: Tensor) -> Tensor | None:
+    """Returns a mask of samples or timesteps with the axes of `x`."""
+    if mask is None or len(mask.shape) >= len(x.shape):
+        return None
+    more = [1] * (len(x.shape) - len(mask.shape))
+    return ops.reshape(ops.cast(mask, "bool"), (*ops.shape(mask), *more))
