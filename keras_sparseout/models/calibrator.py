@@ -21,16 +21,15 @@ class Calibrator(keras.layers.Layer):
         mode: What a call does, decided while it is traced: "use" the threshold, use it
             and "count" the magnitudes before it, or "follow": count, then set the
             threshold to the quantile of all that was counted, or "sample" them.
-        adds_back: Whether what is cut becomes the centre, and not 0.
         target: Variable: the share of zeros to follow.
         threshold: Variable: one number, or one for each unit.
         centre: Variable: one number, or one for each unit.
+        restored: Variable: the part of the centre that is added back.
         counts: Variable: the counts of magnitudes.
         sampled: What the traced call has sampled: values, and which of them count.
     """
 
     mode: Literal["use", "count", "follow", "sample"] = "use"
-    adds_back = False
     sampled: quantile_tracking.Sample
 
     def __init__(self, axis: Literal[-1] | None, **kwargs: Any) -> None:
@@ -63,6 +62,7 @@ class Calibrator(keras.layers.Layer):
         self.target = variable("target", (), "float64")
         self.threshold = variable("threshold", shape, "float32")
         self.centre = variable("centre", shape, "float32")
+        self.restored = variable("restored", shape, "float32")
         size = (self.bins.groups, self.bins.number)
         self.counts = variable("counts", size, self.bins.dtype)
 
@@ -82,9 +82,9 @@ class Calibrator(keras.layers.Layer):
                 self.threshold.assign(self._quantile(counts))
         # In the precision of the activations, as `TargetSparsity` does.
         is_cut = ops.abs(distance) <= ops.cast(self.threshold.value, inputs.dtype)
-        if self.adds_back:
-            return ops.where(is_cut, centre, inputs)
-        return ops.where(is_cut, ops.zeros((), inputs.dtype), distance)
+        restored = ops.cast(self.restored.value, inputs.dtype)
+        # If all is added back, the inputs themselves, without a rounding.
+        return ops.where(is_cut, restored, inputs - (centre - restored))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the shape of the inputs."""

@@ -60,7 +60,6 @@ class Sparsification:
     def begin(self) -> None:
         """Measures the model as it is; raises if the data do not do."""
         self._before = self._reader.measure(self.found.batches)
-        sparsify_arguments.check_samples(self._before.samples)
         if self.options.centre is not None:
             self._centre()
         self.found.count()
@@ -179,7 +178,8 @@ class Sparsification:
                 centre = centring.mode(values).reshape(calibrator.threshold.shape)
                 place.centre = centre if centre.any() else None
                 calibrator.centre.assign(centre)
-                calibrator.adds_back = not place.is_folded
+                if not place.is_folded:
+                    calibrator.restored.assign(centre)
         _fold(self.found.model, self.places)
 
     def _change(self) -> float:

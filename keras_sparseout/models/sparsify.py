@@ -49,7 +49,7 @@ def sparsify(
     tracing.build(model, first)
     sparsify_arguments.check_weights(model)
     places, notes = sparsify_places.choose(
-        model, first, options.target, options.layers, options.where
+        model, batches, options.target, options.layers, options.where
     )
     progress = _Progress(verbose)
     work = Sparsification(model, places, options, batches, progress.tick)

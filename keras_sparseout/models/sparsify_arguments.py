@@ -192,16 +192,6 @@ def _check_same_length(x: Any, y: Any) -> None:
         )
 
 
-def check_samples(samples: int) -> None:
-    """Raises unless there are samples enough for a quantile."""
-    if samples < 2:
-        raise ValueError(
-            "`x` must hold at least 2 samples, since a quantile of one says little "
-            f"about others. Received: x with {samples}. Give some hundred samples, "
-            "as many kinds of them as the model will meet."
-        )
-
-
 def check_counted(
     place: Place, calibrator: Calibrator, samples: int, options: Options
 ) -> None:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_sparseout.backend import graph, operation_macs, tracing
 from keras_sparseout.measure import layer_selection
@@ -57,15 +58,17 @@ class _Fed(NamedTuple):
     Attributes:
         dtypes: The types of what is read.
         data: Names of the layers that the model's inputs feed, with no weights between.
+        samples: How many samples there are.
     """
 
     dtypes: dict[str, str]
     data: set[str]
+    samples: int
 
 
 def choose(
     model: keras.Model,
-    batch: Any,
+    batches: Iterable[Any],
     target: float | Mapping[LayerChoice, float] | None,
     layers: Sequence[LayerChoice] | None,
     where: Side,
@@ -74,7 +77,7 @@ def choose(
 
     Args:
         model: A built model that can be rebuilt.
-        batch: Inputs of the model.
+        batches: Batches of inputs of the model.
         target: As for `sparsify`, checked.
         layers: List of layers, as for `layer_selection.select`, or None.
         where: On which side of the layers.
@@ -82,7 +85,8 @@ def choose(
     Raises:
         ValueError: if there is none; if a layer that is named is not in the model, is
             not called, or has no floating-point activations there; if two expressions
-            in `target` match one layer.
+            in `target` match one layer; if there is only one sample, or NaN or infinity
+            comes to a kernel.
     """
     targets = _targets(model, target) if isinstance(target, Mapping) else None
     found = layer_selection.all_layers(model)
@@ -95,11 +99,17 @@ def choose(
         watched = [w for w in found if _has_kernel(w.layer)]
     side: Literal["input", "output"] = "input" if where == "before" else "output"
     watched = [dataclasses.replace(w, side=side) for w in watched]
-    fed = _read(model, batch, watched)
+    fed = _read(model, batches, watched)
+    if fed.samples < 2:
+        raise ValueError(
+            "`x` must hold at least 2 samples, since a quantile of one says little "
+            f"about others. Received: x with {fed.samples}. Give some hundred samples, "
+            "as many kinds of them as the model will meet."
+        )
     if targets is None and layers is None:
         watched, notes = _default(model, watched, fed)
     else:
-        _check_named(model, watched, fed)
+        watched = _check_named(model, watched, fed)
     share = target if isinstance(target, float) else 0.0
     places = [
         Place(w.name, w.layer, (targets or {}).get(w.name, share)) for w in watched
@@ -114,7 +124,7 @@ def _targets(
     exact: dict[str, float] = {}
     matched: dict[str, dict[float, LayerChoice]] = {}
     for choice, share in target.items():
-        for w in layer_selection.select(model, [choice]):
+        for w in _select(model, choice):
             if choice in (w.name, w.layer):
                 exact[w.name] = share
             else:
@@ -131,6 +141,17 @@ def _targets(
     return {**{name: next(iter(shares)) for name, shares in matched.items()}, **exact}
 
 
+def _select(model: keras.Model, choice: LayerChoice) -> list[WatchedLayer]:
+    """Returns the layers that a key of `target` matches."""
+    try:
+        return layer_selection.select(model, [choice])
+    except ValueError as error:
+        text = str(error).replace("`layers`", "the keys of `target`", 1)
+        raise ValueError(
+            text[:1].upper() + text[1:].replace("layers=", "the key ", 1)
+        ) from None
+
+
 def _has_kernel(layer: keras.layers.Layer) -> bool:
     """Whether a layer is Dense, EinsumDense or a convolution, or wraps one."""
     if isinstance(layer, keras.layers.Wrapper):
@@ -138,25 +159,50 @@ def _has_kernel(layer: keras.layers.Layer) -> bool:
     return layer_macs.is_countable(layer) and not isinstance(layer, keras.layers.RNN)
 
 
-def _read(model: keras.Model, batch: Any, watched: Sequence[WatchedLayer]) -> _Fed:
-    """Traces the model, and reads what its layers take or return."""
-    fed = _Fed({}, set())
+def _read(
+    model: keras.Model, batches: Iterable[Any], watched: Sequence[WatchedLayer]
+) -> _Fed:
+    """Runs the model, and reads what its layers take or return.
+
+    It looks for NaN where a kernel takes it: behind it a ReLU may make it 0.
+    """
+    kernels = [
+        dataclasses.replace(w, side="input")
+        for w in layer_selection.all_layers(model)
+        if layer_macs.is_countable(w.layer)
+    ]
+    dtypes: dict[str, str] = {}
+    data: set[str] = set()
 
     def call(batch):
-        step = LayerCalls(model, watched)
+        step = LayerCalls(model, list(dict.fromkeys([*watched, *kernels])))
         with keras.StatelessScope(), step.reading():
             outputs = model(batch, training=False)
         called = step.calls()
         weighted = _behind_weights(graph.tensors_in(batch), graph.tensors_in(outputs))
+        finite: dict[str, Any] = {}
         for w, x, _ in step.seen:
-            if w.name in called:
-                fed.dtypes[w.name] = keras.backend.standardize_dtype(x.dtype)
+            dtype = keras.backend.standardize_dtype(x.dtype)
+            if w.name in called and w in watched:
+                dtypes[w.name] = dtype
                 if not hasattr(x, "op") or x.op.name not in weighted:
-                    fed.data.add(w.name)
-        return graph.tensors_in(outputs)
+                    data.add(w.name)
+            if w.name in called and keras.backend.is_float_dtype(dtype):
+                is_finite = ops.all(ops.isfinite(x))
+                finite[w.name] = finite.get(w.name, True) & is_finite
+        return finite
 
-    tracing.run(tracing.graph_function(call), batch)
-    return fed
+    function, samples = tracing.graph_function(call), 0
+    for batch in batches:
+        samples += keras.tree.flatten(batch)[0].shape[0]
+        invalid = [n for n, ok in tracing.run(function, batch).items() if not bool(ok)]
+        if invalid:
+            raise ValueError(
+                "`x` must give finite activations. Received: x with which NaN or "
+                f"infinity comes to {invalid[0]!r}. Look for it in x with "
+                "numpy.isfinite, then in the layers before this one."
+            )
+    return _Fed(dtypes, data, samples)
 
 
 def _behind_weights(inputs: Sequence[Any], outputs: Sequence[Any]) -> set[str]:
@@ -217,8 +263,16 @@ def _default(
 
 def _check_named(
     model: keras.Model, watched: Sequence[WatchedLayer], fed: _Fed
-) -> None:
-    """Raises unless all layers that were named can have a threshold."""
+) -> list[WatchedLayer]:
+    """Returns the layers that were named; raises unless they can have a threshold."""
+    reachable = {id(layer) for layer in layers_called_in(model)}
+    names = [w.name for w in watched if id(w.layer) in reachable]
+    # "block.*" means the layers there, and not what is inside them.
+    watched = [
+        w
+        for w in watched
+        if w.name in names or not any(w.name.startswith(n + "/") for n in names)
+    ]
     unread = [w.name for w in watched if w.name not in fed.dtypes]
     if unread:
         raise layer_selection.unreadable(unread, model)
@@ -230,6 +284,7 @@ def _check_named(
                 f"`layers` must be layers that {verb} floating-point numbers. "
                 f"Received: {w.name} with {dtype}. Leave it out."
             )
+    return watched
 
 
 def shown(choice: LayerChoice) -> str:
