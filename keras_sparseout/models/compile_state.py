@@ -1,15 +1,153 @@
 """Compiles a copy of a model as the model was compiled, and copies its optimizer."""
 
+import warnings
 from collections.abc import Mapping
 
 import keras
 
+from keras_sparseout.models.layer_copies import custom_objects
 
-def copy(
-    old: keras.Model,
-    new: keras.Model,
-    copied: Mapping[int, tuple[keras.Variable, keras.Variable]],
-) -> None:
-    """Compiles `new` as `old` was compiled."""
-    if old.compiled:
-        new.compile_from_config(old.get_compile_config())
+# Old and new variables, by the id of the old one.
+Copied = Mapping[int, tuple[keras.Variable, keras.Variable]]
+
+
+def copy(old: keras.Model, new: keras.Model, copied: Copied) -> None:
+    """Compiles `new` as `old` was compiled, and goes on with its optimizer's state.
+
+    What the optimizer keeps for a variable is copied where the variable was copied. The
+    rest starts at its first value.
+
+    Args:
+        old: A model, compiled or not.
+        new: The model that was made from it.
+        copied: Pairs of an old and a new variable, by the id of the old one.
+
+    Warns:
+        UserWarning: if `new` can't be compiled as `old` was.
+    """
+    if not old.compiled:
+        return
+    try:
+        _compile_like(old, new)
+    except Exception as error:
+        warnings.warn(
+            f"The copy of {old.name!r} is not compiled, since Keras can't make again "
+            f"what {old.name!r} was compiled with ({type(error).__name__}: {error}). "
+            "Compile it.",
+            stacklevel=2,
+        )
+        return
+    if old.optimizer is not None and new.optimizer is not None:
+        copy_optimizer(old, new, copied)
+
+
+def _compile_like(old, new):
+    with warnings.catch_warnings():
+        # The function itself takes the place of what is written.
+        warnings.filterwarnings("ignore", "The object being serialized includes a")
+        config = {**old.get_compile_config()}
+    if not config:
+        raise ValueError("get_compile_config() is empty")
+    for key in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+        if key in config:
+            config[key] = _renamed(config[key], old, new)
+    has_own_compile = type(new).compile is not keras.Model.compile
+    if has_own_compile:
+        if type(new).compile_from_config is keras.Model.compile_from_config:
+            raise ValueError("its class has a `compile` of its own")
+        new.compile_from_config(config)
+        return
+    # A loss has no state.
+    config["loss"] = None
+    known = custom_objects(old.optimizer) if old.optimizer is not None else {}
+    with keras.saving.custom_object_scope(known):
+        arguments = keras.saving.deserialize_keras_object(config)
+    new.compile(**{**arguments, "loss": _renamed(old.loss, old, new)})
+
+
+def _renamed(choice, old, new):
+    """Returns what was given by the names of outputs, by their new names."""
+    names = getattr(old, "output_names", []), getattr(new, "output_names", [])
+    if not isinstance(choice, Mapping) or isinstance(old.output, Mapping):
+        return choice
+    by_old = dict(zip(*names, strict=False))
+    return {by_old.get(key, key): value for key, value in choice.items()}
+
+
+def copy_optimizer(old: keras.Model, new: keras.Model, copied: Copied) -> None:
+    """Copies the state of a model's optimizer into that of its copy.
+
+    Args:
+        old: A compiled model.
+        new: A model compiled with the same optimizer.
+        copied: Pairs of an old and a new variable, by the id of the old one.
+    """
+    if old.optimizer.built and new.built:
+        new.optimizer.build(new.trainable_variables)
+    before, after = old.trainable_variables, new.trainable_variables
+    mine, plain = _slots(old.optimizer, before)
+    others, other_plain = _slots(new.optimizer, after)
+    places = {id(v): number for number, v in enumerate(after)}
+    order = [places.get(id(copied[id(v)][1])) for v in before if id(v) in copied]
+    for (number, kind), variable in mine.items():
+        its_copy = copied.get(id(before[number]), (None, None))[1]
+        target = others.get((places.get(id(its_copy)), kind))
+        if target is not None:
+            target.assign(variable)
+    names = {v.name for v in before}
+    lost = [v.path for v in plain if v.name in names]
+    if order == list(range(len(after))):
+        lost = []
+    if not lost and len(plain) == len(other_plain):
+        for variable, target in zip(plain, other_plain, strict=True):
+            target.assign(variable)
+    else:
+        others = {v.path: v for v in other_plain}
+        for variable in plain:
+            if variable.path not in lost and variable.path in others:
+                others[variable.path].assign(variable)
+    if lost:
+        warnings.warn(
+            f"The optimizer of the copy of {old.name!r} starts anew where "
+            f"{type(old.optimizer).__name__} does not say which variable its own "
+            f"belong to: {', '.join(lost[:8])}.",
+            stacklevel=2,
+        )
+
+
+def _slots(optimizer, trainable):
+    """The variables of an optimizer: those that belong to a variable, and the others.
+
+    Keras names them by the path of the variable and the kind, such as
+    "dense_kernel_momentum".
+
+    Returns:
+        Dict of variables by the number of the variable that they belong to, and their
+        kind; list of the others, such as the learning rate.
+    """
+    by_path: dict[str, list[int]] = {}
+    by_name: dict[str, list[int]] = {}
+    for number, variable in enumerate(trainable):
+        by_path.setdefault(variable.path.replace("/", "_"), []).append(number)
+        by_name.setdefault(variable.name, []).append(number)
+    if not isinstance(
+        getattr(optimizer, "inner_optimizer", optimizer), keras.optimizers.Adafactor
+    ):
+        by_name = {}
+    found: dict[tuple[int, str], keras.Variable] = {}
+    others: list[keras.Variable] = []
+    counts: dict[str, int] = {}
+    for variable in optimizer.variables:
+        count = counts[variable.name] = counts.get(variable.name, -1) + 1
+        key = variable.name
+        while key and key not in by_path:
+            key = key.rpartition("_")[0]
+        # Several variables may have one path: they are in the order of the model.
+        if key and count < len(by_path[key]):
+            found[by_path[key][count], variable.name[len(key) + 1 :]] = variable
+        elif count // 2 < len(by_name.get(variable.name, [])):
+            # Adafactor has one for the rows and one for the columns of each.
+            found[by_name[variable.name][count // 2], str(count % 2)] = variable
+        else:
+            others.append(variable)
+    return found, others
