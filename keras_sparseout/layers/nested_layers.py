@@ -31,6 +31,20 @@ def children(
     return [(child, [*names, child.name]) for child, names in found.values()]
 
 
+def places(layer: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
+    """Returns the layers directly inside `layer`, by each place that holds them.
+
+    A place is an attribute, also one of Keras' own, such as "_query_dense", or a part
+    of it, such as "cells/0". Layers of one class and config have equal places.
+    """
+    return {
+        place: child
+        for attribute, value in vars(layer).items()
+        for place, child in _layers_in(attribute, value, ())
+        if child is not layer
+    }
+
+
 def _layers_in(
     name: str, value: object, around: tuple[int, ...]
 ) -> Iterator[tuple[str, keras.layers.Layer]]:

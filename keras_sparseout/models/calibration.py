@@ -79,13 +79,8 @@ class Calibration:
         found: list[list[np.ndarray]] = [[] for _ in self.calibrators]
         for batch in itertools.islice(self.batches, most):
             samples = tracing.run(self._function("sample"), batch)
-            for own, (values, counts) in zip(found, samples, strict=True):
-                array = ops.convert_to_numpy(values).astype("float32")
-                array = array.reshape(len(array), -1)
-                if counts is not None:
-                    counted = ops.convert_to_numpy(counts).reshape(len(array), -1)
-                    array = np.where(counted > 0, array, np.nan)
-                own.append(array)
+            for own, values in zip(found, samples, strict=True):
+                own.append(ops.convert_to_numpy(values))
             self._tick()
         return [np.concatenate(own) for own in found]
 
@@ -155,7 +150,7 @@ class Calibration:
                 try:
                     outputs = self.model(batch, training=False)
                     if mode == "sample":
-                        return [tuple(c.sampled) for c in self.calibrators]
+                        return [c.sampled for c in self.calibrators]
                     return keras.tree.flatten(outputs)
                 finally:
                     for calibrator in self.calibrators:

@@ -6,8 +6,11 @@ import keras
 from keras import ops
 
 from keras_sparseout.models import magnitudes
-from keras_sparseout.ops import quantile_tracking
 from keras_sparseout.utils.types import Shape, Tensor
+
+# How many activations of a batch are sampled, and of each unit at least.
+_SAMPLED, _OF_EACH = 2**14, 2**9
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 class Calibrator(keras.layers.Layer):
@@ -26,11 +29,11 @@ class Calibrator(keras.layers.Layer):
         centre: Variable: one number, or one for each unit.
         restored: Variable: the part of the centre that is added back.
         counts: Variable: the counts of magnitudes.
-        sampled: What the traced call has sampled: values, and which of them count.
+        sampled: What the traced call has sampled: NaN in padding, groups last.
     """
 
     mode: Literal["use", "count", "follow", "sample"] = "use"
-    sampled: quantile_tracking.Sample
+    sampled: Tensor
 
     def __init__(self, axis: Literal[-1] | None, **kwargs: Any) -> None:
         super().__init__(trainable=False, **kwargs)
@@ -71,8 +74,7 @@ class Calibrator(keras.layers.Layer):
         centre = ops.cast(self.centre.value, inputs.dtype)
         distance = inputs - centre
         if self.mode == "sample":
-            units = None if self.axis is None else inputs.shape[-1]
-            self.sampled = quantile_tracking.sample(inputs, mask, units)
+            self.sampled = _some(ops.cast(inputs, "float32"), mask, self.bins.groups)
         elif self.mode != "use":
             x = ops.cast(distance, "float32")
             new = magnitudes.count(x, for_all_axes(mask, x), self.bins)
@@ -124,3 +126,22 @@ def for_all_axes(mask: Tensor | None, x: Tensor) -> Tensor | None:
         return None
     more = [1] * (len(x.shape) - len(mask.shape))
     return ops.reshape(ops.cast(mask, "bool"), (*ops.shape(mask), *more))
+
+
+def _some(x: Tensor, mask: Tensor | None, groups: int) -> Tensor:
+    """Returns activations from all over `x`, about as many for any size of it.
+
+    Args:
+        x: A float32 tensor.
+        mask: A mask of samples or timesteps, or None.
+        groups: How many columns the result has.
+    """
+    mask = for_all_axes(mask, x)
+    if mask is not None:
+        x = ops.where(mask, x, float("nan"))
+    rows = ops.reshape(x, (-1, groups))
+    number = ops.cast(ops.shape(rows)[0], "float64")
+    most = max(_SAMPLED // groups, _OF_EACH)
+    # Multiples of the golden ratio keep no step with rows, columns or channels.
+    parts = (ops.arange(most, dtype="float64") * _GOLDEN) % 1.0
+    return ops.take(rows, ops.cast(ops.floor(parts * number), "int32"), axis=0)

@@ -11,7 +11,9 @@ from keras_sparseout.models.layer_copies import custom_objects
 Copied = Mapping[int, tuple[keras.Variable, keras.Variable]]
 
 
-def copy(old: keras.Model, new: keras.Model, copied: Copied) -> None:
+def copy(
+    old: keras.Model, new: keras.Model, copied: Copied, *, without_package: bool
+) -> None:
     """Compiles `new` as `old` was compiled, and goes on with its optimizer's state.
 
     What the optimizer keeps for a variable is copied where the variable was copied. The
@@ -21,6 +23,7 @@ def copy(old: keras.Model, new: keras.Model, copied: Copied) -> None:
         old: A model, compiled or not.
         new: The model that was made from it.
         copied: Pairs of an old and a new variable, by the id of the old one.
+        without_package: Whether metrics of this package are left out.
 
     Warns:
         UserWarning: if `new` can't be compiled as `old` was.
@@ -28,7 +31,7 @@ def copy(old: keras.Model, new: keras.Model, copied: Copied) -> None:
     if not old.compiled:
         return
     try:
-        _compile_like(old, new)
+        _compile_like(old, new, without_package)
     except Exception as error:
         warnings.warn(
             f"The copy of {old.name!r} is not compiled, since Keras can't make again "
@@ -41,16 +44,48 @@ def copy(old: keras.Model, new: keras.Model, copied: Copied) -> None:
         copy_optimizer(old, new, copied)
 
 
-def _compile_like(old, new):
+def metrics_of_package(model: keras.Model) -> list[str]:
+    """Returns the names of the metrics of this package that a model has."""
+    config = _compile_config(model) if model.compiled else {}
+    kept: list[str] = []
+    for key in ("metrics", "weighted_metrics"):
+        _without_package(config.get(key), kept)
+    return kept
+
+
+def _compile_config(model):
     with warnings.catch_warnings():
         # The function itself takes the place of what is written.
         warnings.filterwarnings("ignore", "The object being serialized includes a")
-        config = {**old.get_compile_config()}
+        return {**model.get_compile_config()}
+
+
+def _without_package(choice, names):
+    """Returns metrics without those of this package, whose names go into `names`."""
+    if isinstance(choice, (list, tuple)):
+        kept = [_without_package(each, names) for each in choice]
+        return [each for each in kept if each is not None]
+    if not isinstance(choice, dict):
+        return choice
+    if "class_name" not in choice:
+        return {key: _without_package(each, names) for key, each in choice.items()}
+    places = (choice.get("registered_name"), choice.get("module"))
+    if not any((place or "").startswith("keras_sparseout") for place in places):
+        return choice
+    config = choice["config"]
+    names.append(config["name"] if isinstance(config, dict) else config)
+    return None
+
+
+def _compile_like(old, new, without_package):
+    config = _compile_config(old)
     if not config:
         raise ValueError("get_compile_config() is empty")
     for key in ("loss", "loss_weights", "metrics", "weighted_metrics"):
         if key in config:
             config[key] = _renamed(config[key], old, new)
+        if without_package and key.endswith("metrics"):
+            config[key] = _without_package(config.get(key), [])
     has_own_compile = type(new).compile is not keras.Model.compile
     if has_own_compile:
         if type(new).compile_from_config is keras.Model.compile_from_config:

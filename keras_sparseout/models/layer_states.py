@@ -63,16 +63,13 @@ class StateCopies:
                 if name in named:
                     yield layer, named[name]
             return
-        # By the attributes that hold them: their own names may have new numbers.
-        named = {
-            name: child
-            for child, names in nested_layers.children(new)
-            for name in names[:-1]
-        }
-        for layer, names in nested_layers.children(old):
-            found = [named[name] for name in names[:-1] if name in named]
-            if found:
-                yield layer, found[0]
+        # Their own names may have new numbers.
+        others = nested_layers.places(new)
+        found: set[int] = set()
+        for place, layer in nested_layers.places(old).items():
+            if place in others and id(layer) not in found:
+                found.add(id(layer))
+                yield layer, others[place]
 
     def _innermost(self, layer):
         inside = self._inner(layer)

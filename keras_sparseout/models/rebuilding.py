@@ -18,16 +18,20 @@ from keras_sparseout.models.model_graphs import (
     inside,
     listed,
 )
-from keras_sparseout.models.steps import Change, Step, check_sequence
+from keras_sparseout.models.steps import Change, Step, layers_in_sequence
 
 
-def rebuild(model: keras.Model, changes: Sequence[Change]) -> keras.Model:
+def rebuild(
+    model: keras.Model, changes: Sequence[Change], *, without_package: bool = False
+) -> keras.Model:
     """Returns a new model with copies of the layers of `model`, and `changes`.
 
     Args:
         model: Functional or Sequential model, built or not.
         changes: What becomes of layers, at most one for each. They may be in models
             inside the model, and where the config of a layer holds a layer.
+        without_package: Whether metrics of this package are left out where the new
+            model is compiled.
 
     Raises:
         ValueError: if a model or layer can't be made again from its config.
@@ -43,7 +47,7 @@ def rebuild(model: keras.Model, changes: Sequence[Change]) -> keras.Model:
     for old, its_copy in reversed(rebuilding.made.values()):
         states.copy(old, its_copy)
     _check_complete(model, states, changes)
-    compile_state.copy(model, new, states.copied)
+    compile_state.copy(model, new, states.copied, without_package=without_package)
     return new
 
 
@@ -73,27 +77,33 @@ class _Rebuilding:
         return new
 
     def _copy_functional(self, model, constructor):
-        # The same layers in a model that is not compiled: Keras would compile the copy.
-        twin = keras.Model(model.input, model.output, name=model.name)
-        new = keras.models.clone_model(
-            twin,
-            input_tensors=keras.tree.map_structure(
-                lambda x: _new_input(model, x), model.input
-            ),
-            clone_function=self.step,
-            call_function=lambda step, *args, **kwargs: step(*args, **kwargs),
-        )
+        new = self._copy_graph(model, model.input, model.output)
         if type(new) is constructor:
             return new
         return constructor(new.input, new.output, name=model.name)
 
+    def _copy_graph(self, model, inputs, outputs):
+        # The same layers in a model that is not compiled: Keras would compile the copy.
+        twin = keras.Model(inputs, outputs, name=model.name)
+        return keras.models.clone_model(
+            twin,
+            input_tensors=_new_inputs(twin),
+            clone_function=self.step,
+            call_function=lambda step, *args, **kwargs: step(*args, **kwargs),
+        )
+
     def _copy_sequential(self, model, constructor):
         steps = [self.step(layer) for layer in model.layers]
         inputs = _inputs_of(model)
-        if len(inputs) == 1 and any(step.has_inserted for step in steps):
-            check_sequence(steps, inputs[0])
-        layers = [layer for step in steps for layer in step.layers()]
-        layers = [_like(x) for x in inputs] + layers
+        if any(step.change.function is not None for step in steps):
+            # Operations are no layers.
+            return self._copy_graph(model, inputs[0], model.outputs[0])
+        x = inputs[0] if any(step.is_changed for step in steps) and inputs else None
+        layers = layers_in_sequence(steps, x)
+        if inputs:
+            # A Sequential model hides the layer of its input.
+            twin = keras.Model(inputs[0], model.outputs[0])
+            layers.insert(0, _new_inputs(twin))
         return constructor(layers, name=model.name)
 
     def step(self, old: keras.Operation) -> Step:
@@ -101,7 +111,7 @@ class _Rebuilding:
         if id(old) not in self._steps:
             change = self._changes.get(id(old)) or Change(old)
             self._steps[id(old)] = step = Step(change)
-            if not change.is_removed:
+            if not (change.is_removed or change.function):
                 step.new = self.copy(old)
         return self._steps[id(old)]
 
@@ -109,7 +119,10 @@ class _Rebuilding:
         """Makes what takes the place of a layer or operation, without its state."""
         change = self._changes.get(id(old)) or Change(old)
         if change.keeps is not None:
-            return self.step(change.keeps).new
+            new = self.step(change.keeps).new
+            if new is not None and change.name is not None:
+                new.name = change.name
+            return new
         if change.replacement is not None:
             new = change.replacement
         elif has_graph(old):
@@ -138,7 +151,8 @@ class _Rebuilding:
     def _new_part(self, part: Part) -> Part:
         if not isinstance(part, keras.layers.Layer):
             return [self._new_part(p) for p in part]
-        return _Rebuilding(self._changes).copy(part)
+        # Its copy is in a config alone, so it is no copy for other places.
+        return _Rebuilding(self._changes).step(part).as_layer()
 
     def _changes_in(self, layer):
         """Whether `layer` changes, or a layer inside it."""
@@ -148,27 +162,24 @@ class _Rebuilding:
 
 
 def _inputs_of(model):
+    """Returns the symbolic inputs of a Sequential model, none before it is built."""
     try:
         return model.inputs
-    except AttributeError:  # A Sequential model that has not seen its inputs.
+    except AttributeError:
         return []
 
 
-def _new_input(model, tensor):
-    """Makes the input of the copy that stands for an input of `model`."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.InputLayer) and layer.name == tensor.name:
-            return type(layer).from_config(layer.get_config()).output
-    return _like(tensor)
+def _new_inputs(model):
+    """Makes inputs like those of `model`, in the same structure."""
+    layers = [x for x in model.layers if isinstance(x, keras.layers.InputLayer)]
 
+    def new_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
+        for layer in layers:
+            if layer.output is tensor:
+                return type(layer).from_config(layer.get_config()).output
+        raise AssertionError(tensor)
 
-def _like(tensor):
-    return keras.Input(
-        batch_shape=tensor.shape,
-        dtype=tensor.dtype,
-        sparse=tensor.sparse,
-        name=tensor.name,
-    )
+    return keras.tree.map_structure(new_input, model.input)
 
 
 def _check_complete(

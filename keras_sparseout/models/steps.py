@@ -1,7 +1,7 @@
 """What becomes of a layer, and of the calls of it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,24 +16,35 @@ class Change:
     Attributes:
         layer: The layer of the old model.
         replacement: The layer that takes its place. None: a copy of it.
-        is_removed: Whether nothing takes its place: what goes in comes out.
+        function: What takes its place as operations, a function of its input.
+        is_removed: Whether nothing takes its place: what goes in comes out, in the
+            dtype in which the layer computes.
         keeps: The layer inside it whose copy takes its place.
+        name: The name of that copy, None for that of the layer.
         before: A layer to call on its input.
         after: A layer to call on its output, the first one if it has several.
     """
 
     layer: keras.layers.Layer
     replacement: keras.layers.Layer | None = None
+    function: Callable[[Tensor], Tensor] | None = None
     is_removed: bool = False
     keeps: keras.layers.Layer | None = None
+    name: str | None = None
     before: keras.layers.Layer | None = None
     after: keras.layers.Layer | None = None
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no copy of the layer itself."""
+        others = (self.replacement, self.function, self.keeps)
+        return self.is_removed or any(other is not None for other in others)
+
     def lost(self) -> list[keras.Variable]:
         """Returns the variables of the layer that the new model does not have."""
-        kept = [] if self.keeps is None else self.keeps.variables
-        if self.replacement is None and not self.is_removed and self.keeps is None:
+        if not self.is_gone:
             return []
+        kept = [] if self.keeps is None else self.keeps.variables
         return [v for v in self.layer.variables if all(v is not k for k in kept)]
 
 
@@ -44,33 +55,64 @@ class Step:
         change: What becomes of the layer.
 
     Attributes:
-        new: What takes the place of the layer, None if nothing does.
+        new: The layer that takes the place of the layer, None if there is none.
     """
 
     def __init__(self, change: Change) -> None:
         self.change = change
         self.new: keras.Operation | None = None
+        if change.is_removed:
+            # An Identity has no config with a policy in it.
+            self._cast = keras.layers.Activation(
+                "linear", name=change.layer.name, dtype=change.layer.dtype_policy
+            )
 
     @property
-    def has_inserted(self) -> bool:
-        """Whether a layer is called before or after it."""
-        return self.change.before is not None or self.change.after is not None
+    def is_changed(self) -> bool:
+        """Whether the layer is removed, or a layer is called before or after it."""
+        inserted = (self.change.before, self.change.after)
+        return self.change.is_removed or any(x is not None for x in inserted)
 
-    def layers(self) -> list[keras.layers.Layer]:
-        """Returns the layers in order, for a Sequential model."""
-        found = (self.change.before, self.new, self.change.after)
+    def layers(self, dtype: str) -> list[keras.layers.Layer]:
+        """Returns the layers in order, for a Sequential model.
+
+        Args:
+            dtype: The dtype of the input of the layer.
+        """
+        change, new = self.change, self.new
+        if change.is_removed and dtype != change.layer.compute_dtype:
+            new = self._cast
+        found = (change.before, new, change.after)
         return [layer for layer in found if layer is not None]
+
+    def as_layer(self) -> keras.layers.Layer:
+        """Returns the layer that takes the place of the layer inside another one."""
+        change = self.change
+        if change.is_removed:
+            return self._cast
+        if change.function is None:
+            return self.new
+        shape = change.layer.get_build_config()["input_shape"]
+        x = keras.Input(batch_shape=shape, dtype=change.layer.compute_dtype)
+        return keras.Model(x, change.function(x), name=change.layer.name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the layers, as the old layer was called."""
         change = self.change
         if change.before is not None:
             self.check_inputs(args, kwargs)
+            args, kwargs = _on_input(_dense, args, kwargs)
             args, kwargs = _on_input(change.before, args, kwargs)
-        if self.new is None:
-            outputs = args[0] if args else next(iter(kwargs.values()))
-        else:
+        if change.replacement is not None:
+            args, kwargs = _on_input(_dense, args, kwargs)
+        if self.new is not None:
             outputs = self.new(*args, **kwargs)
+        else:
+            outputs = args[0] if args else next(iter(kwargs.values()))
+            if change.function is not None:
+                outputs = change.function(outputs)
+            elif outputs.dtype != change.layer.compute_dtype:
+                outputs = self._cast(outputs)
         if change.after is not None:
             outputs = self._on_output(change.after, outputs)
         return outputs
@@ -110,7 +152,7 @@ class Step:
     def _on_output(self, layer, outputs):
         number = self.check_outputs(outputs)
         flat = keras.tree.flatten(outputs)
-        flat[number] = layer(flat[number])
+        flat[number] = layer(_dense(flat[number]))
         return keras.tree.pack_sequence_as(outputs, flat)
 
 
@@ -118,14 +160,25 @@ class Step:
 _WITH_STATES = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.ConvLSTM2D)
 
 
-def check_sequence(steps: Sequence[Step], x: Tensor) -> None:
-    """Raises unless layers can be called where they stand in a Sequential model.
+def layers_in_sequence(
+    steps: Sequence[Step], x: Tensor | None
+) -> list[keras.layers.Layer]:
+    """Returns the layers of a Sequential model, in order.
 
     Args:
         steps: Those of the model, in order.
-        x: The symbolic input of the model.
+        x: The symbolic input of the model, None if it is not known.
+
+    Raises:
+        ValueError: if a layer can't be called where it stands.
     """
+    layers = []
+    dtype = keras.config.floatx() if x is None else x.dtype
     for step in steps:
+        layers += step.layers(dtype)
+        dtype = step.change.layer.compute_dtype
+        if x is None:
+            continue
         if step.change.before is not None:
             step.check_inputs([x], {})
         x = step.change.layer.compute_output_spec(x)
@@ -137,14 +190,21 @@ def check_sequence(steps: Sequence[Step], x: Tensor) -> None:
                     f"layers with {step.change.layer.name!r}, which returns several. "
                     "Make the model with the functional API."
                 )
+    return layers
 
 
 def _on_input(layer, args, kwargs):
-    """Returns the arguments with `layer` called on the first one."""
+    """Returns the arguments, with `layer` called on the first one."""
     if args:
         return (_on_floating(layer, args[0]), *args[1:]), kwargs
     name, first = next(iter(kwargs.items()))
     return args, {**kwargs, name: _on_floating(layer, first)}
+
+
+def _dense(x):
+    """Returns `x` as a dense tensor: Keras takes x * 2.0 for sparse, whatever x is."""
+    is_marked = isinstance(x, keras.KerasTensor) and x.sparse
+    return keras.ops.convert_to_tensor(x, sparse=False) if is_marked else x
 
 
 def _on_floating(layer, structure):

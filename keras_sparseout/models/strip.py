@@ -1,0 +1,193 @@
+"""`strip`: a plain Keras model, without the layers of this package."""
+
+import dataclasses
+import json
+import re
+import warnings
+
+import keras
+
+from keras_sparseout.layers.activation_penalty import ActivationPenalty
+from keras_sparseout.layers.sparseout import Sparseout
+from keras_sparseout.layers.sparseout_cell_wrapper import SparseoutCellWrapper
+from keras_sparseout.layers.target_sparsity import TargetSparsity
+from keras_sparseout.layers.weight_noise import WeightNoise
+from keras_sparseout.measure import layer_selection
+from keras_sparseout.models import compile_state, constant_threshold
+from keras_sparseout.models.model_graphs import check_model, has_graph, inside
+from keras_sparseout.models.rebuilding import rebuild
+from keras_sparseout.models.steps import Change
+from keras_sparseout.utils import validation
+
+_REMOVED = (Sparseout, ActivationPenalty)
+_OURS = (*_REMOVED, WeightNoise, SparseoutCellWrapper, TargetSparsity)
+
+
+def strip(
+    model: keras.Model, *, keep_thresholds: bool = False, verbose: int = 1
+) -> keras.Model:
+    """Returns a copy of a model without the layers of this package.
+
+    The copy has the same weights and predictions, and its files load where this package
+    is not installed. All else is copied, as `insert` does it.
+
+    - The Sparseout family and ActivationPenalty, which pass their inputs on at
+      inference, are removed. Where such a layer casts its input, or is inside another
+      layer, a linear keras.layers.Activation of its name takes its place.
+    - Bridgeout, Shakeout and SparseoutCellWrapper become the layer or cell that they
+      wrap.
+    - A TargetSparsity becomes operations of Keras with its threshold as a constant. A
+      Sequential model that has one becomes a functional model.
+    - Metrics of this package that the model was compiled with are left out.
+
+    Args:
+        model: Functional or Sequential model, built or not, with models of these kinds
+            inside.
+        keep_thresholds: Whether TargetSparsity layers stay as they are, to train on.
+            The files then need this package.
+        verbose: 1 prints what it did, 0 nothing.
+
+    Returns:
+        The new model. A functional model of a class with an `__init__` of its own
+        becomes a plain functional model.
+
+    Raises:
+        ValueError: if `model` is a subclassed model, one of its layers can't be made
+            again from its config, or a custom layer makes layers of this package in its
+            own code.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((8,)),
+    ...         keras.layers.Dense(4, "relu", name="hidden"),
+    ...         keras_sparseout.Sparseout(0.5, name="drop"),
+    ...         keras_sparseout.Bridgeout(keras.layers.Dense(2, name="out"), 0.3),
+    ...     ]
+    ... )
+    >>> plain = keras_sparseout.models.strip(model)
+    strip: removed drop; unwrapped bridgeout
+    >>> [layer.name for layer in plain.layers]
+    ['hidden', 'out']
+    """
+    check_model(model)
+    validation.check_bool("keep_thresholds", keep_thresholds)
+    found = _Found(model, keep_thresholds)
+    is_plain = not keep_thresholds
+    new = rebuild(model, list(found.changes.values()), without_package=is_plain)
+    if is_plain:
+        _check_plain(new)
+    if verbose:
+        print(found.text())
+    return new
+
+
+class _Found:
+    """What `strip` has to do in a model.
+
+    Args:
+        model: The model.
+        keep_thresholds: Whether TargetSparsity layers stay.
+
+    Attributes:
+        changes: A change for each layer that does not stay, by its id.
+    """
+
+    def __init__(self, model: keras.Model, keep_thresholds: bool) -> None:
+        self.changes: dict[int, Change] = {}
+        self._model = model
+        self._keep_thresholds = keep_thresholds
+        self._seen: set[int] = set()
+        self._visit(model)
+        for watched in layer_selection.all_layers(model):
+            stays = isinstance(watched.layer, TargetSparsity) and keep_thresholds
+            is_ours = isinstance(watched.layer, _OURS) and not stays
+            if is_ours and id(watched.layer) not in self._seen:
+                raise _out_of_reach(watched.name, type(watched.layer).__name__)
+
+    def _visit(self, layer):
+        if id(layer) in self._seen:
+            return
+        self._seen.add(id(layer))
+        change = self._change_of(layer)
+        if change is not None:
+            self.changes[id(layer)] = change
+        for part in inside(layer):
+            self._visit(part)
+        if has_graph(layer):
+            self._rename(layer)
+
+    def _change_of(self, layer):
+        if isinstance(layer, keras.layers.TimeDistributed):
+            # What acts on each element acts on each timestep.
+            change = self._change_of(layer.layer)
+            if change is not None and change.keeps is None:
+                return dataclasses.replace(change, layer=layer)
+        elif isinstance(layer, _REMOVED):
+            return Change(layer, is_removed=True)
+        elif isinstance(layer, WeightNoise):
+            return Change(layer, keeps=layer.wrapped())
+        elif isinstance(layer, SparseoutCellWrapper):
+            return Change(layer, keeps=layer.cell)
+        elif isinstance(layer, TargetSparsity) and not self._keep_thresholds:
+            return constant_threshold.change_of(layer)
+        return None
+
+    def _rename(self, model):
+        """Gives a layer the name of its wrapper if another one has its own name."""
+        taken = {layer.name for layer in model.layers if self._kept(layer) is layer}
+        called = {id(layer) for layer in model.layers}
+        for layer in model.layers:
+            kept = self._kept(layer)
+            if kept is layer or id(kept) in called:
+                continue
+            if kept.name in taken:
+                change = self.changes[id(layer)]
+                self.changes[id(layer)] = dataclasses.replace(change, name=layer.name)
+            taken.add(kept.name)
+
+    def _kept(self, layer):
+        change = self.changes.get(id(layer))
+        return layer if change is None or change.keeps is None else change.keeps
+
+    def text(self) -> str:
+        """What was done, in a line."""
+        names = {id(w.layer): w.name for w in layer_selection.all_layers(self._model)}
+        done: dict[str, list[str]] = {}
+        for number, change in self.changes.items():
+            what = "removed"
+            if change.keeps is not None:
+                what = "unwrapped"
+            elif change.function is not None:
+                what = "made constant the thresholds of"
+            done.setdefault(what, []).append(names[number])
+        metrics = compile_state.metrics_of_package(self._model)
+        if metrics and not self._keep_thresholds:
+            done["left out the metrics"] = metrics
+        texts = [f"{what} {', '.join(each)}" for what, each in done.items()]
+        return f"strip: {'; '.join(texts) or 'the model has no layer of this package'}"
+
+
+def _check_plain(model):
+    """Raises if a config in the model names this package."""
+    for layer in model.layers:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                text = json.dumps(keras.saving.serialize_keras_object(layer))
+        except Exception:  # It can't be saved, with this package or without.
+            continue
+        found = re.search(r'"registered_name": "keras_sparseout>(\w+)"', text)
+        if found:
+            raise _out_of_reach(layer.name, found.group(1))
+
+
+def _out_of_reach(name, kind):
+    around = name.rpartition("/")[0] or name
+    return ValueError(
+        "`model` must have layers of this package where a functional or Sequential "
+        f"model calls them, or in the config of a layer. Received: model with {name!r} "
+        f"of class {kind}, which the code of {around!r} makes: a file would bring it "
+        "back. Take it out of that code."
+    )
