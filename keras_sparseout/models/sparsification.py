@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_sparseout.layers.target_sparsity import TargetSparsity
 from keras_sparseout.measure import layer_selection
@@ -20,6 +21,7 @@ from keras_sparseout.models.rebuilding import rebuild
 from keras_sparseout.models.sparsify_arguments import Options
 from keras_sparseout.models.sparsify_places import Place
 from keras_sparseout.models.sparsify_table import COLUMNS, SparsifyTable
+from keras_sparseout.utils.types import Tensor
 from keras_sparseout.utils.validation import some_of
 
 # Zeros this far from the target are worth a note.
@@ -123,7 +125,8 @@ class Sparsification:
         model = self.found.model
         if metrics is not None:
             model.compile(
-                loss=None,
+                # Keras evaluates no model without a loss.
+                loss=keras.tree.map_structure(lambda _: _no_loss, model.output),
                 metrics=sparsify_arguments.as_list(metrics),
                 jit_compile=False,
             )
@@ -220,6 +223,10 @@ class Sparsification:
             ("Products not counted", after.uncounted),
         ]
         return [f"{text}: {some_of(names)}." for text, names in lines if names]
+
+
+def _no_loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    return ops.zeros(ops.shape(y_pred)[:1])
 
 
 def _fold(model: keras.Model, places: Iterable[Place]) -> None:

@@ -38,7 +38,97 @@ def sparsify(
     return_table: bool = False,
     verbose: int = 1,
 ) -> keras.Model | tuple[keras.Model, SparsifyTable]:
-    """Makes the activations of a trained model sparse, without training."""
+    """Makes the activations of a trained model sparse, without training.
+
+    It puts a `TargetSparsity` in front of each Dense, EinsumDense and convolution, also
+    of depthwise, separable and transposed ones, and finds the thresholds on data, as
+    quantiles of |x|:
+
+        y = x where |x| > t, else 0
+
+    `target` asks for a share of zeros. `budget` asks for the share of the model's
+    multiply-accumulates (MACs) that may remain, counted as `activation_sparsity` does:
+    those with a zero input are needless. It spreads the zeros over the layers so that
+    the outputs change least. For each layer alone the change is measured at a grid of
+    levels; then, again and again, the layer goes down whose change rises least for a
+    MAC. What has no threshold, such as attention, counts as it is.
+
+    Each threshold is found with all thresholds before it in place, so that the zeros of
+    the new model are on target. Padding does not count. Where more activations than
+    asked are zero by nature, t is 0. Where many are equal, zeros stay below the target:
+    never all of them are cut. The table says both.
+
+    Layers that the data themselves feed, such as the first convolution, are left alone
+    unless they are named: what they take is no activations. Layers inside others, such
+    as the projections of MultiHeadAttention, are out of reach. A layer that is called
+    several times has one threshold.
+
+    The new model has copies of the weights, is compiled as the old one, and can be
+    saved, exported, and trained further: then the thresholds go on following their
+    targets. The old model stays as it is.
+
+    Args:
+        model: A functional or Sequential model, with models of these kinds inside. If
+            it is not built yet, this builds it.
+        x: Data like those that the model will meet, some hundred samples: a NumPy array
+            or tensor, a tuple or dict of them if the model has several inputs, or
+            batches as for `fit`: a `tf.data.Dataset` or a `keras.utils.PyDataset`.
+        target: The share of zeros, >= 0 and < 1, or a dict of shares by layer: by path
+            ("encoder/dense"), regular expression, type, or as `layers` takes them
+            otherwise. Then only these layers have thresholds, and a path goes before an
+            expression.
+        budget: The share of the MACs that may remain, > 0 and <= 1, in place of
+            `target`. The new model keeps within it on `x`, and is near it.
+        y: Labels of the samples, if `x` has none. The table then has loss and metrics.
+        metrics: Metrics to use with labels, as for `compile`. None: what the model is
+            compiled with.
+        layers: Where to put thresholds, as in `activation_sparsity`: layers, paths,
+            regular expressions, types, or names of activations or types.
+        where: "before" or "after" these layers.
+        axis: None for one threshold a layer, -1 for one for each unit.
+        centre: "mode" cuts around the mode c of the activations instead of 0. The next
+            layer gets x - c, and its bias makes up for it, where it is exact: in Dense,
+            EinsumDense with a bias for each output, and convolutions without padding.
+            Elsewhere, with `target`, what is cut becomes c, which is no zero, and with
+            `budget` the threshold is around 0.
+        batch_size: How many samples of arrays run at once.
+        steps: How many batches of a data set to take, None for all.
+        return_table: Whether to return the table as well.
+        verbose: 1 to print the table, and a progress bar if there are more than 20
+            batches to run; 0 for neither.
+
+    Returns:
+        The new model, or with `return_table` the model and a `SparsifyTable`.
+
+    Raises:
+        ValueError: if not one of `target` and `budget` is given, or it is out of range;
+            if a name is not in the model; if a layer has no floating-point activations
+            there; if two expressions in `target` match one layer; if `budget` is below
+            what thresholds can reach; if `x` does not fit the model, has one sample, or
+            leads to NaN or infinity; if the model is subclassed, quantized, or has
+            weights that are not finite.
+        RuntimeError: if the back end is not TensorFlow, or if TensorFlow is set to run
+            functions eagerly.
+
+    Sources: Liu et al. 2024, TEAL, arXiv 2408.14690, for quantiles of |x| and the
+    greedy choice; Chua et al. 2024, SCAP, arXiv 2412.07174, for the mode; Kurtz et al.
+    2020, Inducing and exploiting activation sparsity, for thresholds in place of ReLU.
+
+    Example:
+
+    >>> model = keras.Sequential([
+    ...     keras.Input((8,)),
+    ...     keras.layers.Dense(64, "gelu", name="hidden"),
+    ...     keras.layers.Dense(1, name="head"),
+    ... ])
+    >>> x = np.random.default_rng(0).normal(size=(500, 8))
+    >>> sparse = keras_sparseout.sparsify(model, x, target=0.75, verbose=0)
+    >>> [layer.name for layer in sparse.layers]
+    ['hidden', 'head_threshold', 'head']
+    >>> inner = keras.Model(sparse.inputs, sparse.get_layer("head_threshold").output)
+    >>> print(f"{np.mean(inner.predict(x, verbose=0) == 0):.2f}")
+    0.75
+    """
     options = sparsify_arguments.check(target, budget, layers, where, axis, centre)
     sparsify_arguments.check_can_be_sparsified(model)
     validation.check_bool("return_table", return_table)
