@@ -40,7 +40,7 @@ def change_of(layer: TargetSparsity) -> Change:
     return Change(layer, function=function)
 
 
-def _constant(value: np.ndarray, dtype: str) -> float | np.ndarray:
+def _constant(value: Tensor, dtype: str) -> float | np.ndarray:
     """Returns a number or array that a file can hold, with a value that `dtype` has."""
     rounded = variables.to_numpy(ops.cast(value, dtype))
     # Files hold no arrays of bfloat16.

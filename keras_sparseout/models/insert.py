@@ -8,6 +8,7 @@ import keras
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.models.model_graphs import check_model, layers_called_in
+from keras_sparseout.models.operation_names import names_in
 from keras_sparseout.models.rebuilding import rebuild
 from keras_sparseout.models.steps import Change
 from keras_sparseout.utils import validation
@@ -75,7 +76,7 @@ def insert(
         remedy = "Leave it out for the output of the layers."
         raise validation.value_error("where", where, '"after" or "before"', remedy)
     factories = _factories(model, layers)
-    names = {layer.name for layer in _layers_inside(model)}
+    names = names_in(model)
     made: dict[int, keras.layers.Layer] = {}
     changes = []
     for layer, factory in factories:
@@ -186,10 +187,6 @@ def _is_a_part(model, choice, watched, called):
         f"is called by {around[-1]!r}, in code that can't be changed. Name that one, "
         "or fewer layers."
     )
-
-
-def _layers_inside(model):
-    return [w.layer for w in layer_selection.all_layers(model)]
 
 
 def _shown(choice):

@@ -1,7 +1,7 @@
 """Copies what a layer has learned, and what it was set to, into its copy."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import keras
 
@@ -15,15 +15,20 @@ class StateCopies:
     Args:
         inner: Function that returns the layer inside an old layer whose place it takes,
             or None if the old layer stays.
+        made: Pairs of a layer and its copy, by the id of the layer. Layers inside these
+            copies have other pairs, by their places.
 
     Attributes:
         copied: Pairs of an old and a new variable, by the id of the old one.
     """
 
     def __init__(
-        self, inner: Callable[[keras.layers.Layer], keras.layers.Layer | None]
+        self,
+        inner: Callable[[keras.layers.Layer], keras.layers.Layer | None],
+        made: Mapping[int, tuple[keras.layers.Layer, keras.layers.Layer]],
     ) -> None:
         self._inner = inner
+        self._made = made
         self._done: set[tuple[int, int]] = set()
         self.copied: dict[int, tuple[keras.Variable, keras.Variable]] = {}
 
@@ -57,11 +62,14 @@ class StateCopies:
     ) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:
         """Yields the layers directly inside `old` with those in `new`."""
         if _has_graph(old):
+            is_made = id(old) in self._made and self._made[id(old)][1] is new
             named = {layer.name: layer for layer in new.layers}
             for layer in old.layers:
-                name = self._innermost(layer).name
-                if name in named:
-                    yield layer, named[name]
+                kept = self._innermost(layer)
+                if is_made and id(kept) in self._made:
+                    yield layer, self._made[id(kept)][1]
+                elif not is_made and kept.name in named:
+                    yield layer, named[kept.name]
             return
         # Their own names may have new numbers.
         others = nested_layers.places(new)
@@ -82,6 +90,10 @@ class StateCopies:
             others = {v.name: v for v in others}
             mine = [v for v in mine if v.name in others]
             others = [others[v.name] for v in mine]
+        names = {v.name for v in mine}
+        if len(names) == len(mine) and names == {v.name for v in others}:
+            # Keras quantizes a layer that is built in another order than a new one.
+            others = [next(v for v in others if v.name == w.name) for w in mine]
         if [_kind(v) for v in mine] != [_kind(v) for v in others]:
             raise ValueError(
                 "`model` must have layers that make their weights again from their "
@@ -141,7 +153,11 @@ def _own_variables(layer):
     if isinstance(layer, keras.Model):
         children = [*children, *layer.layers]
     inside = {id(v) for child in children for v in child.variables}
-    return [v for v in layer.variables if id(v) not in inside]
+    found = [v for v in layer.variables if id(v) not in inside]
+    if isinstance(layer, keras.layers.RNN) and layer.stateful:
+        # Keras does not count them among its variables.
+        found += keras.tree.flatten(layer.states or [])
+    return found
 
 
 def _kind(variable):

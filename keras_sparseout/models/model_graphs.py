@@ -21,20 +21,25 @@ def has_graph(layer: object) -> bool:
     )
 
 
-def check_model(model: object, argument: str = "model") -> None:
-    """Raises unless `model` can be rebuilt."""
+def check_is_model(model: object) -> None:
+    """Raises unless `model` is a Keras model."""
     if not isinstance(model, keras.Model):
         raise ValueError(
-            f"`{argument}` must be a Keras model. Received: {argument}={model!r}. Wrap "
-            "layers in a keras.Sequential."
+            f"`model` must be a Keras model. Received: model={model!r}. Put layers "
+            "into a keras.Sequential."
         )
+
+
+def check_model(model: object) -> None:
+    """Raises unless `model` can be rebuilt."""
+    check_is_model(model)
     if not has_graph(model):
         raise ValueError(
-            f"`{argument}` must be a functional or Sequential model, also inside: only "
-            "there Keras knows in which order the layers are called. Received: "
-            f"{argument}={model.name!r} of class {type(model).__name__}, a subclassed "
-            "model. Change its layers in its own code, or make it with the functional "
-            "API: keras.Model(inputs, outputs)."
+            "`model` must be a functional or Sequential model: only there Keras knows "
+            "which layers are called in which order. Received: "
+            f"model={getattr(model, 'name', model)!r} of class {type(model).__name__}, "
+            "a subclassed model. Change its layers in its own code, or make it with "
+            "the functional API: keras.Model(inputs, outputs)."
         )
 
 

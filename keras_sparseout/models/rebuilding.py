@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
-from keras_sparseout.models import compile_state
+from keras_sparseout.models import compile_state, operation_names
 from keras_sparseout.models.layer_copies import Part, copy_of, parts_of
 from keras_sparseout.models.layer_states import StateCopies
 from keras_sparseout.models.model_graphs import (
@@ -37,10 +37,13 @@ def rebuild(
         ValueError: if a model or layer can't be made again from its config.
     """
     check_model(model)
+    operation_names.reserve(operation_names.names_in(model))
     by_layer = {id(change.layer): change for change in changes}
     rebuilding = _Rebuilding(by_layer)
     new = rebuilding.copy_model(model, is_inner=False)
-    states = StateCopies(lambda layer: getattr(by_layer.get(id(layer)), "keeps", None))
+    states = StateCopies(
+        lambda layer: getattr(by_layer.get(id(layer)), "keeps", None), rebuilding.made
+    )
     for intermediate, final in rebuilding.intermediate:
         states.copy(intermediate, final)
     # The outermost first: what is trainable there holds for what is inside.

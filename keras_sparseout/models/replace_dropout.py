@@ -12,7 +12,7 @@ from keras_sparseout.layers.spatial_sparseout import (
     SpatialSparseout3D,
 )
 from keras_sparseout.measure import layer_selection
-from keras_sparseout.models.model_graphs import check_model, inside
+from keras_sparseout.models.model_graphs import check_is_model, check_model, inside
 from keras_sparseout.models.rebuilding import rebuild
 from keras_sparseout.models.steps import Change
 from keras_sparseout.utils import validation
@@ -60,6 +60,9 @@ def find_dropout(model: keras.Model) -> list[DropoutPlace]:
     Returns:
         List of `DropoutPlace`, in the order of the model.
 
+    Raises:
+        ValueError: if `model` is no Keras model.
+
     Example:
 
     >>> model = keras.Sequential(
@@ -74,6 +77,7 @@ def find_dropout(model: keras.Model) -> list[DropoutPlace]:
     lstm {'dropout': 0.2} None
     drop {'rate': 0.5} Sparseout
     """
+    check_is_model(model)
     return [place for place, _ in _places(model)]
 
 
@@ -147,7 +151,8 @@ def _places(
             if type(layer) not in _BECOMES:
                 why = "a class of its own"
             elif id(layer) not in reached:
-                why = f"out of reach, in the code of {name.rpartition('/')[0]}"
+                around = name.rpartition("/")[0] or "the model"
+                why = f"in the code of {around}, out of reach"
             else:
                 becomes, why = _BECOMES[type(layer)].__name__, ""
             yield DropoutPlace(name, kind, rates, becomes, why), layer
@@ -155,7 +160,10 @@ def _places(
             yield DropoutPlace(name, kind, rates, None, "other noise"), layer
         elif rates:
             listed.append(name)
-            yield DropoutPlace(name, kind, rates, None, "out of reach, its own"), layer
+            yield (
+                DropoutPlace(name, kind, rates, None, "its own rate, out of reach"),
+                layer,
+            )
 
 
 def _reached(model):
