@@ -78,7 +78,7 @@ class Calibration:
         """
         found: list[list[np.ndarray]] = [[] for _ in self.calibrators]
         for batch in itertools.islice(self.batches, most):
-            samples = tracing.run(self._function("sample"), batch)
+            samples = self._run("sample", batch)
             for own, values in zip(found, samples, strict=True):
                 own.append(ops.convert_to_numpy(values))
             self._tick()
@@ -114,7 +114,7 @@ class Calibration:
     def outputs(self, batch: Any) -> list[Tensor]:
         """Returns the outputs with the present thresholds, a flat list."""
         self._tick()
-        return tracing.run(self._function("use"), batch)
+        return self._run("use", batch)
 
     def change(self, batch: Any, outputs: list[Tensor]) -> np.ndarray:
         """Returns how much the outputs differ from others.
@@ -136,12 +136,15 @@ class Calibration:
             calibrator.reset()
         samples = 0
         for batch in self.batches:
-            tracing.run(self._function(mode), batch)
+            self._run(mode, batch)
             samples += keras.tree.flatten(batch)[0].shape[0]
             self._tick()
         return samples
 
-    def _function(self, mode: Literal["use", "count", "follow", "sample"]) -> Any:
+    def _run(
+        self, mode: Literal["use", "count", "follow", "sample"], batch: Any
+    ) -> list[Tensor]:
+        """Runs the model; returns its outputs, or what was sampled."""
         if mode not in self._runs:
 
             def call(batch):
@@ -157,7 +160,8 @@ class Calibration:
                         calibrator.mode = "use"
 
             self._runs[mode] = tracing.graph_function(call)
-        return self._runs[mode]
+            tracing.prepare(self._runs[mode], self.model, batch)
+        return tracing.run(self._runs[mode], batch)
 
     def _traced_change(self, arguments: tuple[Any, list[Tensor]]) -> Tensor:
         batch, before = arguments

@@ -69,6 +69,8 @@ class PlaceReader:
         mismatches: dict[Products, float] = {}
         samples = 0
         for batch in batches:
+            if not hasattr(self, "_trace"):
+                tracing.prepare(self._step, self.model, batch)
             sums = tracing.run(self._step, batch)
             samples += int(sums.samples)
             for row, own in sums.rows.items():

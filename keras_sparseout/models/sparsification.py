@@ -126,7 +126,7 @@ class Sparsification:
         if metrics is not None:
             model.compile(
                 # Keras evaluates no model without a loss.
-                loss=keras.tree.map_structure(lambda _: _no_loss, model.output),
+                loss=_no_loss,
                 metrics=sparsify_arguments.as_list(metrics),
                 jit_compile=False,
             )
@@ -138,7 +138,7 @@ class Sparsification:
         return {
             name: (float(before[name]), float(after[name]))
             for name in before
-            if metrics is None or name != "loss"
+            if metrics is None or not name.endswith("loss")
         }
 
     def table(

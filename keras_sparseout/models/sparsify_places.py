@@ -194,6 +194,8 @@ def _read(
 
     function, samples = tracing.graph_function(call), 0
     for batch in batches:
+        if not samples:
+            tracing.prepare(function, model, batch)
         samples += keras.tree.flatten(batch)[0].shape[0]
         invalid = [n for n, ok in tracing.run(function, batch).items() if not bool(ok)]
         if invalid:

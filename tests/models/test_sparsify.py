@@ -244,11 +244,9 @@ def test_labels_of_arrays_and_of_data_sets(capsys):
         jit_compile=False,
     )
     data = tf.data.Dataset.from_tensor_slices((X, y)).batch(200)
-    _, table = sparsify(model, data, 0.6, return_table=True, verbose=0)
-    assert table.metrics["accuracy"] == pytest.approx(tuple(hits), abs=1e-6)
-    assert set(table.metrics) == {"accuracy", "loss"}
     # One batch holds 200 samples.
     _, table = sparsify(model, data, 0.6, steps=1, return_table=True, verbose=0)
+    assert set(table.metrics) == {"accuracy", "loss"}
     hits = np.mean(np.argmax(run(model, X[:200]), -1) == y[:200])
     assert table.metrics["accuracy"][0] == pytest.approx(hits, abs=1e-6)
 
