@@ -27,13 +27,8 @@ def copy_of(
         ValueError: if its class can't make it from its config.
     """
     try:
-        with (
-            warnings.catch_warnings(),
-            keras.saving.custom_object_scope(custom_objects(layer)),
-        ):
-            # The function itself takes the place of what is written.
-            warnings.filterwarnings("ignore", "The object being serialized includes a")
-            config = layer.get_config()
+        with keras.saving.custom_object_scope(custom_objects(layer)):
+            config = config_of(layer)
             for key, part in (parts or {}).items():
                 config[key] = keras.saving.serialize_keras_object(part)
             if isinstance(layer, keras.layers.Lambda):
@@ -51,6 +46,14 @@ def copy_of(
         ) from error
 
 
+def config_of(layer: keras.Operation) -> dict[str, Any]:
+    """Returns the config of a layer or operation."""
+    with warnings.catch_warnings():
+        # Copies get the function itself.
+        warnings.filterwarnings("ignore", "The object being serialized includes a")
+        return layer.get_config()
+
+
 def parts_of(layer: keras.layers.Layer) -> dict[str, Part]:
     """The layers that the config of `layer` holds, by their key there.
 
@@ -59,7 +62,7 @@ def parts_of(layer: keras.layers.Layer) -> dict[str, Part]:
     replaced: a file would bring it back.
     """
     try:
-        config = layer.get_config()
+        config = config_of(layer)
     except Exception:  # Whatever a layer raises that has no config.
         return {}
     found = {}

@@ -19,7 +19,7 @@ _GRID = (0.85, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 # The share of zeros goes no further.
 _MOST = 0.99
 # How far below the budget the MACs may end, and where they are aimed.
-_NEAR, _MARGIN = 0.006, 0.002
+_NEAR, _MARGIN = 0.004, 0.0015
 _MOST_ROUNDS = 10
 _STEPS = 200
 

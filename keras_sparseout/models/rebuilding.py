@@ -76,6 +76,9 @@ class _Rebuilding:
             new = self._copy_sequential(model, constructor)
         else:
             new = self._copy_functional(model, constructor)
+        if new.dtype_policy != model.dtype_policy:
+            # Keras takes that of today: it says what is cast, and whether losses scale.
+            new.dtype_policy = model.dtype_policy
         self.made[id(model)] = (model, new)
         return new
 
@@ -99,15 +102,26 @@ class _Rebuilding:
         steps = [self.step(layer) for layer in model.layers]
         inputs = _inputs_of(model)
         if any(step.change.function is not None for step in steps):
-            # Operations are no layers.
-            return self._copy_graph(model, inputs[0], model.outputs[0])
-        x = inputs[0] if any(step.is_changed for step in steps) and inputs else None
-        layers = layers_in_sequence(steps, x)
+            return self._copy_as_functional(model, inputs)
+        layers = layers_in_sequence(steps, inputs[0] if inputs else None)
         if inputs:
             # A Sequential model hides the layer of its input.
             twin = keras.Model(inputs[0], model.outputs[0])
             layers.insert(0, _new_inputs(twin))
         return constructor(layers, name=model.name)
+
+    def _copy_as_functional(self, model, inputs):
+        """Copies a Sequential model some of whose layers become operations."""
+        if not inputs or type(model) is not keras.Sequential:
+            rule, remedy = "be built", "Call it once"
+            if inputs:
+                rule, remedy = "be a keras.Sequential", "Make one of its layers"
+            raise ValueError(
+                f"`model` must {rule} where thresholds become operations, which are no "
+                f"layers. Received: model with {model.name!r} of class "
+                f"{type(model).__name__}. {remedy}, or give keep_thresholds=True."
+            )
+        return self._copy_graph(model, inputs[0], model.outputs[0])
 
     def step(self, old: keras.Operation) -> Step:
         """Returns what calls of `old` become; the same for each of them."""

@@ -12,6 +12,7 @@ from keras_sparseout.layers.spatial_sparseout import (
     SpatialSparseout3D,
 )
 from keras_sparseout.measure import layer_selection
+from keras_sparseout.models.layer_copies import config_of
 from keras_sparseout.models.model_graphs import check_is_model, check_model, inside
 from keras_sparseout.models.rebuilding import rebuild
 from keras_sparseout.models.steps import Change
@@ -58,7 +59,9 @@ def find_dropout(model: keras.Model) -> list[DropoutPlace]:
         model: Keras model. In a subclassed model nothing can be replaced.
 
     Returns:
-        List of `DropoutPlace`, in the order of the model.
+        List of named tuples, in the order of the model: the path `name`, the class
+        `kind`, the `rates` as a dict, `becomes` (the class that takes its place, None
+        if it stays) and `why` it stays.
 
     Raises:
         ValueError: if `model` is no Keras model.
@@ -186,7 +189,7 @@ def _rates(layer):
         names = ("rate", "stddev")
         return {n: getattr(layer, n) for n in names if hasattr(layer, n)}
     try:
-        config = layer.get_config()
+        config = config_of(layer)
     except Exception:  # Whatever a layer raises that has no config.
         return {}
     rates = {name: config.get(name) for name in _RATES}

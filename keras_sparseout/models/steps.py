@@ -68,10 +68,9 @@ class Step:
             )
 
     @property
-    def is_changed(self) -> bool:
-        """Whether the layer is removed, or a layer is called before or after it."""
-        inserted = (self.change.before, self.change.after)
-        return self.change.is_removed or any(x is not None for x in inserted)
+    def has_inserted(self) -> bool:
+        """Whether a layer is called before or after it."""
+        return self.change.before is not None or self.change.after is not None
 
     def layers(self, dtype: str) -> list[keras.layers.Layer]:
         """Returns the layers in order, for a Sequential model.
@@ -92,7 +91,16 @@ class Step:
             return self._cast
         if change.function is None:
             return self.new
-        shape = change.layer.get_build_config()["input_shape"]
+        config = change.layer.get_build_config() or {}
+        shape = config.get("input_shape")
+        if shape is None:
+            raise ValueError(
+                "`model` must be built, so that the shapes are known. Received: model "
+                f"with {change.layer.name!r}, which was never called. Call the model "
+                "once."
+            )
+        # Only the number of units is fixed.
+        shape = [None] * (len(shape) - 1) + [*shape[-1:]]
         x = keras.Input(batch_shape=shape, dtype=change.layer.compute_dtype)
         return keras.Model(x, change.function(x), name=change.layer.name)
 
@@ -157,7 +165,7 @@ class Step:
 
 
 # Their initial states go in beside the sequence.
-_WITH_STATES = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.ConvLSTM2D)
+_WITH_STATES = (keras.layers.RNN, keras.layers.Bidirectional)
 
 
 def layers_in_sequence(
@@ -177,8 +185,15 @@ def layers_in_sequence(
     for step in steps:
         layers += step.layers(dtype)
         dtype = step.change.layer.compute_dtype
-        if x is None:
-            continue
+    if x is not None:
+        last = [number for number, step in enumerate(steps) if step.has_inserted]
+        _check_sequence(steps[: max(last, default=-1) + 1], x)
+    return layers
+
+
+def _check_sequence(steps, x):
+    """Raises unless layers can be called where they stand in a Sequential model."""
+    for step in steps:
         if step.change.before is not None:
             step.check_inputs([x], {})
         x = step.change.layer.compute_output_spec(x)
@@ -190,7 +205,6 @@ def layers_in_sequence(
                     f"layers with {step.change.layer.name!r}, which returns several. "
                     "Make the model with the functional API."
                 )
-    return layers
 
 
 def _on_input(layer, args, kwargs):

@@ -1,9 +1,6 @@
 """`strip`: a plain Keras model, without the layers of this package."""
 
 import dataclasses
-import json
-import re
-import warnings
 
 import keras
 
@@ -14,6 +11,7 @@ from keras_sparseout.layers.target_sparsity import TargetSparsity
 from keras_sparseout.layers.weight_noise import WeightNoise
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.models import compile_state, constant_threshold
+from keras_sparseout.models.layer_copies import custom_objects
 from keras_sparseout.models.model_graphs import check_model, has_graph, inside
 from keras_sparseout.models.rebuilding import rebuild
 from keras_sparseout.models.steps import Change
@@ -170,17 +168,15 @@ class _Found:
 
 
 def _check_plain(model):
-    """Raises if a config in the model names this package."""
+    """Raises if something of this package is left in the model."""
     for layer in model.layers:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                text = json.dumps(keras.saving.serialize_keras_object(layer))
-        except Exception:  # It can't be saved, with this package or without.
-            continue
-        found = re.search(r'"registered_name": "keras_sparseout>(\w+)"', text)
-        if found:
-            raise _out_of_reach(layer.name, found.group(1))
+        for name, value in custom_objects(layer).items():
+            if value.__module__.partition(".")[0] == "keras_sparseout":
+                raise ValueError(
+                    "`model` must have functions and classes of this package only as "
+                    f"layers that are called. Received: model with {layer.name!r}, "
+                    f"which has {name}. Take it out of that layer."
+                )
 
 
 def _out_of_reach(name, kind):

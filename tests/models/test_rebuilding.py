@@ -70,7 +70,7 @@ def test_layers_of_this_package_are_copied():
     model = keras.Sequential(
         [
             keras.Input((8,)),
-            ks.Sparseout(0.5, adjustable=True, seed=7),
+            ks.Sparseout(0.5, adjustable=True, seed=7, jit_compile=False),
             ks.Bridgeout(L.Dense(8, name="inner"), 0.3, seed=1),
             ks.TargetSparsity(0.5, axis=-1),
             L.Dense(2, name="last"),
