@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SparsityController,
         SparsityTracker,
     )
+    from keras_sparseout.models.sparsify import sparsify
     from keras_sparseout.summary.activation_sparsity import activation_sparsity
 
 __version__ = "0.1.0"
@@ -48,6 +49,7 @@ __all__ = [
     "models",
     "ops",
     "plots",
+    "sparsify",
 ]
 
 # What is imported when it is first used, so that the import of the package is quick.
@@ -58,6 +60,7 @@ _NAMES = {
     "SparsityController": "callbacks",
     "SparsityTracker": "callbacks",
     "activation_sparsity": "summary",
+    "sparsify": "models",
 }
 
 

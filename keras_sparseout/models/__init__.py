@@ -3,6 +3,7 @@
 from keras_sparseout.models.insert import insert
 from keras_sparseout.models.mc_predict import mc_predict
 from keras_sparseout.models.replace_dropout import find_dropout, replace_dropout
+from keras_sparseout.models.sparsify import sparsify
 from keras_sparseout.models.strip import strip
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "insert",
     "mc_predict",
     "replace_dropout",
+    "sparsify",
     "strip",
 ]

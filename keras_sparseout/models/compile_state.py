@@ -103,7 +103,10 @@ def _compile_like(old, new, without_package):
 def _renamed(choice, old, new):
     """Returns what was given by the names of outputs, by their new names."""
     names = getattr(old, "output_names", []), getattr(new, "output_names", [])
-    if not isinstance(choice, Mapping) or isinstance(old.output, Mapping):
+    if not isinstance(choice, Mapping) or isinstance(
+        getattr(old, "output", None),
+        Mapping,  # A Sequential model has none.
+    ):
         return choice
     by_old = dict(zip(*names, strict=False))
     return {by_old.get(key, key): value for key, value in choice.items()}

@@ -55,13 +55,8 @@ class ModelReader:
         self._varying: set[str] = set()
 
     def prepare(self, batch: Any) -> None:
-        """Traces the model for batches like `batch` of any size, if it takes them.
-
-        Then a last batch of another size needs no second trace.
-        """
-        inputs = getattr(self.model, "inputs", None) or []
-        if all(tensor.shape[0] is None and not tensor.ragged for tensor in inputs):
-            tracing.trace_for_any_size(self._step, batch)
+        """Traces the model for batches like `batch` of any size, if it takes them."""
+        tracing.prepare(self._step, self.model, batch)
 
     def add(self, batch: Any) -> None:
         """Adds a batch, without the rows whose number of units varies."""

@@ -1,23 +1,16 @@
 """The table that `activation_sparsity` returns, as text, HTML and data."""
 
-import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from keras_sparseout.utils.tables import dataframe
+from keras_sparseout.utils.tables import as_html, as_text, dataframe, large
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _TEXTS = ("layer", "kind", "shape")
 COLUMNS = (*_TEXTS, "hoyer", "zeros", "dead", "rms", "needless_macs")
-# While a long table scrolls, its heading stays in sight.
-_STYLE = {
-    "div": "max-height: 32em; overflow: auto",
-    "th": "padding: 0 0.5em; position: sticky; top: 0; background: white; color: black",
-    "td": "padding: 0 0.5em",
-}
 
 
 class SparsityTable:
@@ -57,27 +50,12 @@ class SparsityTable:
         )
 
     def __str__(self) -> str:
-        cells = [COLUMNS, *self._cells()]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column in _TEXTS else cell.rjust(width)
-                for column, cell, width in zip(COLUMNS, line, widths, strict=True)
-            ).rstrip()
-            for line in cells
-        ]
-        return "\n".join([*lines, *self._lines()])
+        return as_text(COLUMNS, _TEXTS, self._cells(), self._lines())
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        body = "\n".join(_html_row("td", cells) for cells in self._cells())
-        lines = "<br>\n".join(html.escape(line) for line in self._lines())
-        return (
-            f'<div style="{_STYLE["div"]}">\n<table>\n<thead>\n'
-            f"{_html_row('th', COLUMNS)}\n</thead>\n<tbody>\n{body}\n</tbody>\n"
-            f"</table>\n</div>\n<p>{lines}</p>"
-        )
+        return as_html(COLUMNS, _TEXTS, self._cells(), self._lines())
 
     def _cells(self) -> list[list[str]]:
         return [[_shown(c, row[c]) for c in COLUMNS] for row in self.rows]
@@ -87,26 +65,17 @@ class SparsityTable:
         lines = []
         if self.macs:
             lines.append(
-                f"{_large(self.effective_macs)} of {_large(self.macs)} "
+                f"{large(self.effective_macs)} of {large(self.macs)} "
                 "multiply-accumulates a sample are effective "
                 f"({self.effective_macs / self.macs:.0%})".replace("%", " %")
             )
         if len(self.macs_by_kind) > 1:
             parts = [
-                f"{kind} {_large(effective)} of {_large(macs)}"
+                f"{kind} {large(effective)} of {large(macs)}"
                 for kind, (effective, macs) in self.macs_by_kind.items()
             ]
             lines.append(f"By kind: {', '.join(parts)}.")
         return [*lines, *self.notes]
-
-
-def _html_row(tag: str, cells: Sequence[str]) -> str:
-    parts = []
-    for column, cell in zip(COLUMNS, cells, strict=True):
-        side = "left" if column in _TEXTS else "right"
-        style = f"text-align: {side}; {_STYLE[tag]}"
-        parts.append(f'<{tag} style="{style}">{html.escape(cell)}</{tag}>')
-    return f"<tr>{''.join(parts)}</tr>"
 
 
 def _shown(column: str, value: Any) -> str:
@@ -115,10 +84,3 @@ def _shown(column: str, value: Any) -> str:
     if column in _TEXTS:
         return str(value)
     return f"{value:.3g}" if column == "rms" else f"{value:.3f}"
-
-
-def _large(number: float) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number:.3g}"

@@ -13,3 +13,9 @@ def is_dataset(x: Any) -> bool:
 def is_endless(dataset: Any) -> bool:
     """Whether a `tf.data.Dataset` is known to have no end."""
     return bool(dataset.cardinality() == tf.data.INFINITE_CARDINALITY)
+
+
+def yields_labels(dataset: Any) -> bool:
+    """Whether the elements of a `tf.data.Dataset` are inputs and labels."""
+    spec = dataset.element_spec
+    return isinstance(spec, tuple) and len(spec) > 1

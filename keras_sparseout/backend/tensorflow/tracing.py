@@ -64,6 +64,21 @@ def traced(function: GraphFunction, batch: Any) -> Callable[[Any], Any]:
     return function.get_concrete_function(batch)
 
 
+def prepare(function: GraphFunction, model: keras.Model, batch: Any) -> None:
+    """Traces a tf.function for inputs of `model` of any size, if it takes them.
+
+    Then a last batch of another size needs no second trace.
+
+    Args:
+        function: A tf.function of a batch of inputs.
+        model: The model.
+        batch: Such a batch.
+    """
+    inputs = getattr(model, "inputs", None) or []
+    if all(tensor.shape[0] is None and not tensor.ragged for tensor in inputs):
+        trace_for_any_size(function, batch)
+
+
 def trace_for_any_size(function: GraphFunction, batch: Any) -> None:
     """Traces a tf.function for batches like `batch` of any size."""
 

@@ -1,0 +1,123 @@
+"""Where thresholds go if nobody says where, and what each place gets."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as kl
+from sparsified import normal
+
+from keras_sparseout import Bridgeout
+from keras_sparseout.models import sparsify_places
+
+
+def choose(model, x, target=0.5, layers=None, where="before"):
+    return sparsify_places.choose(
+        model, [keras.ops.convert_to_tensor(x)], target, layers, where
+    )
+
+
+def names(places):
+    return [place.name for place in places.chosen]
+
+
+def test_what_the_data_feed_is_left_alone():
+    inputs = keras.Input((8, 8, 1), name="image")
+    x = kl.Rescaling(1 / 255)(inputs)
+    x = kl.BatchNormalization()(kl.ZeroPadding2D()(x))
+    stem = kl.Conv2D(4, 3, name="stem")(x)
+    x = kl.Conv2D(4, 3, name="body")(kl.ReLU()(stem))
+    x = kl.GlobalAveragePooling2D()(x)
+    extra = keras.Input((3,), name="extra")
+    side = kl.Dense(4, name="side")(extra)
+    x = kl.Concatenate()([x, side, extra])
+    model = keras.Model({"image": inputs, "extra": extra}, kl.Dense(2, name="head")(x))
+    batch = {"image": normal(2, 8, 8, 1), "extra": normal(2, 3)}
+    places = sparsify_places.choose(model, [batch], 0.5, None, "before")
+    assert names(places) == ["body", "head"]
+    [note] = places.notes
+    assert "the data themselves go in: stem, side." in note
+    assert "`layers`" in note
+    places = sparsify_places.choose(model, [batch], 0.5, ["stem"], "before")
+    assert (names(places), places.notes) == (["stem"], [])
+
+
+def test_rows_of_a_table_are_activations():
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            kl.Embedding(9, 4, name="table"),
+            kl.LSTM(4, return_sequences=True, name="lstm"),
+            kl.TimeDistributed(kl.Dense(4, name="in"), name="timed"),
+            Bridgeout(kl.Dense(3), 0.2, name="noisy"),
+            kl.EinsumDense("abc,cd->abd", (None, 2), name="einsum"),
+        ]
+    )
+    places = choose(model, np.zeros((2, 6), "int32"))
+    assert names(places) == ["timed", "noisy", "einsum"]
+    first = keras.Sequential(
+        [keras.Input((6,), dtype="int32"), kl.Embedding(9, 4), kl.Dense(2, name="d")]
+    )
+    assert names(choose(first, np.zeros((2, 6), "int32"))) == ["d"]
+
+
+def test_layers_inside_others_are_out_of_reach():
+    inputs = keras.Input((5, 8))
+    x = kl.Dense(8, name="embed")(inputs)
+    x = kl.MultiHeadAttention(2, 4, name="attention")(x, x)
+    model = keras.Model(inputs, kl.Dense(2, name="head")(x))
+    places = choose(model, normal(2, 5, 8))
+    assert names(places) == ["head"]
+    assert places.notes[1].startswith(
+        "Out of reach, inside other layers: attention/query, attention/key"
+    )
+
+
+def chain():
+    blocks = [
+        keras.Sequential(
+            [keras.Input((4,)), kl.Dense(4, name="a"), kl.Dense(4, name="b")],
+            name=f"block{i}",
+        )
+        for i in (1, 2)
+    ]
+    return keras.Sequential([keras.Input((4,)), *blocks, kl.Dense(2, name="head")])
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ({"block1/b": 0.3}, {"block1/b": 0.3}),
+        (
+            {"block.*/b": 0.3, "block2/b": 0.9, "head": 0},
+            {"block1/b": 0.3, "block2/b": 0.9, "head": 0},
+        ),
+        ({re.compile("2/"): 0.4}, {"block2/a": 0.4, "block2/b": 0.4}),
+        ({"head": 0.2, re.compile("head$"): 0.6}, {"head": 0.2}),
+        # Two expressions may match a layer if they agree.
+        (
+            {"block1/.*": 0.5, ".*/a": 0.5},
+            {"block1/a": 0.5, "block1/b": 0.5, "block2/a": 0.5},
+        ),
+        (
+            {kl.Dense: 0.5},
+            {f"block{i}/{n}": 0.5 for i in (1, 2) for n in "ab"} | {"head": 0.5},
+        ),
+    ],
+)
+def test_targets_by_layer(target, expected):
+    places = choose(chain(), normal(2, 4), target)
+    assert {place.name: place.target for place in places.chosen} == expected
+
+
+def test_an_expression_for_a_layer_and_what_is_inside_means_the_layer():
+    model = keras.Sequential(
+        [
+            keras.Input((5, 4)),
+            kl.LSTM(4, return_sequences=True, name="lstm"),
+            kl.TimeDistributed(kl.Dense(3), name="lstm_head"),
+        ]
+    )
+    places = choose(model, normal(2, 5, 4), layers=["lstm.*"])
+    assert names(places) == ["lstm", "lstm_head"]
