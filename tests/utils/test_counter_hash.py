@@ -161,7 +161,7 @@ def test_unknown_sizes_and_offsets_give_the_bits_of_numpy(compiled, fused):
         sizes = tf.unstack(tf.shape(x))
         shape = (sizes[0], 3, sizes[2])
         seed = tf.constant([7, 1])
-        return random.bits_at_least(2**31, shape, seed, offset, is_fused=fused)
+        return random.bits_at_least(2**31, shape, seed, offset, at_once=fused)
 
     shapes, offsets = [(5, 3, 2), (4, 3, 1), (0, 3, 2)], [0, 2**32 - 7, 2**40]
     for shape, offset in itertools.product(shapes, offsets):

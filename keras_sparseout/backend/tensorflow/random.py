@@ -27,7 +27,7 @@ def bits_at_least(
     seed: Tensor,
     offset: int | Tensor = 0,
     *,
-    is_fused: bool = False,
+    at_once: bool = False,
 ) -> Tensor:
     """Returns where the 32 random bits of an element are at least a threshold.
 
@@ -36,7 +36,8 @@ def bits_at_least(
         shape: Ints, and scalar integer tensors for sizes that are not known.
         seed: Integer tensor of shape (2,).
         offset: Number of the first element, an int or a scalar tensor.
-        is_fused: Whether a compiled function makes one loop of all operations.
+        at_once: Whether a compiled function makes one loop of all operations, or the
+            elements are few. Otherwise many elements are drawn in chunks.
 
     Returns:
         Boolean tensor of `shape`.
@@ -51,7 +52,7 @@ def bits_at_least(
     # Sizes in tensors of several types make no shape.
     shape = [n if isinstance(n, int) else tf.cast(n, tf.int64) for n in shape]
 
-    def at_once():
+    def whole():
         starts = tf.range(rows) * columns + offset
         bits = _bits_of_rows(starts, columns, seed, is_one_block)
         return tf.reshape(_at_least(bits, threshold), shape)
@@ -66,9 +67,9 @@ def bits_at_least(
         kept = tf.map_fn(chunk, starts, fn_output_signature=tf.bool)
         return tf.reshape(tf.reshape(kept, [-1])[:size], shape)
 
-    if is_fused or on_gpu() or (is_known and math.prod(shape) <= _CHUNK):
-        return at_once()
-    return tf.cond(size <= _CHUNK, at_once, in_chunks)
+    if at_once or on_gpu() or (is_known and math.prod(shape) <= _CHUNK):
+        return whole()
+    return tf.cond(size <= _CHUNK, whole, in_chunks)
 
 
 def bits_of_rows_at_least(
