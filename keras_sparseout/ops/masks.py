@@ -109,7 +109,7 @@ def bernoulli_rows(
 
 
 def drawing(
-    noise_shape: Shape | None, table: tuple[int, int] | None, *, at_once: bool
+    noise_shape: Shape | None, table: tuple[int, int] | None, **how: bool
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """Returns a function of x, a threshold, a seed pair, and the numbers of rows.
 
@@ -120,13 +120,13 @@ def drawing(
         noise_shape: As in `resolve`.
         table: If x was looked up in a table: the shape of it. Then `noise_shape` does
             not count, and the function takes the numbers of the rows.
-        at_once: As in `backend.random.bits_at_least`.
+        **how: `at_once` and `is_one_block`, as in `backend.random.bits_at_least`.
     """
 
     def draw(x, threshold, seed, numbers=None):
         if table is None:
             shape, x = resolve(noise_shape, x)
-            keep = random.bits_at_least(threshold, shape, seed, at_once=at_once)
+            keep = random.bits_at_least(threshold, shape, seed, **how)
         else:
             keep = random.bits_of_rows_at_least(threshold, numbers, table, seed)
         dtype = keras.backend.standardize_dtype(x.dtype)

@@ -146,6 +146,7 @@ def draw_and_perturb(
         (len(x.shape), keras.backend.standardize_dtype(x.dtype)),
         q if is_constant else None,
         is_large=is_large,
+        is_small=not is_large and None not in x.shape,
         table=None if rows is None else rows.shape,
         rank_of_numbers=None if rows is None else len(rows.numbers.shape),
         noise_shape=noise_shape,
@@ -164,6 +165,7 @@ def _perturbing_function(
     constant: float | None,
     *,
     is_large: bool,
+    is_small: bool,
     table: tuple[int, int] | None,
     rank_of_numbers: int | None,
     noise_shape: Shape | None,
@@ -178,12 +180,13 @@ def _perturbing_function(
         kind: Rank and dtype of x.
         constant: The exponent, or None for a function of it.
         is_large: As in `perturb`.
+        is_small: Whether x is known to be small.
         table: Shape of the table in which x was looked up, if it was.
         rank_of_numbers: Rank of the numbers of the rows, if there are.
         noise_shape: As in `sparseout`.
         **settings: `epsilon` and `stop_gradient`.
     """
-    draw = masks.drawing(noise_shape, table, at_once=not is_large)
+    draw = masks.drawing(noise_shape, table, at_once=is_small, is_one_block=is_small)
 
     def draw_and_perturb(x, threshold, q, *seeds):
         q = q if constant is None else constant

@@ -216,6 +216,15 @@ def test_auto_compiles_large_inputs_where_all_but_the_batch_is_known():
     assert not any(compiles("auto", shape) for shape in (*small, time_unknown))
 
 
+@jit_or_not
+@pytest.mark.parametrize("shape", [(), (None,), (None, 5), (2, None, 3), (None, 600)])
+def test_results_have_the_shape_that_is_known_of_the_input(shape, jit_compile):
+    layer = Sparseout(0.5, 1.5, jit_compile=jit_compile)
+    call = tf.function(lambda x: layer(x, training=True))
+    result = call.get_concrete_function(tf.TensorSpec(shape)).structured_outputs
+    assert result.shape.as_list() == list(shape)
+
+
 @pytest.mark.onednn
 @pytest.mark.parametrize(
     ("q", "dtype", "tolerance"),

@@ -169,6 +169,18 @@ def test_unknown_sizes_and_offsets_give_the_bits_of_numpy(compiled, fused):
         np.testing.assert_array_equal(result, kept(2**31, shape, (7, 1), offset))
 
 
+@pytest.mark.parametrize("offset", [2**32 - 3 * 2**18, 2**32 - 2**19 - 3])
+def test_chunks_of_an_unknown_size_go_on_in_the_next_block(offset):
+    @tf.function(input_signature=[tf.TensorSpec((None,))], autograph=False)
+    def like(x):
+        shape = (tf.shape(x)[0],)
+        return random.bits_at_least(2**31, shape, tf.constant([7, 1]), offset)
+
+    for size in (5, 2**20 + 1):
+        result = like(tf.zeros((size,)))
+        np.testing.assert_array_equal(result, kept(2**31, (size,), (7, 1), offset))
+
+
 @pytest.mark.parametrize("start", [0, 2**32 - 40])
 def test_parts_by_their_offsets_are_the_whole(start):
     seed, shape = masks.seed_pair(5), (6, 4, 5)

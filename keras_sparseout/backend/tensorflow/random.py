@@ -4,6 +4,7 @@ A compiled function computes a mask again where it needs it again. That takes no
 than to read a stored one.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -28,6 +29,7 @@ def bits_at_least(
     offset: int | Tensor = 0,
     *,
     at_once: bool = False,
+    is_one_block: bool = False,
 ) -> Tensor:
     """Returns where the 32 random bits of an element are at least a threshold.
 
@@ -38,13 +40,15 @@ def bits_at_least(
         offset: Number of the first element, an int or a scalar tensor.
         at_once: Whether a compiled function makes one loop of all operations, or the
             elements are few. Otherwise many elements are drawn in chunks.
+        is_one_block: Whether all numbers of elements are known to be below 2^32, which
+            saves passes. Where `shape` and `offset` tell, it need not be said.
 
     Returns:
         Boolean tensor of `shape`.
     """
     rows, columns = _rows_and_columns(shape)
     is_known = _are_ints([*shape, offset])
-    is_one_block = is_known and math.prod(shape) + offset <= _LEVELS
+    is_one_block |= is_known and math.prod(shape) + offset <= _LEVELS
     # Blocks end where chunks do.
     is_even = isinstance(offset, int) and offset % _CHUNK == 0
     offset, rows = tf.cast(offset, tf.int64), tf.cast(rows, tf.int64)
@@ -52,7 +56,7 @@ def bits_at_least(
     # Sizes in tensors of several types make no shape.
     shape = [n if isinstance(n, int) else tf.cast(n, tf.int64) for n in shape]
 
-    def whole():
+    def whole(is_one_block=is_one_block):
         starts = tf.range(rows) * columns + offset
         bits = _bits_of_rows(starts, columns, seed, is_one_block)
         return tf.reshape(_at_least(bits, threshold), shape)
@@ -69,7 +73,10 @@ def bits_at_least(
 
     if at_once or on_gpu() or (is_known and math.prod(shape) <= _CHUNK):
         return whole()
-    return tf.cond(size <= _CHUNK, whole, in_chunks)
+    # As many as that are in one block, from an early number on.
+    is_early = isinstance(offset, int) and offset + _CHUNK <= _LEVELS
+    one_chunk = functools.partial(whole, is_one_block or is_early)
+    return tf.cond(size <= _CHUNK, one_chunk, in_chunks)
 
 
 def bits_of_rows_at_least(
