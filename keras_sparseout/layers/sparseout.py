@@ -170,9 +170,8 @@ class Sparseout(SeededLayer):
             return self._jit_compile
         if shape is None or not compiling.pays(shape):
             return False
-        # Below, plain operations take as long, and nothing has to be compiled and kept.
-        # On a GPU each operation is a program that has to be started.
-        return compiling.on_gpu() or compiling.is_large(shape, least=2**13, batch=128)
+        # On a GPU each plain operation is a program that has to be started.
+        return compiling.on_gpu() or not compiling.is_small(shape)
 
     def _check_inputs(self, inputs):
         """Returns the shape of `inputs`, None if their rank is not known."""

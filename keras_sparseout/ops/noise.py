@@ -139,14 +139,15 @@ def draw_and_perturb(
     if isinstance(rate, float) and masks.quantise(rate)[0] == 0:
         return x
     x = ops.convert_to_tensor(x)
-    is_large = compiling.is_large(x.shape)
+    is_large, is_small = compiling.is_large(x.shape), compiling.is_small(x.shape)
     # As a constant it saves passes over a large tensor.
     is_constant = isinstance(q, float) and (is_large or is_cheap(q))
     function = _perturbing_function(
         (len(x.shape), keras.backend.standardize_dtype(x.dtype)),
         q if is_constant else None,
         is_large=is_large,
-        is_small=not is_large and None not in x.shape,
+        is_small=is_small,
+        is_one_block=is_small and None not in x.shape,
         table=None if rows is None else rows.shape,
         rank_of_numbers=None if rows is None else len(rows.numbers.shape),
         noise_shape=noise_shape,
@@ -166,6 +167,7 @@ def _perturbing_function(
     *,
     is_large: bool,
     is_small: bool,
+    is_one_block: bool,
     table: tuple[int, int] | None,
     rank_of_numbers: int | None,
     noise_shape: Shape | None,
@@ -180,13 +182,16 @@ def _perturbing_function(
         kind: Rank and dtype of x.
         constant: The exponent, or None for a function of it.
         is_large: As in `perturb`.
-        is_small: Whether x is known to be small.
+        is_small: Whether branches take longer than passes over the elements.
+        is_one_block: As in `backend.random.bits_at_least`.
         table: Shape of the table in which x was looked up, if it was.
         rank_of_numbers: Rank of the numbers of the rows, if there are.
         noise_shape: As in `sparseout`.
         **settings: `epsilon` and `stop_gradient`.
     """
-    draw = masks.drawing(noise_shape, table, at_once=is_small, is_one_block=is_small)
+    draw = masks.drawing(
+        noise_shape, table, at_once=is_small, is_one_block=is_one_block
+    )
 
     def draw_and_perturb(x, threshold, q, *seeds):
         q = q if constant is None else constant

@@ -22,24 +22,31 @@ def pays(shape: Sequence[int | None]) -> bool:
     return None not in shape[1:] and not on_apple_gpu()
 
 
-def is_large(
-    shape: Sequence[int | None], *, least: int = 2**15, batch: int = 64
-) -> bool:
-    """Whether a tensor has so many elements that a program for it pays.
+def is_large(shape: Sequence[int | None]) -> bool:
+    """Whether a tensor has so many elements that programs for its shape alone pay.
 
-    Args:
-        shape: Its shape, with None for a size that is not known.
-        least: From how many elements on. Each shape of weights has programs of its own.
-            It takes .1 seconds to compile one, and TensorFlow keeps it for ever.
-        batch: Counts as the size of an unknown batch. Other unknown sizes, such as the
-            length of a text, count as 1,024.
+    It takes .1 seconds to compile one, and TensorFlow keeps it for ever. A batch of
+    unknown size counts as one of 64.
     """
+    return _size(shape, batch=64) >= 2**15
+
+
+def is_small(shape: Sequence[int | None]) -> bool:
+    """Whether plain operations on all elements are as fast as a compiled program.
+
+    A batch of unknown size counts as one of 128, so that large ones lose little.
+    """
+    return _size(shape, batch=128) < 2**13
+
+
+def _size(shape, batch):
+    """Number of elements. Unknown sizes, such as the length of a text, are 1,024."""
     usual = [batch] + [1024] * (len(shape) - 1)
     sizes = (
         guess if size is None else size
         for size, guess in zip(shape, usual, strict=False)
     )
-    return math.prod(sizes) >= least
+    return math.prod(sizes)
 
 
 @functools.cache
