@@ -53,9 +53,10 @@ class Sparseout(SeededLayer):
             retrace. Otherwise they are constants of the compiled graph: that is faster,
             adds no weights, and assigning raises.
         jit_compile: Whether XLA compiles the call, even in a model that it does not
-            compile: True, False, or "auto" to compile if every dimension but the batch
-            is known. XLA compiles again for each batch size, so set False if yours
-            keeps changing.
+            compile: True, False, or "auto" to compile inputs of 8,192 elements and
+            more, a batch of unknown size counting as 128, if every dimension but the
+            batch is known. XLA compiles again for each batch size, so set False if
+            yours keeps changing.
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Call arguments:
@@ -167,7 +168,10 @@ class Sparseout(SeededLayer):
     def _compiles(self, shape):
         if self._jit_compile != "auto":
             return self._jit_compile
-        return shape is not None and compiling.pays(shape)
+        if shape is None or not compiling.pays(shape):
+            return False
+        # On a GPU each plain operation is a program that has to be started.
+        return compiling.on_gpu() or not compiling.is_small(shape)
 
     def _check_inputs(self, inputs):
         """Returns the shape of `inputs`, None if their rank is not known."""

@@ -16,10 +16,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import keras
 from keras import ops
 
-from keras_sparseout.backend import compiling, powers, random, tensors
+from keras_sparseout.backend import compiling, powers
 from keras_sparseout.ops import masks, noise
 from keras_sparseout.ops.multiplier import is_cheap, multiplier
 from keras_sparseout.utils.types import Shape, Tensor
@@ -57,7 +56,7 @@ def draw_and_perturb(
         usual = usual_q
     table, numbers = _table_and_numbers(rows)
     program = _perturbing_program(shape, _constant(q), usual, table=table, **settings)
-    return program(x, *_as_tensors(rate, q), seed, *numbers)
+    return program(x, *noise.threshold_and_q(rate, q), seed, *numbers)
 
 
 def draw_multiplier(
@@ -82,7 +81,7 @@ def draw_multiplier(
     """
     table, numbers = _table_and_numbers(rows)
     program = _multiplying_program(shape, _constant(q), table=table, **settings)
-    return program(x, *_as_tensors(rate, q), seed, *numbers)
+    return program(x, *noise.threshold_and_q(rate, q), seed, *numbers)
 
 
 def _table_and_numbers(rows):
@@ -94,17 +93,6 @@ def _constant(q: float | Tensor) -> float | None:
     return q if is_cheap(q) else None
 
 
-def _as_tensors(rate: float | Tensor, q: float | Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the threshold of the masks in int64, and `q`."""
-    threshold, _ = masks.quantise(rate)
-    if isinstance(threshold, int):
-        threshold = tensors.scalar(threshold, "int64")
-    if isinstance(q, float):
-        # In float64, so that the exponent is rounded as a constant exponent is.
-        q = tensors.scalar(q, "float64")
-    return threshold, q
-
-
 @_cached
 def _multiplying_program(
     shape: Shape,
@@ -113,7 +101,7 @@ def _multiplying_program(
     epsilon: float,
     **where: Any,
 ) -> Callable[..., Tensor]:
-    draw = _draw_of(**where)
+    draw = masks.drawing(**where, at_once=True)
 
     def draw_multiplier(x, threshold, q, *seeds):
         q = q if constant is None else constant
@@ -169,7 +157,7 @@ def _product_program(
     **where: Any,
 ) -> Callable[..., Tensor]:
     """Returns the program for v n of v and x, or with `slope` for v times d(x n)/dx."""
-    draw = _draw_of(**where)
+    draw = masks.drawing(**where, at_once=True)
 
     def product(v, x, threshold, q, *seeds):
         q = q if constant is None else constant
@@ -182,25 +170,3 @@ def _product_program(
         )
 
     return compiling.compiled(product)
-
-
-def _draw_of(
-    noise_shape: Shape | None, table: tuple[int, int] | None
-) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """Returns a function that draws a mask for x.
-
-    It returns x, the mask, and the probability of True in it, in the dtype of products
-    with x.
-    """
-
-    def draw(x, threshold, seed, numbers=None):
-        if table is None:
-            shape, x = masks.resolve(noise_shape, x)
-            keep = random.bits_at_least(threshold, shape, seed, is_fused=True)
-        else:
-            keep = random.bits_of_rows_at_least(threshold, numbers, table, seed)
-        dtype = keras.backend.standardize_dtype(x.dtype)
-        wide = "float64" if dtype == "float64" else "float32"
-        return x, keep, masks.keep_prob_of(threshold, wide)
-
-    return draw

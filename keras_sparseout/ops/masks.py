@@ -1,7 +1,7 @@
 """Bernoulli masks: 32 random bits an element, different on every replica."""
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import keras
@@ -106,6 +106,34 @@ def bernoulli_rows(
     """
     threshold, keep_prob = quantise(rate)
     return random.bits_of_rows_at_least(threshold, *rows, seed), keep_prob
+
+
+def drawing(
+    noise_shape: Shape | None, table: tuple[int, int] | None, **how: bool
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """Returns a function of x, a threshold, a seed pair, and the numbers of rows.
+
+    It draws a mask for x. It returns x, the mask, and the probability of True in it, in
+    the dtype of products with x.
+
+    Args:
+        noise_shape: As in `resolve`.
+        table: If x was looked up in a table: the shape of it. Then `noise_shape` does
+            not count, and the function takes the numbers of the rows.
+        **how: `at_once` and `is_one_block`, as in `backend.random.bits_at_least`.
+    """
+
+    def draw(x, threshold, seed, numbers=None):
+        if table is None:
+            shape, x = resolve(noise_shape, x)
+            keep = random.bits_at_least(threshold, shape, seed, **how)
+        else:
+            keep = random.bits_of_rows_at_least(threshold, numbers, table, seed)
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        wide = "float64" if dtype == "float64" else "float32"
+        return x, keep, keep_prob_of(threshold, wide)
+
+    return draw
 
 
 def resolve(

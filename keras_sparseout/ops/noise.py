@@ -1,14 +1,15 @@
 """Sparseout as a function, on a mask that is given or drawn."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 
-from keras_sparseout.backend import compiling, numerics
+from keras_sparseout.backend import compiling, numerics, tensors
 from keras_sparseout.ops import masks
-from keras_sparseout.ops.multiplier import multiplier, saturate
+from keras_sparseout.ops.multiplier import is_cheap, multiplier, saturate
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Shape, Tensor
 
@@ -137,12 +138,82 @@ def draw_and_perturb(
     """
     if isinstance(rate, float) and masks.quantise(rate)[0] == 0:
         return x
-    if rows is not None:
-        keep, keep_prob = masks.bernoulli_rows(rows, rate, seed)
-    else:
-        shape, x = masks.resolve(noise_shape, x)
-        keep, keep_prob = masks.bernoulli(shape, rate, seed)
-    return perturb(x, keep, keep_prob, q, epsilon=epsilon, stop_gradient=stop_gradient)
+    x = ops.convert_to_tensor(x)
+    is_large, is_small = compiling.is_large(x.shape), compiling.is_small(x.shape)
+    # As a constant it saves passes over a large tensor.
+    is_constant = isinstance(q, float) and (is_large or is_cheap(q))
+    function = _perturbing_function(
+        (len(x.shape), keras.backend.standardize_dtype(x.dtype)),
+        q if is_constant else None,
+        is_large=is_large,
+        is_small=is_small,
+        is_one_block=is_small and None not in x.shape,
+        table=None if rows is None else rows.shape,
+        rank_of_numbers=None if rows is None else len(rows.numbers.shape),
+        noise_shape=noise_shape,
+        epsilon=epsilon,
+        stop_gradient=stop_gradient,
+    )
+    threshold, q = threshold_and_q(rate, q)
+    numbers = () if rows is None else (ops.cast(rows.numbers, "int64"),)
+    y = function(x, threshold, ops.cast(q, "float64"), seed, *numbers)
+    return tensors.with_static_shape(y, x.shape)
+
+
+@functools.lru_cache(maxsize=128)
+def _perturbing_function(
+    kind: tuple[int, str],
+    constant: float | None,
+    *,
+    is_large: bool,
+    is_small: bool,
+    is_one_block: bool,
+    table: tuple[int, int] | None,
+    rank_of_numbers: int | None,
+    noise_shape: Shape | None,
+    **settings: Any,
+) -> Callable[..., Tensor]:
+    """Returns the function for tensors of a rank and dtype, and of all shapes.
+
+    TensorFlow keeps each graph in which a gradient is defined until the process ends.
+    Without this function that would be the graph of each model.
+
+    Args:
+        kind: Rank and dtype of x.
+        constant: The exponent, or None for a function of it.
+        is_large: As in `perturb`.
+        is_small: Whether branches take longer than passes over the elements.
+        is_one_block: As in `backend.random.bits_at_least`.
+        table: Shape of the table in which x was looked up, if it was.
+        rank_of_numbers: Rank of the numbers of the rows, if there are.
+        noise_shape: As in `sparseout`.
+        **settings: `epsilon` and `stop_gradient`.
+    """
+    draw = masks.drawing(
+        noise_shape, table, at_once=is_small, is_one_block=is_one_block
+    )
+
+    def draw_and_perturb(x, threshold, q, *seeds):
+        q = q if constant is None else constant
+        noise = draw(x, threshold, *seeds)
+        return perturb(*noise, q, is_large=is_large, **settings)
+
+    rank, dtype = kind
+    kinds = [([None] * rank, dtype), ((), "int64"), ((), "float64"), ((2,), "int64")]
+    if rank_of_numbers is not None:
+        kinds.append(([None] * rank_of_numbers, "int64"))
+    return compiling.traced_once(draw_and_perturb, kinds)
+
+
+def threshold_and_q(rate: float | Tensor, q: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the threshold of the masks in int64, and `q`, as tensors."""
+    threshold, _ = masks.quantise(rate)
+    if isinstance(threshold, int):
+        threshold = tensors.scalar(threshold, "int64")
+    if isinstance(q, float):
+        # In float64, so that the exponent is rounded as a constant exponent is.
+        q = tensors.scalar(q, "float64")
+    return threshold, q
 
 
 def perturb(
@@ -153,6 +224,7 @@ def perturb(
     *,
     epsilon: float,
     stop_gradient: bool,
+    is_large: bool | None = None,
 ) -> Tensor:
     """Computes x n on the mask `keep`.
 
@@ -164,14 +236,18 @@ def perturb(
         q: A float >= 0, or a scalar tensor of float32 or float64.
         epsilon: As in `sparseout`.
         stop_gradient: As in `sparseout`.
+        is_large: Whether passes over the elements take longer than a branch does. None:
+            by the shape of `x`.
 
     Returns:
         Tensor of the shape and dtype of `x`, with the gradient that `sparseout`
         documents.
     """
     noise = (keep, keep_prob, q)
+    if is_large is None:
+        is_large = compiling.is_large(x.shape)
     # A GPU would wait for the condition.
-    branches = compiling.is_large(x.shape) and not compiling.on_gpu()
+    branches = is_large and compiling.has_branches()
     finish = _saturate_if_needed if branches else saturate
     settings: dict[str, Any] = {"epsilon": epsilon, "finish": finish}
     slope = not stop_gradient
@@ -223,9 +299,13 @@ def times_n(
 
 def _saturate_if_needed(product, v, dtype):
     """`saturate` that reads its arguments once where all of the product is finite."""
-    cut = ops.cast(product, dtype)
-    is_finite = ops.all(ops.isfinite(cut))
-    return ops.cond(is_finite, lambda: cut, lambda: saturate(product, v, dtype))
+    call = compiling.either(
+        lambda product, v: ops.all(ops.isfinite(ops.cast(product, dtype))),
+        lambda product, v: ops.cast(product, dtype),
+        lambda product, v: saturate(product, v, dtype),
+        with_gradients=2,
+    )
+    return call(product, v)
 
 
 def _check_number(name, value, check):

@@ -198,7 +198,7 @@ def test_an_lstm_behind_it_ignores_padded_steps(layer):
     np.testing.assert_allclose(model(padded), model(bare), rtol=1e-6)
 
 
-def test_auto_compiles_where_all_but_the_batch_is_known():
+def test_auto_compiles_large_inputs_where_all_but_the_batch_is_known():
     def compiles(jit_compile, shape):
         layer = Sparseout(0.5, seed=3, jit_compile=jit_compile)
         call = tf.function(lambda x: layer(x, training=True))
@@ -206,12 +206,23 @@ def test_auto_compiles_where_all_but_the_batch_is_known():
         functions = graph.library.function
         return any(f.attr["_XlaMustCompile"].b for f in functions)
 
-    batch_unknown, time_unknown = (None, 5, 6), (None, None, 6)
-    for shape in (batch_unknown, time_unknown):
+    large = (None, 16, 4), (32, 256), (2**13,)
+    small = (None, 7, 9), (32, 255), (2**13 - 1,), (None,), ()
+    time_unknown = (None, None, 600)
+    for shape in (large[0], small[0], time_unknown):
         assert compiles(True, shape)
         assert not compiles(False, shape)
-    assert compiles("auto", batch_unknown)
-    assert not compiles("auto", time_unknown)
+    assert all(compiles("auto", shape) for shape in large)
+    assert not any(compiles("auto", shape) for shape in (*small, time_unknown))
+
+
+@jit_or_not
+@pytest.mark.parametrize("shape", [(), (None,), (None, 5), (2, None, 3), (None, 600)])
+def test_results_have_the_shape_that_is_known_of_the_input(shape, jit_compile):
+    layer = Sparseout(0.5, 1.5, jit_compile=jit_compile)
+    call = tf.function(lambda x: layer(x, training=True))
+    result = call.get_concrete_function(tf.TensorSpec(shape)).structured_outputs
+    assert result.shape.as_list() == list(shape)
 
 
 @pytest.mark.onednn

@@ -106,9 +106,58 @@ def inputs_of_gradient_program(layer):
     [(2.0, {}, False), (1.5, {}, True), (1.3, {"stop_gradient": False}, True)],
 )
 def test_x_alone_is_kept_for_the_gradient_and_with_q_2_nothing(q, kwargs, keeps_x):
-    inputs = inputs_of_gradient_program(Sparseout(0.5, q, seed=1, **kwargs))
+    layer = Sparseout(0.5, q, seed=1, jit_compile=True, **kwargs)
+    inputs = inputs_of_gradient_program(layer)
     # The others: upstream gradient, threshold, q, seed pair.
     assert len(inputs) == 4 + keeps_x
+
+
+@pytest.mark.parametrize("size", [2**11, 2**15])
+@pytest.mark.parametrize("q", [2.0, 1.5, 1.3])
+def test_x_and_the_mask_alone_are_kept_for_a_plain_gradient(q, size):
+    layer = Sparseout(0.5, q, seed=1, jit_compile=False)
+    x = tf.ones((size,))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+
+    @tf.function(autograph=False)
+    def backward(upstream):
+        return tape.gradient(y, x, output_gradients=upstream)
+
+    captured = backward.get_concrete_function(x).captured_inputs
+    arrays = [np.asarray(memoryview(tensor)) for tensor in captured]
+    # Tensors that share their memory count once.
+    memory = {array.ctypes.data: array.nbytes for array in arrays}
+    # Scalars are the rest.
+    assert sum(memory.values()) <= (4 + 1) * size + 64
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("size", [6, 2**15])
+def test_plain_noise_has_the_forward_mode_of_its_gradient(size, traced):
+    x = tf.linspace(0.5, 2.0, size)
+    layer = Sparseout(0.5, 1.5, seed=1, stop_gradient=False, jit_compile=False)
+
+    def hessian_times_ones(x):
+        with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as accumulator:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = tf.reduce_sum(layer(x, training=True) ** 2)
+            gradient = tape.gradient(loss, x)
+        return gradient, accumulator.jvp(gradient)
+
+    call = tf.function(hessian_times_ones) if traced else hessian_times_ones
+    gradient, forward = call(x)
+    layer.seed_generator.state.assign([1, 0])
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x, training=True) ** 2)
+        again = tape.gradient(loss, x)
+    np.testing.assert_allclose(again, gradient, rtol=1e-5)
+    np.testing.assert_allclose(outer.gradient(again, x), forward, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("traced", [False, True])

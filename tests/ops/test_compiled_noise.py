@@ -20,12 +20,14 @@ def graphs():
     return sum(issubclass(type(thing), tf.Graph) for thing in gc.get_objects())
 
 
+@pytest.mark.parametrize("jit_compile", [True, False])
 @pytest.mark.parametrize("adjustable", [True, False])
-def test_other_rates_and_exponents_need_no_other_program(adjustable):
+def test_other_rates_and_exponents_need_no_other_program(adjustable, jit_compile):
     x = tf.ones((3, 17 + adjustable))
+    settings = {"adjustable": adjustable, "jit_compile": jit_compile}
 
     def call(rate, q):
-        Sparseout(rate, q, seed=1, adjustable=adjustable)(x, training=True)
+        Sparseout(rate, q, seed=1, **settings)(x, training=True)
 
     # Roots and products are programs of their own, powers are one.
     for q in (1.0, 1.5, 2.0, 3.0, 1.3):
@@ -59,8 +61,11 @@ def test_programs_are_bounded_in_number():
 
 
 @pytest.mark.usefixtures("gradients_of_tensorflow")
-def test_what_calls_a_program_is_freed():
-    layer = Sparseout(0.3, q=1.5, seed=1)
+@pytest.mark.parametrize("jit_compile", [True, False])
+@pytest.mark.parametrize("adjustable", [True, False])
+def test_what_calls_noise_is_freed(adjustable, jit_compile):
+    settings = {"adjustable": adjustable, "jit_compile": jit_compile}
+    layer = Sparseout(0.3, q=1.5, seed=1, **settings)
 
     def train():
         kernel = tf.Variable(tf.ones((5, 19)))

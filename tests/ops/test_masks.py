@@ -302,7 +302,7 @@ def test_a_vector_of_more_than_2_32_elements_repeats_none_of_them():
     # XLA computes only the elements that are asked for.
     @tf.function(jit_compile=True, autograph=False)
     def last():
-        return random.bits_at_least(2**31, (size,), pair, is_fused=True)[-30:]
+        return random.bits_at_least(2**31, (size,), pair, at_once=True)[-30:]
 
     expected, _ = draw((30,), 0.5, pair, size - 30)
     np.testing.assert_array_equal(last().numpy(), expected)

@@ -161,12 +161,24 @@ def test_unknown_sizes_and_offsets_give_the_bits_of_numpy(compiled, fused):
         sizes = tf.unstack(tf.shape(x))
         shape = (sizes[0], 3, sizes[2])
         seed = tf.constant([7, 1])
-        return random.bits_at_least(2**31, shape, seed, offset, is_fused=fused)
+        return random.bits_at_least(2**31, shape, seed, offset, at_once=fused)
 
     shapes, offsets = [(5, 3, 2), (4, 3, 1), (0, 3, 2)], [0, 2**32 - 7, 2**40]
     for shape, offset in itertools.product(shapes, offsets):
         result = like(tf.zeros(shape), tf.constant(offset, tf.int64))
         np.testing.assert_array_equal(result, kept(2**31, shape, (7, 1), offset))
+
+
+@pytest.mark.parametrize("offset", [2**32 - 3 * 2**18, 2**32 - 2**19 - 3])
+def test_chunks_of_an_unknown_size_go_on_in_the_next_block(offset):
+    @tf.function(input_signature=[tf.TensorSpec((None,))], autograph=False)
+    def like(x):
+        shape = (tf.shape(x)[0],)
+        return random.bits_at_least(2**31, shape, tf.constant([7, 1]), offset)
+
+    for size in (5, 2**20 + 1):
+        result = like(tf.zeros((size,)))
+        np.testing.assert_array_equal(result, kept(2**31, (size,), (7, 1), offset))
 
 
 @pytest.mark.parametrize("start", [0, 2**32 - 40])

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from keras_sparseout.backend.tensorflow import numerics
@@ -22,18 +23,30 @@ def pays(shape: Sequence[int | None]) -> bool:
 
 
 def is_large(shape: Sequence[int | None]) -> bool:
-    """Whether operations on all elements take longer than to call a compiled program.
+    """Whether a tensor has so many elements that programs for its shape alone pay.
 
-    A batch of unknown size counts as one of 64, other unknown sizes, such as the length
-    of a text, as 1,024.
+    It takes .1 seconds to compile one, and TensorFlow keeps it for ever. A batch of
+    unknown size counts as one of 64.
     """
-    usual = [64] + [1024] * (len(shape) - 1)
+    return _size(shape, batch=64) >= 2**15
+
+
+def is_small(shape: Sequence[int | None]) -> bool:
+    """Whether plain operations on all elements are as fast as a compiled program.
+
+    A batch of unknown size counts as one of 128, so that large ones lose little.
+    """
+    return _size(shape, batch=128) < 2**13
+
+
+def _size(shape, batch):
+    """Number of elements. Unknown sizes, such as the length of a text, are 1,024."""
+    usual = [batch] + [1024] * (len(shape) - 1)
     sizes = (
         guess if size is None else size
         for size, guess in zip(shape, usual, strict=False)
     )
-    # 2^14 elements are as fast without a program, 2^15 are not.
-    return math.prod(sizes) >= 2**15
+    return math.prod(sizes)
 
 
 @functools.cache
@@ -45,6 +58,11 @@ def on_gpu() -> bool:
 def on_apple_gpu() -> bool:
     """Whether the GPU of this machine is one of Apple's, which have no XLA."""
     return platform.system() == "Darwin" and on_gpu()
+
+
+def has_branches() -> bool:
+    """Whether `either` is there, and no device has to wait for its condition."""
+    return keras.backend.backend() == "tensorflow" and not on_gpu()
 
 
 compiled = functools.partial(
@@ -60,6 +78,21 @@ def around_compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
     function = numerics.unchecked()(function)
     return tf.function(function, reduce_retracing=True, autograph=False)
+
+
+def traced_once(
+    function: Callable[..., Tensor],
+    kinds: Sequence[tuple[Sequence[int | None], str]],
+) -> Callable[..., Tensor]:
+    """Makes one graph of a function, not compiled, and checks no numbers in its body.
+
+    Args:
+        function: Function of tensors.
+        kinds: Shape and dtype of each, with None for a size that may be any.
+    """
+    function = numerics.unchecked()(function)
+    signature = [tf.TensorSpec(shape, dtype) for shape, dtype in kinds]
+    return tf.function(function, input_signature=signature, autograph=False)
 
 
 def constant_program(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -4,6 +4,7 @@ A compiled function computes a mask again where it needs it again. That takes no
 than to read a stored one.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -27,7 +28,8 @@ def bits_at_least(
     seed: Tensor,
     offset: int | Tensor = 0,
     *,
-    is_fused: bool = False,
+    at_once: bool = False,
+    is_one_block: bool = False,
 ) -> Tensor:
     """Returns where the 32 random bits of an element are at least a threshold.
 
@@ -36,14 +38,17 @@ def bits_at_least(
         shape: Ints, and scalar integer tensors for sizes that are not known.
         seed: Integer tensor of shape (2,).
         offset: Number of the first element, an int or a scalar tensor.
-        is_fused: Whether a compiled function makes one loop of all operations.
+        at_once: Whether a compiled function makes one loop of all operations, or the
+            elements are few. Otherwise many elements are drawn in chunks.
+        is_one_block: Whether all numbers of elements are known to be below 2^32, which
+            saves passes. Where `shape` and `offset` tell, it need not be said.
 
     Returns:
         Boolean tensor of `shape`.
     """
     rows, columns = _rows_and_columns(shape)
     is_known = _are_ints([*shape, offset])
-    is_one_block = is_known and math.prod(shape) + offset <= _LEVELS
+    is_one_block |= is_known and math.prod(shape) + offset <= _LEVELS
     # Blocks end where chunks do.
     is_even = isinstance(offset, int) and offset % _CHUNK == 0
     offset, rows = tf.cast(offset, tf.int64), tf.cast(rows, tf.int64)
@@ -51,7 +56,7 @@ def bits_at_least(
     # Sizes in tensors of several types make no shape.
     shape = [n if isinstance(n, int) else tf.cast(n, tf.int64) for n in shape]
 
-    def at_once():
+    def whole(is_one_block=is_one_block):
         starts = tf.range(rows) * columns + offset
         bits = _bits_of_rows(starts, columns, seed, is_one_block)
         return tf.reshape(_at_least(bits, threshold), shape)
@@ -66,9 +71,12 @@ def bits_at_least(
         kept = tf.map_fn(chunk, starts, fn_output_signature=tf.bool)
         return tf.reshape(tf.reshape(kept, [-1])[:size], shape)
 
-    if is_fused or on_gpu() or (is_known and math.prod(shape) <= _CHUNK):
-        return at_once()
-    return tf.cond(size <= _CHUNK, at_once, in_chunks)
+    if at_once or on_gpu() or (is_known and math.prod(shape) <= _CHUNK):
+        return whole()
+    # As many as that are in one block, from an early number on.
+    is_early = isinstance(offset, int) and offset + _CHUNK <= _LEVELS
+    one_chunk = functools.partial(whole, is_one_block or is_early)
+    return tf.cond(size <= _CHUNK, one_chunk, in_chunks)
 
 
 def bits_of_rows_at_least(

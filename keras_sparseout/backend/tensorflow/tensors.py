@@ -42,3 +42,14 @@ def ensure_shape(x: Tensor, shape: Sequence[int | None]) -> Tensor:
 def scalar(value: float, dtype: str) -> Tensor:
     """Makes a scalar tensor, 13 microseconds sooner than keras.ops does."""
     return tf.constant(value, dtype)
+
+
+def with_static_shape(x: Tensor, shape: Sequence[int | None]) -> Tensor:
+    """Returns `x`, which has the static `shape` from now on.
+
+    Args:
+        x: Tensor that is known to have this shape.
+        shape: One size for each dimension, None for a size that may be any.
+    """
+    x.set_shape(shape)
+    return x
