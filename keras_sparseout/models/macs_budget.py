@@ -216,5 +216,6 @@ def _unreachable(least: float, budget: float) -> ValueError:
         "`budget` must be at least the share of the multiply-accumulates that remains "
         f"with {_MOST:.0%} zeros at each place, here {shown:.3f}. Received: "
         f"budget={budget!r}. Give more, or name more layers: those that the data feed "
-        "are left alone unless `layers` names them.".replace("%", " %")
+        'are left alone otherwise, and attention is reached with where="after" the '
+        "layers before it.".replace("%", " %")
     )
