@@ -251,5 +251,21 @@ def test_labels_of_arrays_and_of_data_sets(capsys):
     assert table.metrics["accuracy"][0] == pytest.approx(hits, abs=1e-6)
 
 
+def test_a_model_that_takes_batches_of_one_size():
+    inputs = keras.Input(batch_shape=(40, 5, 16))
+    x = kl.GRU(16, return_sequences=True, stateful=True, name="gru")(inputs)
+    model = keras.Model(inputs, kl.Dense(2, name="head")(x))
+    model.compile(loss="mse", jit_compile=False)
+    y = normal(120, 5, 2)
+    sparse, table = sparsify(
+        model, normal(120, 5, 16), 0.6, y=y, return_table=True, verbose=0
+    )
+    assert list(thresholds(sparse)) == ["head_threshold"]
+    # Its states go on from one pass to the next.
+    assert table.rows[0]["zeros_after"] == pytest.approx(0.6, abs=0.01)
+    assert set(table.metrics) == {"loss"}
+    assert not np.any(model.get_layer("gru").states[0])
+
+
 def test_the_name_is_public():
     assert keras_sparseout.sparsify is keras_sparseout.models.sparsify
