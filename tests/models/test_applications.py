@@ -14,7 +14,6 @@ def test_mobile_net_v2_gets_layers_and_loses_them():
     model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None)
     new = insert(model, {"block_.*_expand_relu": lambda _: ks.TargetSparsity(0.5)})
     assert len(new.layers) == len(model.layers) + 16
-    assert_same_outputs(model, new, IMAGES)
     plain = strip(new, verbose=0)
     assert [layer.name for layer in plain.layers] == [v.name for v in model.layers]
     assert_same_outputs(model, plain, IMAGES)
