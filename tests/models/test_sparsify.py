@@ -26,12 +26,19 @@ def check(model, x, new, target=0.7, **options):
     return sparse, table
 
 
-@pytest.mark.parametrize("batch_size", [600, 37])
-def test_zeros_on_unseen_data_are_on_target(batch_size):
+@pytest.fixture(scope="module")
+def sparsified():
+    """A model, what `sparsify` made of it, and the table."""
+    keras.utils.set_random_seed(0)
+    model = gated()
+    return model, *sparsify(model, X, 0.6, return_table=True, verbose=0)
+
+
+def test_zeros_on_unseen_data_are_on_target():
     model = gated()
     model.compile("adam", "mse")
     before = [v.numpy() for v in model.variables]
-    sparse, table = check(model, X, NEW, batch_size=batch_size)
+    sparse, table = check(model, X, NEW, batch_size=37)
     assert [row["layer"] for row in table.rows] == ["second", "third", "head"]
     assert "first" in table.notes[0]
     for value, variable in zip(before, model.variables, strict=True):
@@ -47,9 +54,8 @@ def test_zeros_on_unseen_data_are_on_target(batch_size):
         np.testing.assert_array_equal(mine, own)
 
 
-def test_the_outputs_are_those_of_the_thresholds():
-    model = gated()
-    sparse, table = sparsify(model, X, 0.5, return_table=True, verbose=0)
+def test_the_outputs_are_those_of_the_thresholds(sparsified):
+    model, sparse, table = sparsified
     x = X
     for name in ("first", "second", "third", "head"):
         if name != "first":
@@ -62,9 +68,8 @@ def test_the_outputs_are_those_of_the_thresholds():
     assert table.change == pytest.approx(change, rel=1e-3)
 
 
-def test_the_table_has_the_figures_of_activation_sparsity():
-    model = gated()
-    sparse, table = sparsify(model, X, 0.6, return_table=True, verbose=0)
+def test_the_table_has_the_figures_of_activation_sparsity(sparsified):
+    model, sparse, table = sparsified
     counted = activation_sparsity(
         sparse, X, layers="targetsparsity", where="output", axis=None
     )
