@@ -18,11 +18,25 @@ import cnn_run
 import keras
 import numpy as np
 from cnn_run import fashion_cnn
+from finished_runs import FinishedRuns
 
 from keras_sparseout import ActivationPenalty, Sparseout, plots
 
 RATE = 0.3
-COLUMNS = ("Hoyer", "zeros", "dead", cnn_run.ACCURACY)
+COLUMNS = ("Hoyer", "zeros", "dead", cnn_run.NEEDLESS, cnn_run.ACCURACY)
+# What the picture shows accuracy against.
+AXES = {
+    "Hoyer": "Hoyer sparsity of activations, mean of three places",
+    cnn_run.NEEDLESS: "needless multiply-accumulates, share of the whole model's",
+}
+# What tells one run from another, and all that a run gives.
+SETTINGS = ("actuator", "setting", "rate", "epochs", "seed")
+FIGURES = (
+    *cnn_run.FIGURES,
+    cnn_run.NEEDLESS,
+    *cnn_run.NEEDLESS_AT.values(),
+    cnn_run.ACCURACY,
+)
 
 
 def sparseout(q: float, name: str | None) -> Sparseout:
@@ -48,25 +62,30 @@ ACTUATORS = {
 
 
 def collect(
-    data: fashion_cnn.Data, classes: int, seeds: int, epochs: int
+    data: fashion_cnn.Data, classes: int, seeds: int, epochs: int, runs: FinishedRuns
 ) -> list[dict[str, object]]:
     """Returns a row for each setting: means by column, deviations by "column std"."""
-    points = sum(len(settings) for _, settings in ACTUATORS.values())
-    progress = keras.utils.Progbar(points * seeds, unit_name="run")
+    points = [
+        (actuator, regularizer, setting)
+        for actuator, (regularizer, settings) in ACTUATORS.items()
+        for setting in settings
+    ]
+    progress = keras.utils.Progbar(len(points) * seeds, unit_name="run")
     rows = []
-    for actuator, (regularizer, settings) in ACTUATORS.items():
-        for setting in settings:
-            runs = []
-            for seed in range(seeds):
+    for actuator, regularizer, setting in points:
+        figures = []
+        for seed in range(seeds):
+            run = actuator, setting, RATE, epochs, seed
+            if run not in runs:
                 layer = partial(regularizer, setting)
-                runs.append(cnn_run.run(data, classes, layer, seed, epochs))
-                progress.add(1)
-            row = {"actuator": actuator, "setting": setting}
-            for column in COLUMNS:
-                figures = [figures[column] for figures in runs]
-                row[column] = np.mean(figures)
-                row[f"{column} std"] = np.std(figures)
-            rows.append(row)
+                runs.add(run, cnn_run.run(data, classes, layer, seed, epochs))
+            figures.append(runs[run])
+            progress.add(1)
+        row = {"actuator": actuator, "setting": setting}
+        for column in FIGURES:
+            row[column] = np.mean([run[column] for run in figures])
+            row[f"{column} std"] = np.std([run[column] for run in figures])
+        rows.append(row)
     return rows
 
 
@@ -78,36 +97,37 @@ def print_table(rows: list[dict[str, object]]) -> None:
         print(f"| {row['actuator']} | {row['setting']:g} | {' | '.join(cells)} |")
 
 
-def draw(rows: list[dict[str, object]], label: str, path: Path) -> None:
+def draw(rows: list[dict[str, object]], title: str, path: Path) -> None:
     # A penalty of weight 0 leaves Dropout alone, that is q = 2. The curves start there.
     (dropout,) = (row for row in rows if row["setting"] == 2)
-    penalties = [actuator for actuator in ACTUATORS if actuator != "Sparseout, q"]
-    starts = [{**dropout, "actuator": name, "setting": 0} for name in penalties]
-    points = [
-        {
-            "actuator": row["actuator"],
-            "setting": row["setting"],
-            "sparsity": row["Hoyer"],
-            "sparsity_std": row["Hoyer std"],
-            "accuracy": row[cnn_run.ACCURACY],
-            "accuracy_std": row[f"{cnn_run.ACCURACY} std"],
-        }
-        for row in rows + starts
-    ]
-    plots.frontier(points, sparsity=label, path=path)
+    starts = [{**dropout, "actuator": name, "setting": 0} for name in ACTUATORS]
+    points = []
+    for row in rows + starts[1:]:
+        point = {"actuator": row["actuator"], "setting": row["setting"]}
+        for key in (*AXES, cnn_run.ACCURACY):
+            name = "accuracy" if key == cnn_run.ACCURACY else key
+            point[name], point[f"{name}_std"] = row[key], row[f"{key} std"]
+        points.append(point)
+    plots.frontier(points, sparsity=AXES, title=title, path=path)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=2, help="(%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
     parser.add_argument("--epochs", type=int, default=8, help="(%(default)s)")
     parser.add_argument(
         "--out", type=Path, default="docs/frontier.png", help="picture (%(default)s)"
     )
     parser.add_argument(
         "--csv", action="store_true", help="write the rows beside the picture too"
+    )
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        metavar="CSV",
+        help="add each run to this file as it ends, and repeat none that is in it",
     )
     args = parser.parse_args()
     for name in ("seeds", "epochs"):
@@ -119,18 +139,26 @@ def parse_arguments() -> argparse.Namespace:
             "--out must be a .png, .svg or .pdf file in a folder that exists. "
             f"Received: {args.out}."
         )
+    if args.runs is not None and not args.runs.parent.is_dir():
+        parser.error(
+            f"--runs must be a file in a folder that exists. Received: {args.runs}."
+        )
+    try:
+        args.runs = FinishedRuns(args.runs, SETTINGS, FIGURES)
+    except ValueError as error:
+        parser.error(f"--runs: {error}")
     return args
 
 
 def main():
     args = parse_arguments()
     data, classes = fashion_cnn.load_data(fashion_cnn.EMBEDDED)
-    rows = collect(data, classes, args.seeds, args.epochs)
+    rows = collect(data, classes, args.seeds, args.epochs, args.runs)
     runs = f"rate {RATE:g}, {args.epochs} epochs, {args.seeds} seeds"
     print(f"\n{runs}\n")
     print_table(rows)
-    label = f"Hoyer sparsity of activations, mean of three places\n{runs}; bars: ± std"
-    draw(rows, label, args.out)
+    title = f"The example's CNN on Fashion-MNIST, test images\n{runs}; bars: ± std"
+    draw(rows, title, args.out)
     if args.csv:
         with open(args.out.with_suffix(".csv"), "w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))

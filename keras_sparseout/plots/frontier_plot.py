@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 # Of Okabe and Ito (2008), which the colour-blind tell apart; yellow is too light here.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LINES = ("-", "--", "-.", ":")
-_KEYS = ("actuator", "setting", "sparsity", "accuracy")
 _ERRORS = ("sparsity_std", "accuracy_std")
 _MOST_LABELS = 6
 
@@ -25,7 +24,8 @@ _MOST_LABELS = 6
 def frontier(
     rows: Sequence[Mapping[str, str | float]],
     *,
-    sparsity: str = "Hoyer sparsity",
+    sparsity: str | Mapping[str, str] = "Hoyer sparsity",
+    title: str | None = None,
     path: PathLike | None = None,
 ) -> "Figure":
     """Draws accuracy against sparsity: a curve for each actuator, a point a setting.
@@ -38,11 +38,15 @@ def frontier(
             its curve), "setting" (a number, for example q), "sparsity" and "accuracy".
             The keys "sparsity_std" and "accuracy_std" add error bars of that length to
             either side.
-        sparsity: Label of the axis of sparsity.
+        sparsity: Label of the axis of sparsity. A dict of labels by key draws a panel
+            for each key. The rows then have these keys, and these with "_std" behind
+            them, in the place of "sparsity" and "sparsity_std".
+        title: What stands above the panels.
         path: A file to write too.
 
     Raises:
-        ValueError: if `rows` is empty, or one lacks a key or has a wrong value.
+        ValueError: if `rows` is empty, one lacks a key or has a wrong value, or
+            `sparsity` is a dict without keys, or with other keys than strings.
 
     Example:
 
@@ -56,38 +60,56 @@ def frontier(
     ['1', '2']
     """
     drawing.check_path(path)
-    curves = _curves(_check_rows(rows))
-    figure = _draw(curves, sparsity)
+    labels = _check_labels(sparsity)
+    _check_rows(rows, tuple(labels))
+    panels = [(label, _curves(rows, key)) for key, label in labels.items()]
+    figure = _draw(panels, title)
     return drawing.save(figure, path)
 
 
-def _curves(rows):
-    """Returns the rows by actuator, in the order of their settings."""
+def _curves(rows, key):
+    """Returns the points by actuator, in the order of their settings.
+
+    What the rows have under `key` is the sparsity of the points.
+    """
     curves: dict[str, list[Any]] = {}
     for row in rows:
-        curves.setdefault(row["actuator"], []).append(row)
+        point = {**row, "sparsity": row[key]}
+        if f"{key}_std" in row:
+            point["sparsity_std"] = row[f"{key}_std"]
+        elif key != "sparsity":
+            point.pop("sparsity_std", None)
+        curves.setdefault(row["actuator"], []).append(point)
     return {
         name: sorted(points, key=lambda point: point["setting"])
         for name, points in curves.items()
     }
 
 
-def _draw(curves, sparsity):
-    figure = drawing.new_figure(5.5)
-    panel = figure.subplots()
-    styles = [_style(index) for index in range(len(curves))]
-    for points, style in zip(curves.values(), styles, strict=True):
-        _draw_curve(panel, points, style)
-    panel.set_xlabel(sparsity)
-    panel.set_ylabel("accuracy")
-    panel.grid(alpha=0.3)
-    panel.margins(0.08)
+def _draw(panels, title):
+    figure = drawing.new_figure(5.5 if len(panels) == 1 else 4.2 * len(panels))
+    if title is not None:
+        figure.suptitle(title)
+    # The legend of the first panel is that of all.
+    axes = figure.subplots(len(panels), sharey=True, squeeze=False)[:, 0]
+    names = list(panels[0][1])
+    styles = [_style(index) for index in range(len(names))]
+    for panel, (label, curves) in zip(axes, panels, strict=True):
+        for points, style in zip(curves.values(), styles, strict=True):
+            _draw_curve(panel, points, style)
+        panel.set_xlabel(label)
+        panel.set_ylabel("accuracy")
+        panel.grid(alpha=0.3)
+        panel.margins(0.08)
     handles = [
         drawing.line(drawing.short([name])[0], **style)
-        for name, style in zip(curves, styles, strict=True)
+        for name, style in zip(names, styles, strict=True)
     ]
-    drawing.legend_beside(panel, handles, title="what is set\n(numbers: to what)")
-    _label_points(panel, curves, [style["color"] for style in styles])
+    drawing.legend_beside(axes[0], handles, title="what is set\n(numbers: to what)")
+    # Positions in pixels are known once the figure is laid out.
+    figure.draw_without_rendering()
+    for panel, (_, curves) in zip(axes, panels, strict=True):
+        _label_points(panel, curves, [style["color"] for style in styles])
     return figure
 
 
@@ -118,8 +140,6 @@ def _draw_curve(panel, points, style):
 
 def _label_points(panel, curves, colours):
     """Writes settings beside their points, on the side where least is drawn."""
-    # Positions in pixels are known once the figure is laid out.
-    panel.figure.draw_without_rendering()
     drawn = np.concatenate([_pixels(panel, points) for points in curves.values()])
     labels: list[Any] = []
     for points, colour in zip(curves.values(), colours, strict=True):
@@ -135,6 +155,7 @@ def _label_points(panel, curves, colours):
                 textcoords="offset points",
                 color=colour,
                 size=9,
+                **drawing.outlined(),
             )
             sides = itertools.product((0, 1, -1), (1, -1, 0))
             best = min(sides, key=lambda side: _crowd(label, side, drawn, labels))
@@ -172,19 +193,34 @@ def _pixels(panel, points):
     return np.concatenate(lines)
 
 
-def _check_rows(rows):
+def _check_labels(sparsity):
+    """Returns the labels of the axes of sparsity by the key of the rows."""
+    if not isinstance(sparsity, Mapping):
+        return {"sparsity": sparsity}
+    if not sparsity or not all(isinstance(key, str) for key in sparsity):
+        raise ValueError(
+            "`sparsity` must be a label, or a dict of labels by at least one key of "
+            f"the rows. Received: sparsity={sparsity!r:.80}. Give for example "
+            "sparsity={'hoyer': 'Hoyer sparsity'}."
+        )
+    return dict(sparsity)
+
+
+def _check_rows(rows, sparsities):
+    keys = ("actuator", "setting", *sparsities, "accuracy")
+    errors = [f"{key}_std" for key in (*sparsities, "accuracy")]
     if not isinstance(rows, (list, tuple)) or not rows:
         raise ValueError(
             f"`rows` must be a list of at least one dict. Received: rows={rows!r:.80}. "
-            f"Give dicts with the keys {', '.join(_KEYS)}."
+            f"Give dicts with the keys {', '.join(keys)}."
         )
     for index, row in enumerate(rows):
         missing = [
-            key for key in _KEYS if not isinstance(row, Mapping) or key not in row
+            key for key in keys if not isinstance(row, Mapping) or key not in row
         ]
         if missing:
             raise ValueError(
-                f"`rows` must be dicts with the keys {', '.join(_KEYS)}. Received: "
+                f"`rows` must be dicts with the keys {', '.join(keys)}. Received: "
                 f"rows[{index}]={row!r:.200}. Add {', '.join(missing)}."
             )
         if not isinstance(row["actuator"], str):
@@ -192,17 +228,16 @@ def _check_rows(rows):
                 "`rows` must have a string under the key 'actuator'. Received: "
                 f"rows[{index}]['actuator']={row['actuator']!r}. Give for example 'q'."
             )
-        for key in _ERRORS:
+        for key in errors:
             if validation.is_real(row.get(key, 0)) and row.get(key, 0) < 0:
                 raise ValueError(
                     f"`rows` must have no negative number at {key!r}. Received: "
                     f"rows[{index}][{key!r}]={row[key]!r}. Give a standard deviation."
                 )
-        for key in (*_KEYS[1:], *_ERRORS):
+        for key in (*keys[1:], *errors):
             if not validation.is_real(row.get(key, 0)):
                 raise ValueError(
                     f"`rows` must have numbers at {key!r}. Received: "
                     f"rows[{index}][{key!r}]={row[key]!r}. Give NaN for one that is "
                     "not known."
                 )
-    return rows

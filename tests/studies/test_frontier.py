@@ -39,6 +39,23 @@ def run(study, monkeypatch, *arguments):
     study.main()
 
 
+def assert_needless(row):
+    """Asserts that the share of the whole model is that of its parts."""
+    # The products of each layer with its inputs. A kernel of 3 finds 2 of its inputs
+    # outside in each direction, and these are no products.
+    images, block1 = (3 * 28 - 2) ** 2 * 32, (3 * 14 - 2) ** 2 * 32 * 64
+    block2, hidden = 7**2 * 64 * 128, 128 * 2
+    needless = (
+        block1 * row["needless block1"]
+        + block2 * row["needless block2"]
+        + hidden * row["needless hidden"]
+    )
+    whole = images + block1 + block2 + hidden
+    # Few pixels of the images are 0.
+    few = 0.02 * images / whole
+    assert row["needless"] == pytest.approx(needless / whole, abs=few)
+
+
 def test_it_prints_a_table_and_writes_the_picture_and_the_rows(
     study, monkeypatch, tmp_path, capsys
 ):
@@ -53,16 +70,49 @@ def test_it_prints_a_table_and_writes_the_picture_and_the_rows(
     figures = np.array([[float(row[c]) for c in study.COLUMNS] for row in rows])
     assert ((figures >= 0) & (figures <= 1)).all()
     assert all(float(row[f"{c} std"]) == 0 for row in rows for c in study.COLUMNS)
+    for row in rows:
+        assert_needless({key: float(row[key]) for key in row if "needless" in key})
     # That the penalty is in the loss.
     assert figures[1, 0] > figures[0, 0] + 0.02
 
     table = capsys.readouterr().out.split("\n\n")[-1].splitlines()
-    assert table[0] == "| actuator | setting | Hoyer | zeros | dead | test accuracy |"
-    assert table[1] == "|---|---|---|---|---|---|"
+    columns = "actuator | setting | Hoyer | zeros | dead | needless | test accuracy"
+    assert table[0] == f"| {columns} |"
+    assert table[1] == "|---|---|---|---|---|---|---|"
     cells = [f"{value:.3f} ± 0.000" for value in figures[1]]
     assert table[3] == f"| Hoyer-square, weight | 0.03 | {' | '.join(cells)} |"
     assert len(table) == 4
     assert matplotlib.image.imread(out).std() > 0
+
+
+def test_runs_in_the_file_are_not_repeated(study, monkeypatch, tmp_path, capsys):
+    arguments = ("--seeds", 2, "--epochs", 1, "--out", tmp_path / "a.svg")
+    path, made = tmp_path / "runs.csv", []
+
+    def made_up(data, classes, layer, seed, epochs):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append((layer("block1").name, seed, epochs))
+        return dict.fromkeys(study.FIGURES, 0.1 * len(made))
+
+    monkeypatch.setattr(study.cnn_run, "run", made_up)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, monkeypatch, *arguments, "--runs", path)
+    assert len(path.read_text().splitlines()) == 1 + 3
+    made.clear()
+    capsys.readouterr()
+    run(study, monkeypatch, *arguments, "--runs", path)
+    # The last of the four.
+    assert made == [("block1", 1, 1)]
+    table = capsys.readouterr().out.split("\n\n")[-1].splitlines()
+    assert table[2].endswith("| 0.150 ± 0.050 |")
+    # The third of the first study, and the first of the second.
+    assert table[3].endswith("| 0.200 ± 0.100 |")
+    # Another number of epochs is another run.
+    made.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(study, monkeypatch, *arguments, "--runs", path, "--epochs", 2)
+    assert [epochs for _, _, epochs in made] == [2, 2, 2]
 
 
 def test_the_penalties_hide_nothing_from_the_measures(study):
@@ -81,6 +131,8 @@ def test_the_penalties_hide_nothing_from_the_measures(study):
         (("--epochs", -1), "--epochs must be at least 1. Received: -1."),
         (("--out", "a.jpg"), "in a folder that exists. Received: a.jpg."),
         (("--out", "no/a.png"), "in a folder that exists. Received: no/a.png."),
+        (("--runs", "no/a.csv"), "in a folder that exists. Received: no/a.csv."),
+        (("--runs", Path(__file__)), "--runs: "),
     ],
 )
 def test_bad_arguments_are_named_before_the_runs(
