@@ -14,6 +14,7 @@ from keras_sparseout.layers import (
     SpatialSparseout1D,
     SpatialSparseout2D,
     SpatialSparseout3D,
+    TargetSparsity,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = [
     "SpatialSparseout1D",
     "SpatialSparseout2D",
     "SpatialSparseout3D",
+    "TargetSparsity",
     "activation_sparsity",
     "callbacks",
     "layers",

@@ -10,6 +10,7 @@ from keras_sparseout.layers.spatial_sparseout import (
     SpatialSparseout2D,
     SpatialSparseout3D,
 )
+from keras_sparseout.layers.target_sparsity import TargetSparsity
 
 __all__ = [
     "ActivationPenalty",
@@ -20,4 +21,5 @@ __all__ = [
     "SpatialSparseout1D",
     "SpatialSparseout2D",
     "SpatialSparseout3D",
+    "TargetSparsity",
 ]

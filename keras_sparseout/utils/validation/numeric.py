@@ -49,6 +49,27 @@ def _check_share(name, value, meaning, remedy):
     return float(value)
 
 
+def check_target(target: object) -> float:
+    """Returns `target` as a float; raises unless it is a number in [0, 1)."""
+    # In float32, as an adjustable layer keeps it.
+    if not is_real(target) or not 0 <= target < 1 - 2**-25:
+        raise value_error(
+            "target",
+            target,
+            "a number >= 0 and < 1, the share of the activations that is to be zero",
+            _remedy_for_knob("target", target, "Give for example target=0.7."),
+        )
+    return float(target)
+
+
+def check_momentum(momentum: object) -> float:
+    """Returns `momentum` as a float; raises unless it is a number in [0, 1)."""
+    if not is_real(momentum) or not 0 <= momentum < 1:
+        rule = "a number >= 0 and < 1"
+        raise value_error("momentum", momentum, rule, _LEAVE_OUT)
+    return float(momentum)
+
+
 def check_q(q: object) -> float:
     """Returns `q` as a float; raises unless it is a finite number >= 0."""
     if isinstance(q, (tuple, list)):
