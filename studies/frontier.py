@@ -1,12 +1,17 @@
-"""What sparsity costs the example's CNN: Sparseout beside penalties on activations.
+"""What sparsity costs the example's CNN: Sparseout, penalties and thresholds.
 
     python studies/frontier.py
 
-trains examples/fashion_cnn.py with Sparseout at several q, and with Dropout after an L1
-or a Hoyer-square penalty of several weights at the same three places. It prints a
-markdown table of means and standard deviations over the seeds: the sparsity of the
-activations on 2,000 test images, averaged over the three places, and the test accuracy.
-It draws one against the other.
+trains examples/fashion_cnn.py with one of these at three places:
+
+- Sparseout at several q,
+- an L1 or a Hoyer-square penalty of several weights, then Dropout,
+- a threshold for several shares of zeros, alone or after an L1 penalty, then Dropout.
+
+It prints a markdown table of means and standard deviations over the seeds: the sparsity
+of the activations on 2,000 test images, averaged over the three places, the share of
+the model's multiply-accumulates that zeros make needless, and the test accuracy. It
+draws accuracy against Hoyer sparsity and against the needless multiply-accumulates.
 """
 
 import argparse
@@ -20,15 +25,19 @@ import numpy as np
 from cnn_run import fashion_cnn
 from finished_runs import FinishedRuns
 
-from keras_sparseout import ActivationPenalty, Sparseout, plots
+from keras_sparseout import ActivationPenalty, Sparseout, TargetSparsity, plots
 
 RATE = 0.3
+# Weight of the penalty that goes with thresholds.
+L1 = 3e-3
 COLUMNS = ("Hoyer", "zeros", "dead", cnn_run.NEEDLESS, cnn_run.ACCURACY)
 # What the picture shows accuracy against.
 AXES = {
     "Hoyer": "Hoyer sparsity of activations, mean of three places",
     cnn_run.NEEDLESS: "needless multiply-accumulates, share of the whole model's",
 }
+# The keys of the picture's points, and their columns.
+KEYS = {**{key: key for key in AXES}, "accuracy": cnn_run.ACCURACY}
 # What tells one run from another, and all that a run gives.
 SETTINGS = ("actuator", "setting", "rate", "epochs", "seed")
 FIGURES = (
@@ -49,15 +58,34 @@ def penalty(weight: float, name: str, kind: str) -> keras.Model:
     return keras.Sequential(layers, name=name)
 
 
+def threshold(target: float, name: str, weight: float = 0) -> keras.Model:
+    """A threshold, then Dropout. With a weight, an L1 penalty comes before it."""
+    penalties = [ActivationPenalty(weight)] if weight else []
+    layers = [*penalties, TargetSparsity(target), sparseout(2, name=None)]
+    return keras.Sequential(layers, name=name)
+
+
 # The weights span the sparsity that q reaches, and more. An L1 penalty of 0.1 silences
 # the network. Each place adds the mean penalty of its vectors, so all weigh the same.
+TARGETS = (0.6, 0.7, 0.8, 0.85, 0.9)
 ACTUATORS = {
-    "Sparseout, q": (sparseout, (1, 1.25, 1.5, 2, 2.5, 3)),
-    "L1, weight": (partial(penalty, kind="l1"), (1e-3, 3e-3, 1e-2, 2e-2, 3e-2)),
+    "Sparseout, q": (sparseout, (1, 1.25, 1.5, 2, 3)),
+    "L1, weight": (partial(penalty, kind="l1"), (1e-3, 3e-3, 1e-2, 3e-2)),
     "Hoyer-square, weight": (
         partial(penalty, kind="hoyer_square"),
-        (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+        (3e-4, 1e-3, 3e-3, 1e-2),
     ),
+    "threshold, target": (threshold, TARGETS),
+    "threshold + L1, target": (partial(threshold, weight=L1), TARGETS),
+}
+# What a curve is at 0: a penalty of weight 0 and a threshold for 0 zeros leave Dropout
+# alone, that is q = 2. Where an L1 penalty comes before the threshold, it stays.
+DROPOUT = "Sparseout, q", 2
+STARTS = {
+    "L1, weight": DROPOUT,
+    "Hoyer-square, weight": DROPOUT,
+    "threshold, target": DROPOUT,
+    "threshold + L1, target": ("L1, weight", L1),
 }
 
 
@@ -98,15 +126,17 @@ def print_table(rows: list[dict[str, object]]) -> None:
 
 
 def draw(rows: list[dict[str, object]], title: str, path: Path) -> None:
-    # A penalty of weight 0 leaves Dropout alone, that is q = 2. The curves start there.
-    (dropout,) = (row for row in rows if row["setting"] == 2)
-    starts = [{**dropout, "actuator": name, "setting": 0} for name in ACTUATORS]
+    by_setting = {(row["actuator"], row["setting"]): row for row in rows}
+    starts = [
+        {**by_setting[same], "actuator": actuator, "setting": 0}
+        for actuator, same in STARTS.items()
+        if actuator in ACTUATORS and same in by_setting
+    ]
     points = []
-    for row in rows + starts[1:]:
+    for row in rows + starts:
         point = {"actuator": row["actuator"], "setting": row["setting"]}
-        for key in (*AXES, cnn_run.ACCURACY):
-            name = "accuracy" if key == cnn_run.ACCURACY else key
-            point[name], point[f"{name}_std"] = row[key], row[f"{key} std"]
+        for key, column in KEYS.items():
+            point[key], point[f"{key}_std"] = row[column], row[f"{column} std"]
         points.append(point)
     plots.frontier(points, sparsity=AXES, title=title, path=path)
 
