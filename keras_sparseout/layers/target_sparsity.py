@@ -1,7 +1,6 @@
 """TargetSparsity: cuts small activations to zero, as many as asked."""
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import keras
@@ -10,7 +9,7 @@ from keras import ops
 
 from keras_sparseout.backend import variables
 from keras_sparseout.layers.adjustable import AdjustableLayer, Knob
-from keras_sparseout.ops import quantile_tracking
+from keras_sparseout.ops import quantile_tracking as tracking
 from keras_sparseout.ops.threshold import threshold
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Shape, Tensor
@@ -29,7 +28,7 @@ class TargetSparsity(AdjustableLayer):
         add_back: bool = True,
         soft: bool = False,
         straight_through: bool = False,
-        momentum: float = 0.98,
+        momentum: float = 0.99,
         adjustable: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -84,7 +83,7 @@ class TargetSparsity(AdjustableLayer):
 
         with keras.name_scope(self.name, caller=self):
             self._threshold = variable("threshold", shape)
-            self._state = variable("state", (quantile_tracking.ROWS, *shape))
+            self._state = variable("state", (tracking.ROWS, *shape))
             if self._centre == "mode":
                 self._centre_value = variable("centre_value", shape)
 
@@ -114,7 +113,7 @@ class TargetSparsity(AdjustableLayer):
             )
 
     def start(self, threshold: Any, centre: Any = None) -> None:
-        """Sets the threshold, and the mode, from outside; training goes on from them."""
+        """Sets the threshold, and the mode, from outside; training goes on from it."""
         t = np.broadcast_to(np.asarray(threshold, "float32"), self.threshold.shape)
         if not (np.isfinite(t).all() and (t >= 0).all()):
             raise validation.value_error(
@@ -124,7 +123,7 @@ class TargetSparsity(AdjustableLayer):
             c = np.broadcast_to(np.asarray(centre, "float32"), t.shape)
             self.centre_value.assign(c)
         state = np.zeros(self._state.shape, "float32")
-        state[quantile_tracking.COUNT] = 1
+        state[tracking.State._fields.index("gain")] = 1
         self._state.assign(state)
         self.threshold.assign(t)
 
@@ -147,28 +146,20 @@ class TargetSparsity(AdjustableLayer):
         )
 
     def _follow(self, inputs, mask, t, c):
+        """Returns the next threshold and mode, after a look at the batch."""
         units = None if self._axis is None else self._threshold.shape[0]
-        taken = quantile_tracking.sample(inputs, mask, units)
+        sample = tracking.take_sample(inputs, mask, units)
         state = ops.cast(self._state, "float32")
         target = ops.cast(self.read_knobs()["target"], "float32")
-        values = (
-            taken.values
-            if c is None
-            else taken.values - ops.cast(c, taken.values.dtype)
-        )
-        taken = taken._replace(values=ops.abs(values))
-        started = ops.logical_and(
-            ops.max(state[quantile_tracking.COUNT]) > 0,
-            ops.max(state[quantile_tracking.WIDTH]) > 0,
-        )
+        values = sample.values
+        if c is not None:
+            values = values - ops.cast(c, values.dtype)
+        sample = sample._replace(values=ops.abs(values))
+        # A variable that is assigned inside of `cond` differs on replicas.
         t, state = ops.cond(
-            started,
-            lambda: quantile_tracking.follow(
-                t, state, taken, target, 1 - self._momentum
-            ),
-            lambda: quantile_tracking.begin(
-                t, state, taken, target, state[quantile_tracking.COUNT] > 0
-            ),
+            tracking.has_begun(state),
+            lambda: tracking.follow(t, state, sample, target, 1 - self._momentum),
+            lambda: tracking.begin(t, state, sample, target),
         )
         self._threshold.assign(t)
         self._state.assign(state)
