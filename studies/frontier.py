@@ -29,7 +29,7 @@ from keras_sparseout import ActivationPenalty, Sparseout, TargetSparsity, plots
 
 RATE = 0.3
 # Weight of the penalty that goes with thresholds.
-L1 = 3e-3
+L1 = 1e-2
 COLUMNS = ("Hoyer", "zeros", "dead", cnn_run.NEEDLESS, cnn_run.ACCURACY)
 # What the picture shows accuracy against.
 AXES = {
@@ -67,7 +67,6 @@ def threshold(target: float, name: str, weight: float = 0) -> keras.Model:
 
 # The weights span the sparsity that q reaches, and more. An L1 penalty of 0.1 silences
 # the network. Each place adds the mean penalty of its vectors, so all weigh the same.
-TARGETS = (0.6, 0.7, 0.8, 0.85, 0.9)
 ACTUATORS = {
     "Sparseout, q": (sparseout, (1, 1.25, 1.5, 2, 3)),
     "L1, weight": (partial(penalty, kind="l1"), (1e-3, 3e-3, 1e-2, 3e-2)),
@@ -75,8 +74,11 @@ ACTUATORS = {
         partial(penalty, kind="hoyer_square"),
         (3e-4, 1e-3, 3e-3, 1e-2),
     ),
-    "threshold, target": (threshold, TARGETS),
-    "threshold + L1, target": (partial(threshold, weight=L1), TARGETS),
+    "threshold, target": (threshold, (0.6, 0.7, 0.8, 0.85, 0.9)),
+    "threshold + L1, target": (
+        partial(threshold, weight=L1),
+        (0.7, 0.8, 0.85, 0.9, 0.95),
+    ),
 }
 # What a curve is at 0: a penalty of weight 0 and a threshold for 0 zeros leave Dropout
 # alone, that is q = 2. Where an L1 penalty comes before the threshold, it stays.
