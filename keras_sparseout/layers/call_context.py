@@ -4,6 +4,7 @@ Keras keeps both in a context of its own and passes them to layers alone. So eac
 function here calls a small layer.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -60,3 +61,14 @@ def call_symbolically(function: Callable[..., Any], *args: Any, **kwargs: Any) -
         `KerasTensor`s like what it returns.
     """
     return _caller.compute_output_spec(function, *args, **kwargs)
+
+
+def is_inside_rnn() -> bool:
+    """Whether `keras.layers.RNN` is calling its cell, of which this is a part."""
+    code = keras.layers.RNN.call.__code__
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code is code:
+            return True
+        frame = frame.f_back
+    return False

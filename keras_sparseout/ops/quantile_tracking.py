@@ -14,21 +14,22 @@ small batches would not be. Three things make the steps fit to any activations:
 
 With the share s at t, the error e = target - s, and u = e / delta within -2 and 2:
 
-    g  <-  g exp(.1 e e_before / E[e^2]),  at least 1 - momentum, at most .5
+    g  <-  g (1 + .1 e e_before / E[e^2]),  at least 1 - momentum, at most .5
     v  <-  .95 v + .25 g^2 w u
     t  <-  t + v + g w u
 """
 
-import sys
 from typing import NamedTuple
 
 import keras
 from keras import ops
 
+from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Tensor
 
-# How many elements of a batch are looked at, and at least how many of each unit.
-BUDGET, OF_EACH_UNIT = 2**14, 128
+# How many elements of a batch are looked at: all up to FEW, then about a quarter, up to
+# MANY. And at least how many of each unit, if there is a threshold for each.
+FEW, MANY, OF_EACH_UNIT = 2**12, 2**14, 32
 # Strides of a sample, about 1.1 apart.
 _PRIMES = (
     *(1, 2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71),
@@ -39,11 +40,6 @@ _PRIMES = (
     *(15881, 17471, 19219, 21143, 23251, 25577, 28141, 30949, 34057, 37463, 41203),
     *(65537, 131071, 262147, 524287, 1048583),
 )
-# The largest finite numbers.
-_LARGEST = {
-    **{"float16": 65504.0, "bfloat16": (2 - 2.0**-7) * 2.0**127},
-    **{"float32": (2 - 2.0**-23) * 2.0**127, "float64": sys.float_info.max},
-}
 _MOST_GAIN = 0.5
 # Where t may be at most, to the largest |x|: values that are equal in x's precision are
 # cut together, and cutting the largest ones would leave a layer of zeros.
@@ -75,6 +71,13 @@ class Sample(NamedTuple):
     values: Tensor
     counts: Tensor | None
 
+    def distances(self, centre: Tensor | None) -> "Sample":
+        """The same elements as |x|, or as |x - centre|."""
+        x = self.values
+        if centre is not None:
+            x = x - ops.cast(centre, x.dtype)
+        return self._replace(values=ops.abs(x))
+
 
 def take_sample(x: Tensor, mask: Tensor | None, units: int | None) -> Sample:
     """Takes elements of `x`, spread evenly over samples, positions and channels.
@@ -86,7 +89,8 @@ def take_sample(x: Tensor, mask: Tensor | None, units: int | None) -> Sample:
             all elements together.
     """
     x = ops.stop_gradient(x)
-    sizes = () if x.shape.rank is None else x.shape[1 : None if units is None else -1]
+    shape = validation.shape_of(x) or ()
+    sizes = shape[1:] if units is None else shape[1:-1]
     if mask is not None:
         ones = [1] * (len(x.shape) - len(mask.shape))
         mask = ops.reshape(ops.cast(mask, "bool"), (*ops.shape(mask), *ones))
@@ -94,30 +98,40 @@ def take_sample(x: Tensor, mask: Tensor | None, units: int | None) -> Sample:
         mask = ops.broadcast_to(mask, shape if units is None else (*shape[:-1], 1))
         mask = ops.reshape(mask, (-1,) if units is None else (-1, 1))
     flat = ops.reshape(x, (-1,) if units is None else (-1, units))
-    most = BUDGET if units is None else max(BUDGET // max(units, 1), OF_EACH_UNIT)
-    stride = _stride(ops.shape(flat)[0], most, sizes)
+    stride = _stride(ops.shape(flat)[0], units, sizes)
     if stride is not None:
         flat = flat[::stride]
         mask = mask if mask is None else mask[::stride]
-    return Sample(flat, None if mask is None else ops.cast(mask, "float32"))
+    if mask is None:
+        return Sample(flat, None)
+    # Padding may hold anything, NaN too.
+    return Sample(ops.where(mask, flat, 0), ops.cast(mask, "float32"))
 
 
-def _stride(rows, most, sizes):
-    """The distance of the elements to take; None to take all.
+def _stride(rows, units, sizes):
+    """The distance of the rows to take; None to take all.
 
     It is a prime that divides none of `sizes`: a divisor of the number of channels
     would meet the same channels each time.
     """
     primes = [p for p in _PRIMES if p == 1 or not any(n and n % p == 0 for n in sizes)]
+    if units is None:
+        few, many = FEW, MANY
+    else:
+        few = many = max(MANY // max(units, 1), OF_EACH_UNIT)
     if isinstance(rows, int):
-        fit = [p for p in primes if p * most >= rows]
-        return None if rows <= most else min(fit, default=primes[-1])
-    too_small = ops.cast(rows > ops.convert_to_tensor(primes[:-1]) * most, "int32")
-    return ops.take(ops.convert_to_tensor(primes), ops.sum(too_small))
+        least = max(min(rows / few, 4), rows / many)
+        stride = min((p for p in primes if p >= least), default=primes[-1])
+        return None if stride == 1 else stride
+    rows = ops.cast(rows, "float32")
+    least = ops.maximum(ops.minimum(rows / few, 4.0), rows / many)
+    table = ops.convert_to_tensor(primes, "int32")
+    smaller = ops.cast(primes[:-1], "float32") < least
+    return ops.take(table, ops.sum(ops.cast(smaller, "int32")))
 
 
 def begin(
-    t: Tensor, state: Tensor, sample: Sample, target: Tensor
+    t: Tensor, state: Tensor, sample: Sample, target: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Returns the first threshold and state, from quantiles of the sorted |x|.
 
@@ -139,7 +153,7 @@ def begin(
     peak = ops.max(ordered, axis=0, initial=0.0)
     finite = ops.all(ops.isfinite(values))
     begins = ops.logical_and(finite, ops.max(peak) > 0)
-    first = ops.where(state[State._fields.index("gain")] > 0, t, quantile(target))
+    first = ops.where(row(state, "gain") > 0, t, quantile(target))
     first = _below_peak(first, peak, sample)
     share = ops.sum(ops.cast(ordered <= first, "float32") * counted, axis=0)
     share = share / ops.maximum(n, 1)
@@ -161,84 +175,141 @@ def begin(
 
 
 def follow(
-    t: Tensor, state: Tensor, sample: Sample, target: Tensor, least_gain: float
+    t: Tensor,
+    state: Tensor,
+    sample: Sample,
+    target: float | Tensor,
+    least_gain: float,
 ) -> tuple[Tensor, Tensor]:
     """Returns the next threshold and state.
 
     Nothing changes if the sample is empty, or has a value that is not finite.
+
+    Args:
+        t: The threshold.
+        state: The state.
+        sample: Values of |x|.
+        target: A number, or a tensor if it may move.
+        least_gain: Below which the gain does not fall.
     """
-    old = State(*ops.unstack(state, ROWS))
+    # Few operations: on small batches each of them counts.
+    old = State(*ops.unstack(state, len(State._fields)))
     low = ops.maximum(t - old.width, 0)
-    shares, n = _shares(sample, [0 * t, low, t, t + old.width])
-    zeros, below, share, above, finite = shares
-    usable = ops.logical_and(n > 0, ops.all(finite >= 1))
+    zeros, below, share, above = _shares(sample, [0 * t, low, t, t + old.width])
     delta = _delta(target)
-    error = old.target - share
-    square = ops.square(error)
-    # One gain for all units: each of them alone has few values.
-    alike = ops.mean(error * old.error) / (ops.mean(old.variance) + 1e-12)
-    gain = old.gain * ops.exp(0.1 * ops.clip(alike, -1.0, 1.0))
-    moved = (target - old.target) / delta
-    gain = ops.maximum(gain, 0.5 * ops.abs(moved))
-    gain = ops.clip(gain, least_gain, _MOST_GAIN)
+    moves = ops.is_tensor(target)
+    error = (old.target if moves else target) - share
+    gain = _next_gain(old, error, least_gain)
+    if moves:
+        ahead = (target - old.target) / delta
+        gain = ops.minimum(ops.maximum(gain, 0.5 * ops.abs(ahead)), _MOST_GAIN)
     push = ops.clip(error / delta, -2.0, 2.0) * old.width
     limit = 0.3 * old.width
-    trend = ops.clip(0.95 * old.trend + 0.25 * ops.square(gain) * push, -limit, limit)
-    peak = ops.cast(ops.max(_counted(sample), axis=0, initial=0), "float32")
-    peak = ops.maximum(peak, 0.99 * old.peak)
-    moved = ops.clip(moved, -2.0, 2.0) * old.width
-    new_t = ops.maximum(t + trend + gain * push + moved, 0)
-    # Below t the window ends at 0, whose own share does not count.
-    expected = delta * (1 + (t - low) / ops.maximum(old.width, 1e-37))
-    wider = (expected / ops.maximum(above - below, 1e-6)) ** 0.3
-    width = old.width * ops.clip(wider, 0.6, 2.0)
+    trend = 0.95 * old.trend + 0.25 * gain * gain * push
+    trend = ops.clip(trend, -limit, limit)
+    new_t = t + trend + gain * push
+    if moves:
+        new_t = new_t + ops.clip(ahead, -2.0, 2.0) * old.width
+    new_t = ops.maximum(new_t, 0)
+    peak = ops.max(sample.values, axis=0, initial=0)
+    peak = ops.maximum(ops.cast(peak, "float32"), 0.99 * old.peak)
+    # Values that are 0 do not tell the density near t.
+    expected = 1 + (t - low) / old.width
+    surplus = ops.clip(expected - (above - below) / delta, -1.33, 2.0)
+    width = old.width * (1 + 0.3 * surplus)
     new = State(
         width=ops.clip(width, 1e-5 * peak, peak),
-        trend=ops.where(new_t > 0, trend, ops.maximum(trend, 0)),
+        trend=ops.maximum(trend, -new_t),
         gain=gain,
         error=error,
-        variance=old.variance
-        + ops.where(old.variance > 0, 0.1, 1.0) * (square - old.variance),
+        variance=old.variance + 0.1 * (error * error - old.variance),
         peak=peak,
-        zeros=old.zeros + ops.maximum(gain, 0.02) * (zeros - old.zeros),
-        target=0 * t + target,
+        zeros=old.zeros + gain * (zeros - old.zeros),
+        target=0 * t + target if moves else old.target,
     )
     new_t = _below_peak(new_t, peak, sample)
+    usable = ops.isfinite(ops.sum(ops.cast(sample.values, "float32")) + ops.max(share))
     return ops.where(usable, new_t, t), ops.where(usable, ops.stack(new), state)
+
+
+def first_mode(sample: Sample) -> Tensor:
+    """Returns the middle of the shortest interval that a fifth of the values lie in."""
+    values = ops.cast(sample.values, "float32")
+    if sample.counts is not None:
+        values = ops.where(sample.counts > 0, values, float("inf"))
+    ordered = ops.sort(values, axis=0)
+    size = ops.shape(ordered)[0]
+    fifth = (size + 4) // 5
+    low, high = ordered[: size - fifth + 1], ordered[fifth - 1 :]
+    length = high - low
+    length = ops.where(ops.isfinite(length), length, float("inf"))
+    shortest = ops.min(length, axis=0, keepdims=True, initial=float("inf"))
+    # The first of several.
+    is_it = ops.logical_and(length == shortest, ops.isfinite(length))
+    is_it = ops.logical_and(is_it, ops.cumsum(ops.cast(is_it, "int32"), axis=0) == 1)
+    return ops.sum(ops.where(is_it, low + length / 2, 0.0), axis=0)
+
+
+def follow_mode(centre: Tensor, t: Tensor, gain: Tensor, sample: Sample) -> Tensor:
+    """Moves the mode to the side on which more values are near.
+
+    It is a step of the mean shift (Fukunaga & Hostetler, 1975) with a flat window of
+    t / 2 to either side. Values that are equal to the mode hold it where it is.
+    """
+    distance = sample.values - ops.cast(centre, sample.values.dtype)
+    reach = ops.cast(t / 2, distance.dtype)
+
+    def share(condition):
+        counted = ops.cast(condition, "float32")
+        if sample.counts is not None:
+            counted = counted * sample.counts
+        return ops.sum(counted, axis=0)
+
+    right = share(ops.logical_and(distance > 0, distance <= reach))
+    left = share(ops.logical_and(distance < 0, distance >= -reach))
+    here = share(distance == 0)
+    more = ops.sign(right - left) * ops.maximum(ops.abs(right - left) - here, 0)
+    return centre + gain * t / 2 * more / ops.maximum(right + left + here, 1)
+
+
+def row(state: Tensor, name: str) -> Tensor:
+    """Returns one field of a state."""
+    return state[State._fields.index(name)]
 
 
 def has_begun(state: Tensor) -> Tensor:
     """Whether there was a first batch."""
-    return ops.max(state[State._fields.index("width")]) > 0
+    width = row(state, "width")
+    return (ops.max(width) if width.shape else width) > 0
+
+
+def _next_gain(old, error, least_gain):
+    alike, scale = error * old.error, old.variance
+    if error.shape:
+        # One gain for all units: each of them alone has few values.
+        alike, scale = ops.mean(alike), ops.mean(scale)
+    alike = ops.clip(alike / (scale + 1e-12), -1.0, 1.0)
+    return ops.clip(old.gain * (1 + 0.1 * alike), least_gain, _MOST_GAIN)
 
 
 def _shares(sample, levels):
-    """Returns the share of values up to each level and that of finite ones; how many.
+    """Returns the share of the values up to each level, NaN for an empty sample.
 
     They are compared in their own precision, as they are cut.
     """
     values, counts = sample
-    dtype = keras.backend.standardize_dtype(values.dtype)
-    levels = [ops.cast(level, dtype) for level in levels]
-    levels = ops.stack([*levels, ops.zeros_like(levels[0]) + _LARGEST[dtype]])
+    levels = ops.cast(ops.stack(levels), values.dtype)
     is_below = ops.cast(values[None] <= levels[:, None], "float32")
     if counts is None:
-        n = ops.cast(ops.shape(values)[0], "float32")
-    else:
-        is_below, n = is_below * counts, ops.sum(counts)
-    shares = ops.sum(is_below, axis=1) / ops.maximum(n, 1)
-    return ops.unstack(shares, levels.shape[0]), n
-
-
-def _counted(sample):
-    if sample.counts is None:
-        return sample.values
-    return ops.where(sample.counts > 0, sample.values, 0)
+        return ops.unstack(ops.mean(is_below, axis=1), levels.shape[0])
+    shares = ops.sum(is_below * counts, axis=1) / ops.sum(counts)
+    return ops.unstack(shares, levels.shape[0])
 
 
 def _delta(target):
     """The share of the values from which the density above t is told."""
-    return ops.minimum(0.05, (1 - target) / 2)
+    half = (1 - target) / 2
+    return ops.minimum(0.05, half) if ops.is_tensor(target) else min(0.05, half)
 
 
 def _below_peak(t, peak, sample):

@@ -28,6 +28,7 @@ class Case(NamedTuple):
     seeds: int = 1
     losses: int = 0
     weights: int = 0
+    statistics: int = 0
     plain: callable = None
 
     def inputs(self, dtype="float32"):
@@ -69,6 +70,7 @@ CASES = [
     _sparseout(ks.SpatialSparseout2D, (4, 2, 2, 3)),
     _sparseout(ks.SpatialSparseout3D, (4, 2, 2, 2, 3)),
     _same(ks.ActivationPenalty, 0.1, shape=(4, 5, 3), seeds=0, losses=1),
+    _same(ks.TargetSparsity, 0.5, shape=(4, 5, 3), seeds=0, statistics=2),
     Case(
         *(ks.SparseoutCellWrapper, _noisy_cell, (4, 5, 3), (4, 5, 3)),
         seeds=2,  # LSTMCell has one of its own.

@@ -1,0 +1,156 @@
+"""The variables of a `TargetSparsity`: its thresholds, and how they follow batches."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sparseout.backend import unknown_rank, variables
+from keras_sparseout.ops import quantile_tracking as tracking
+from keras_sparseout.utils import validation
+from keras_sparseout.utils.types import Tensor
+
+
+class ThresholdTracker:
+    """Keeps the thresholds of a layer, and the modes that they are around.
+
+    Args:
+        layer: The layer, which gets the variables.
+        shape: Shape of the thresholds: () for one, (units,) for one for each unit.
+        has_mode: Whether there are modes, too.
+    """
+
+    def __init__(
+        self, layer: keras.layers.Layer, shape: tuple[int, ...], has_mode: bool
+    ) -> None:
+        self.shape = shape
+        self._layer_name = layer.name
+        shapes = {"threshold": shape, "state": (len(tracking.State._fields), *shape)}
+        if has_mode:
+            shapes["centre_value"] = shape
+        self._kept = {}
+        with keras.name_scope(layer.name, caller=layer):
+            for name, size in shapes.items():
+                self._kept[name] = layer.add_weight(
+                    shape=size,
+                    initializer="zeros",
+                    dtype="float32",
+                    trainable=False,
+                    autocast=False,
+                    # The same on all replicas.
+                    aggregation="mean",
+                    name=name,
+                )
+
+    @property
+    def threshold(self) -> keras.Variable:
+        return self._kept["threshold"]
+
+    @property
+    def mode(self) -> keras.Variable:
+        return self._kept["centre_value"]
+
+    @property
+    def natural_zeros(self) -> float:
+        """The moving share of values that are 0, or equal to the mode."""
+        state = variables.to_numpy(self._kept["state"])
+        return float(np.mean(tracking.row(state, "zeros")))
+
+    def start(self, threshold: Any, centre: Any) -> None:
+        """Sets the thresholds, and the modes if they are not None."""
+        values = {"threshold": self._like("threshold", threshold)}
+        if (values["threshold"] < 0).any():
+            raise validation.value_error(
+                "threshold", threshold, ">= 0", "Give a quantile of |x|."
+            )
+        if centre is not None:
+            values["centre_value"] = self._like("centre", centre)
+        state = np.zeros(self._kept["state"].shape, "float32")
+        # The rest is measured in the next batch.
+        tracking.row(state, "gain")[...] = 1
+        for name, value in {**values, "state": state}.items():
+            self._kept[name].assign(value)
+
+    def _like(self, name, value):
+        """Returns `value` as an array of the shape of the thresholds."""
+        try:
+            array = np.broadcast_to(np.asarray(value, "float32"), self.shape)
+        except (TypeError, ValueError):
+            array = None
+        if array is None or not np.isfinite(array).all():
+            rule = f"finite, a number or an array of shape {self.shape}"
+            raise validation.value_error(name, value, rule, "Give for example 0.5.")
+        return array
+
+    def read(self) -> tuple[Tensor, Tensor | None]:
+        """Returns the thresholds, and the modes or None."""
+        # A cast reads a variable; convert_to_tensor would return it as it is.
+        t, mode = ops.cast(self.threshold, "float32"), self._kept.get("centre_value")
+        return t, mode if mode is None else ops.cast(mode, "float32")
+
+    def follow(
+        self, x: Tensor, mask: Tensor | None, target: float | Tensor, least_gain: float
+    ) -> tuple[Tensor, Tensor | None]:
+        """Moves the thresholds and modes with a batch, and returns them."""
+        if mask is not None:
+            if validation.shape_of(x) is None:
+                message = "`inputs` with a mask must have a batch and a last dimension."
+                x, mask = unknown_rank.merge_dimensions(x, mask, 0, message)
+            mask = _check_mask(mask, x)
+        sample = tracking.take_sample(x, mask, self.shape[0] if self.shape else None)
+        t, c = self.read()
+        state = ops.cast(self._kept["state"], "float32")
+        gain = tracking.row(state, "gain")
+
+        def begin():
+            mode = c
+            if c is not None:
+                mode = ops.where(gain > 0, c, tracking.first_mode(sample))
+            return *tracking.begin(t, state, sample.distances(mode), target), mode
+
+        def follow():
+            mode = c if c is None else tracking.follow_mode(c, t, gain, sample)
+            distances = sample.distances(c)
+            return *tracking.follow(t, state, distances, target, least_gain), mode
+
+        # Assigned outside of `cond`: inside of it replicas would keep their own.
+        new = ops.cond(tracking.has_begun(state), follow, begin)
+        names = ("threshold", "state", "centre_value")
+        for name, value in zip(names, new, strict=True):
+            if value is not None:
+                self._kept[name].assign(value)
+        return new[0], new[2]
+
+    def save(self, store: dict[str, Any]) -> None:
+        """Puts the values of all variables into `store`."""
+        for name, variable in self._kept.items():
+            store[name] = variables.to_numpy(variable)
+
+    def values_in(self, store: Mapping[str, Any]) -> list[tuple[Any, np.ndarray]]:
+        """Returns the checked values that `store` has, with their variables."""
+        values = []
+        for name, variable in self._kept.items():
+            if name in store:
+                array = np.asarray(store[name])
+                if array.shape != tuple(variable.shape) or not np.isfinite(array).all():
+                    raise ValueError(
+                        f"Layer {self._layer_name!r}: `{name}` in a file must be "
+                        f"finite, of shape {tuple(variable.shape)}. Received: {name} "
+                        f"of shape {array.shape}. Load a file of a layer with the same "
+                        "`axis`, whose training did not diverge."
+                    )
+                values.append((variable, array))
+        return values
+
+
+def _check_mask(mask, x):
+    mask = ops.convert_to_tensor(mask, "bool")
+    if len(mask.shape) > len(x.shape):
+        raise ValueError(
+            "`mask` must have no more dimensions than `inputs`. Received: mask.shape="
+            f"{tuple(mask.shape)} for inputs.shape={tuple(x.shape)}. Give one value "
+            "for each timestep."
+        )
+    return mask
