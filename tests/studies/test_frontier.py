@@ -26,7 +26,7 @@ def study(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "studies"))
     import frontier
 
-    data = images(0, 640), images(1, 64), images(2, 64)
+    data = images(0, 600), images(1, 64), images(2, 64)
     monkeypatch.setattr(frontier.fashion_cnn, "load_data", lambda name: (data, 2))
     few = {
         "Sparseout, q": (2,),
