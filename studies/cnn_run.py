@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -26,6 +27,7 @@ def run(
     regularizer: fashion_cnn.Regularizer,
     seed: int,
     epochs: int,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
 ) -> dict[str, float]:
     """Trains the CNN; returns its figures on test images.
 
@@ -35,7 +37,7 @@ def run(
     keras.utils.set_random_seed(seed)
     model = fashion_cnn.build_model(data[0][0].shape[1:], classes, regularizer)
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.fit(*data[0], batch_size=64, epochs=epochs, verbose=0)
+    model.fit(*data[0], batch_size=64, epochs=epochs, verbose=0, callbacks=[*callbacks])
     accuracy, table = fashion_cnn.measure(model, data)
     means = {
         heading: float(np.mean([row[column] for row in table.rows]))

@@ -163,8 +163,7 @@ def test_what_the_thresholds_cut_is_measured(study):
     x = np.array([[3.0, 0.0, -1.0]], "float32")
     assert place(x, training=False).numpy().tolist() == x.tolist()
     assert [round(float(loss), 6) for loss in place.losses] == [0.4]
-    cutting = place.get_layer(index=1)
-    cutting.start(2.0)
+    place.get_layer(index=1).threshold.assign(2.0)
     assert place(x, training=False).numpy().tolist() == [[3, 0, 0]]
     assert place.name == "block1"
     alone = study.threshold(0.5, "block2")
