@@ -69,7 +69,7 @@ class ThresholdTracker:
             values["centre_value"] = self._like("centre", centre)
         state = np.zeros(self._kept["state"].shape, "float32")
         # The rest is measured in the next batch.
-        tracking.row(state, "gain")[...] = 1
+        state[tracking.State._fields.index("gain")] = 1
         for name, value in {**values, "state": state}.items():
             self._kept[name].assign(value)
 
@@ -120,7 +120,9 @@ class ThresholdTracker:
         names = ("threshold", "state", "centre_value")
         for name, value in zip(names, new, strict=True):
             if value is not None:
-                self._kept[name].assign(value)
+                # Of inputs of unknown rank it has none either.
+                variable = self._kept[name]
+                variable.assign(ops.reshape(value, variable.shape))
         return new[0], new[2]
 
     def save(self, store: dict[str, Any]) -> None:

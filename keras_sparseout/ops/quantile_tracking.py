@@ -12,11 +12,13 @@ small batches would not be. Three things make the steps fit to any activations:
 - The trend v is how far t moves at each step of late, since activations grow and shrink
   for many steps as a network learns.
 
-With the share s at t, the error e = target - s, and u = e / delta within -2 and 2:
+With the share s at t, the error e = target - s, and u = g e / delta within -4 and 4:
 
     g  <-  g (1 + .1 e e_before / E[e^2]),  at least 1 - momentum, at most .5
-    v  <-  .95 v + .25 g^2 w u
-    t  <-  t + v + g w u
+    v  <-  .97 v + .25 g w u
+    t  <-  t + v + w u
+
+Here g is of the batch before: a gain that depends on e would bias the step.
 """
 
 from typing import NamedTuple
@@ -206,11 +208,10 @@ def follow(
     if moves:
         ahead = (target - old.target) / delta
         gain = ops.minimum(ops.maximum(gain, 0.5 * ops.abs(ahead)), _MOST_GAIN)
-    push = ops.clip(error / delta, -2.0, 2.0) * old.width
+    push = ops.clip(error * old.gain / delta, -4.0, 4.0) * old.width
     limit = 0.3 * old.width
-    trend = 0.95 * old.trend + 0.25 * gain * gain * push
-    trend = ops.clip(trend, -limit, limit)
-    new_t = t + trend + gain * push
+    trend = ops.clip(0.97 * old.trend + 0.25 * old.gain * push, -limit, limit)
+    new_t = t + trend + push
     if moves:
         new_t = new_t + ops.clip(ahead, -2.0, 2.0) * old.width
     new_t = ops.maximum(new_t, 0)
@@ -219,7 +220,7 @@ def follow(
     # Values that are 0 do not tell the density near t.
     expected = 1 + (t - low) / old.width
     surplus = ops.clip(expected - (above - below) / delta, -1.33, 2.0)
-    width = old.width * (1 + 0.3 * surplus)
+    width = old.width * (1 + 0.6 * ops.maximum(old.gain, 0.05) * surplus)
     new = State(
         width=ops.clip(width, 1e-5 * peak, peak),
         trend=ops.maximum(trend, -new_t),
@@ -272,7 +273,10 @@ def follow_mode(centre: Tensor, t: Tensor, gain: Tensor, sample: Sample) -> Tens
     left = share(ops.logical_and(distance < 0, distance >= -reach))
     here = share(distance == 0)
     more = ops.sign(right - left) * ops.maximum(ops.abs(right - left) - here, 0)
-    return centre + gain * t / 2 * more / ops.maximum(right + left + here, 1)
+    more = more / ops.maximum(right + left + here, 1)
+    # The gain is that of t, which does not tell whether the mode moves. And of a bell
+    # curve the mode is farther away than the balance of a narrow window says.
+    return centre + ops.maximum(gain, 0.1) * t * ops.clip(4 * more, -1.0, 1.0)
 
 
 def row(state: Tensor, name: str) -> Tensor:

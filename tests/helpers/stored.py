@@ -20,7 +20,10 @@ from keras_sparseout.measure import layer_selection
 L = keras.layers
 FILES = Path(__file__).parents[1] / "data"
 # What is set in the adjustable twin, away from what its config once was.
-KNOBS = {"rate": 0.25, "recurrent_rate": 0.125, "q": 1.75, "weight": 0.0625, "c": 0.375}
+KNOBS = {
+    **{"rate": 0.25, "recurrent_rate": 0.125, "q": 1.75},
+    **{"weight": 0.0625, "c": 0.375, "target": 0.75},
+}
 CONTROLLER_STATE = [1.5, -2.0, 0.25]
 
 
@@ -46,6 +49,11 @@ LAYERS = {
     "spatial_3d": ((2, 2, 2, 3), lambda **k: ks.SpatialSparseout3D(0.3, seed=1, **k)),
     "penalty": ((6,), lambda **k: ks.ActivationPenalty(0.01, "hoyer_square", **k)),
     "penalty_tar": ((4, 3), lambda **k: ks.ActivationPenalty(0.01, "tar", **k)),
+    "target_sparsity": ((6,), lambda **k: ks.TargetSparsity(0.5, **k)),
+    "target_sparsity_mode": (
+        (4, 3),
+        lambda **k: ks.TargetSparsity(0.5, axis=-1, centre="mode", **k),
+    ),
     "cell": ((4, 3), _in_sequences(_cell)),
     "cells": ((4, 3), _in_sequences(_stacked)),
     "bridgeout": ((6,), lambda **k: ks.Bridgeout(L.Dense(4), 0.3, 1.5, seed=1, **k)),

@@ -17,7 +17,8 @@ class Case(NamedTuple):
     """A layer, and what is expected of it.
 
     `make` makes it, of a given dtype. `shape` and `output` are the shapes of its inputs
-    and outputs. Once it was called it has so many `weights`, `seeds` and `losses`. At
+    and outputs. Once it was called it has so many `weights`, `seeds`, `losses`,
+    and `statistics`, weights that follow the inputs in training. At
     inference it computes the layer that `plain` makes; None stands for the identity.
     """
 
@@ -155,7 +156,7 @@ def test_dtypes_are_those_of_the_policy(case, policy):
     y = call(layer, case.inputs())
     assert keras.backend.standardize_dtype(y.dtype) == policy.compute_dtype
     assert np.isfinite(np.asarray(y, "float64")).all()
-    assert {w.dtype for w in layer.weights} <= {policy.variable_dtype}
+    assert {w.dtype for w in layer.trainable_weights} <= {policy.variable_dtype}
     adjustable = case.make(dtype=policy, adjustable=True)
     assert {w.dtype for w in adjustable.weights} == {"float32"}
 
@@ -164,7 +165,7 @@ def test_dtypes_are_those_of_the_policy(case, policy):
 def test_it_has_the_weights_and_seeds_that_are_said_and_no_more(case):
     for adjustable in (False, True):
         layer = case.make(adjustable=adjustable)
-        count = len(knobs(layer)) if adjustable else 0
+        count = case.statistics + (len(knobs(layer)) if adjustable else 0)
         for _ in range(2):
             call(layer, case.inputs())
             assert len(layer.trainable_weights) == case.weights

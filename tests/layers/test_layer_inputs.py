@@ -14,6 +14,7 @@ MAKERS = {
     "SpatialSparseout2D": lambda **k: ks.SpatialSparseout2D(**{"rate": 0.5, **k}),
     "SpatialSparseout3D": lambda **k: ks.SpatialSparseout3D(**{"rate": 0.5, **k}),
     "ActivationPenalty": lambda **k: ks.ActivationPenalty(**{"weight": 0.5, **k}),
+    "TargetSparsity": lambda **k: ks.TargetSparsity(**{"target": 0.5, **k}),
     "SparseoutCellWrapper": lambda **k: ks.SparseoutCellWrapper(L.GRUCell(3), **k),
     "Bridgeout": lambda **k: ks.Bridgeout(L.Dense(3), **{"rate": 0.5, **k}),
     "Shakeout": lambda **k: ks.Shakeout(L.Dense(3), **{"rate": 0.5, "c": 0.1, **k}),
@@ -98,6 +99,7 @@ SHAPES = {
     "SpatialSparseout2D": (2, 3, 4, 5),
     "SpatialSparseout3D": (2, 3, 4, 5, 6),
     "ActivationPenalty": (2, 3),
+    "TargetSparsity": (2, 3),
 }
 
 

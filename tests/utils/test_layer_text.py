@@ -69,6 +69,14 @@ LAYERS = {
             **{"kind": ["tar", "hoyer_square"], **DTYPES},
         },
     ),
+    "TargetSparsity": (
+        lambda **k: ks.TargetSparsity(0.5, **k),
+        {
+            **{name: EVERY[name] for name in ("trainable", "adjustable", "name")},
+            **{"axis": [-1], "centre": ["mode"], "add_back": [False], "soft": [True]},
+            **{"straight_through": [True], "momentum": [0.0, 0.9], **DTYPES},
+        },
+    ),
     "SparseoutCellWrapper": (
         lambda **k: ks.SparseoutCellWrapper(L.LSTMCell(3, name="cell"), **k),
         {
