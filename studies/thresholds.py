@@ -57,12 +57,12 @@ class Way(NamedTuple):
 
 WAYS = {
     "from the start": Way(),
+    f"after an L1 penalty of {L1:g}": Way(weight=L1),
+    "`straight_through=True`": Way(straight_through=True),
+    "no Dropout behind it": Way(rate=0),
     "in the last epoch alone": Way(schedule=last_eighth),
     "target raised over the first half": Way(schedule=ramp),
-    "`straight_through=True`": Way(straight_through=True),
     "`axis=-1`": Way(axis=-1),
-    "no Dropout behind it": Way(rate=0),
-    f"after an L1 penalty of {L1:g}": Way(weight=L1),
 }
 
 
