@@ -36,6 +36,19 @@ TARGETS = {
         "Bridgeout(Dense), 1024 to 1024, batch 128, to Dense", 1.25
     ),
     "Bridgeout(Embedding)": Target("Bridgeout(Embedding), to Embedding", 1.3),
+    "threshold, step, example's CNN": Target(
+        "TargetSparsity added to a step of the example's CNN, to what Dropout adds", 1.0
+    ),
+    "threshold, step, MLP of 128 units": Target(
+        "TargetSparsity added to a step of a small MLP, to what Dropout adds", 1.0
+    ),
+    "threshold, inference": Target("TargetSparsity at inference, to a ReLU", 1.2),
+    "threshold, predict, example's CNN": Target(
+        "predict of the example's CNN with TargetSparsity, to without", 1.05
+    ),
+    "threshold, predict, MLP of 128 units": Target(
+        "predict of a small MLP with TargetSparsity, to without", 1.05
+    ),
     "kept, q=2": Target("bytes kept for the backward pass, q = 2, in sizes of x", 0.0),
     "kept, other q": Target(
         "bytes kept for the backward pass, q other than 2, in sizes of x", 1.0

@@ -10,6 +10,7 @@ SUITES = {
     "step": "benchmarks.suites.step",
     "recurrent": "benchmarks.suites.recurrent",
     "weights": "benchmarks.suites.weights",
+    "threshold": "benchmarks.suites.threshold",
     "tracker": "benchmarks.suites.tracker",
     "memory": "benchmarks.suites.memory",
     "compile": "benchmarks.suites.first_step",

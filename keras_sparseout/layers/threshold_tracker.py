@@ -12,6 +12,8 @@ from keras_sparseout.ops import quantile_tracking as tracking
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Tensor
 
+_NAMES = ("threshold", "state", "centre_value")
+
 
 class ThresholdTracker:
     """Keeps the thresholds of a layer, and the modes that they are around.
@@ -117,13 +119,20 @@ class ThresholdTracker:
 
         # Assigned outside of `cond`: inside of it replicas would keep their own.
         new = ops.cond(tracking.has_begun(state), follow, begin)
-        names = ("threshold", "state", "centre_value")
-        for name, value in zip(names, new, strict=True):
+        t, state, c = (
+            self._shaped(name, v) for name, v in zip(_NAMES, new, strict=True)
+        )
+        for name, value in zip(_NAMES, (t, state, c), strict=True):
             if value is not None:
-                # Of inputs of unknown rank it has none either.
-                variable = self._kept[name]
-                variable.assign(ops.reshape(value, variable.shape))
-        return new[0], new[2]
+                self._kept[name].assign(value)
+        return t, c
+
+    def _shaped(self, name, value):
+        """Returns `value` with the shape of its variable: `cond` may have lost it."""
+        if value is None:
+            return None
+        shape = tuple(self._kept[name].shape)
+        return value if value.shape == shape else ops.reshape(value, shape)
 
     def save(self, store: dict[str, Any]) -> None:
         """Puts the values of all variables into `store`."""

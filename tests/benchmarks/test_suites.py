@@ -8,7 +8,15 @@ import pytest
 import tensorflow as tf
 
 from benchmarks.settings import Settings
-from benchmarks.suites import first_step, import_time, memory, op, step, weights
+from benchmarks.suites import (
+    first_step,
+    import_time,
+    memory,
+    op,
+    step,
+    threshold,
+    weights,
+)
 from benchmarks.targets import TARGETS
 from benchmarks.timing import Spent
 
@@ -75,7 +83,7 @@ def dumps(folder, report):
 @pytest.fixture
 def tables(monkeypatch, tmp_path):
     """All tables of the suites in which a figure has a target, and of imports."""
-    for suite in (op, step, weights):
+    for suite in (op, step, threshold, weights):
         monkeypatch.setattr(suite, "Turns", EqualTurns)
     for suite in (first_step, import_time, memory):
         monkeypatch.setattr(suite, "Worker", EqualWorker)
@@ -85,7 +93,7 @@ def tables(monkeypatch, tmp_path):
     monkeypatch.setattr(op, "SIZES", [2**10, 2**12])
     monkeypatch.setattr(op, "BASE_SIZE", 2**10)
     settings = Settings(rounds=2, elements=2**12)
-    suites = (op, step, weights, memory, first_step, import_time)
+    suites = (op, step, threshold, weights, memory, first_step, import_time)
     return [table for suite in suites for table in suite.run(settings)]
 
 
