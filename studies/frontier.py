@@ -77,7 +77,7 @@ ACTUATORS = {
     "threshold, target": (threshold, (0.6, 0.7, 0.8, 0.85, 0.9)),
     "threshold + L1, target": (
         partial(threshold, weight=L1),
-        (0.7, 0.8, 0.85, 0.9, 0.95),
+        (0.7, 0.8, 0.85, 0.9),
     ),
 }
 # What a curve is at 0: a penalty of weight 0 and a threshold for 0 zeros leave Dropout

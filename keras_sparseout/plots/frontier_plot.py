@@ -19,6 +19,8 @@ _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _LINES = ("-", "--", "-.", ":")
 _ERRORS = ("sparsity_std", "accuracy_std")
 _MOST_LABELS = 6
+# Of a label from its point, in points. A nearer place is better, unless it is crowded.
+_DISTANCES = (8, 14, 20)
 
 
 def frontier(
@@ -139,13 +141,13 @@ def _draw_curve(panel, points, style):
 
 
 def _label_points(panel, curves, colours):
-    """Writes settings beside their points, on the side where least is drawn."""
+    """Writes settings near their points, where least is drawn."""
     drawn = np.concatenate([_pixels(panel, points) for points in curves.values()])
     labels: list[Any] = []
     for points, colour in zip(curves.values(), colours, strict=True):
         count = min(len(points), _MOST_LABELS)
-        for place in np.linspace(0, len(points) - 1, count).round().astype(int):
-            point = points[place]
+        for index in np.linspace(0, len(points) - 1, count).round().astype(int):
+            point = points[index]
             if not math.isfinite(point["sparsity"] + point["accuracy"]):
                 continue
             label = panel.annotate(
@@ -157,26 +159,28 @@ def _label_points(panel, curves, colours):
                 size=9,
                 **drawing.outlined(),
             )
-            sides = itertools.product((0, 1, -1), (1, -1, 0))
-            best = min(sides, key=lambda side: _crowd(label, side, drawn, labels))
+            places = itertools.product(_DISTANCES, (0, 1, -1), (1, -1, 0))
+            best = min(places, key=lambda place: _crowd(label, place, drawn, labels))
             _put(label, best)
             labels.append(label.get_window_extent())
 
 
-def _put(label, side):
-    """Puts `label` to a `side` of its point: (1, 1) is right of it and above."""
-    across, up = side
-    label.xyann = (8 * across, 8 * up)
+def _put(label, place):
+    """Puts `label` to a place near its point: (8, 1, 1) is 8 right of it and above."""
+    distance, across, up = place
+    label.xyann = (distance * across, distance * up)
     label.set_horizontalalignment(("center", "left", "right")[across])
     label.set_verticalalignment(("center", "bottom", "top")[up])
 
 
-def _crowd(label, side, drawn, labels):
-    """Returns how crowded the place of `label` is at a `side` of its point."""
-    _put(label, side)
+def _crowd(label, place, drawn, labels):
+    """Returns how crowded `label` is at a place near its point."""
+    _put(label, place)
     box = label.get_window_extent().padded(3)
     outside = 4 - label.axes.bbox.count_contains(box.corners())
-    return box.count_contains(drawn) + 50 * (box.count_overlaps(labels) + outside)
+    far = 2 * (place[0] - _DISTANCES[0])
+    blocked = 50 * (box.count_overlaps(labels) + outside)
+    return box.count_contains(drawn) + far + blocked
 
 
 def _pixels(panel, points):
