@@ -140,7 +140,9 @@ def draw(rows: list[dict[str, object]], title: str, path: Path) -> None:
         for key, column in KEYS.items():
             point[key], point[f"{key}_std"] = row[column], row[f"{column} std"]
         points.append(point)
-    plots.frontier(points, sparsity=AXES, title=title, path=path)
+    figure = plots.frontier(points, sparsity=AXES)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=130)
 
 
 def parse_arguments() -> argparse.Namespace:

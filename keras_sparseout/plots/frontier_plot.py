@@ -27,7 +27,6 @@ def frontier(
     rows: Sequence[Mapping[str, str | float]],
     *,
     sparsity: str | Mapping[str, str] = "Hoyer sparsity",
-    title: str | None = None,
     path: PathLike | None = None,
 ) -> "Figure":
     """Draws accuracy against sparsity: a curve for each actuator, a point a setting.
@@ -43,7 +42,6 @@ def frontier(
         sparsity: Label of the axis of sparsity. A dict of labels by key draws a panel
             for each key. The rows then have these keys, and these with "_std" behind
             them, in the place of "sparsity" and "sparsity_std".
-        title: What stands above the panels.
         path: A file to write too.
 
     Raises:
@@ -65,7 +63,7 @@ def frontier(
     labels = _check_labels(sparsity)
     _check_rows(rows, tuple(labels))
     panels = [(label, _curves(rows, key)) for key, label in labels.items()]
-    figure = _draw(panels, title)
+    figure = _draw(panels)
     return drawing.save(figure, path)
 
 
@@ -88,10 +86,8 @@ def _curves(rows, key):
     }
 
 
-def _draw(panels, title):
+def _draw(panels):
     figure = drawing.new_figure(5.5 if len(panels) == 1 else 4.2 * len(panels))
-    if title is not None:
-        figure.suptitle(title)
     # The legend of the first panel is that of all.
     axes = figure.subplots(len(panels), sharey=True, squeeze=False)[:, 0]
     names = list(panels[0][1])

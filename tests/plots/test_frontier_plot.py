@@ -39,8 +39,7 @@ def two_kinds():
 def test_a_panel_for_each_kind_of_sparsity():
     data = two_kinds()
     kinds = {"hoyer": "Hoyer sparsity", "zeros": "fraction of zeros"}
-    figure = plots.frontier(data, sparsity=kinds, title="images\n3 seeds")
-    assert figure.get_suptitle() == "images\n3 seeds"
+    figure = plots.frontier(data, sparsity=kinds)
     first, second = figure.axes
     assert [panel.get_xlabel() for panel in figure.axes] == list(kinds.values())
     for key, panel in zip(kinds, figure.axes, strict=True):

@@ -123,8 +123,13 @@ def test_runs_in_the_file_are_not_repeated(study, monkeypatch, tmp_path, capsys)
 
 
 def test_curves_start_at_what_a_setting_of_0_is(study, monkeypatch, tmp_path):
-    drawn = []
-    monkeypatch.setattr(study.plots, "frontier", lambda rows, **_: drawn.extend(rows))
+    drawn, frontier = [], study.plots.frontier
+
+    def drawing(rows, **labels):
+        drawn.extend(rows)
+        return frontier(rows, **labels)
+
+    monkeypatch.setattr(study.plots, "frontier", drawing)
     monkeypatch.setitem(study.ACTUATORS, "L1, weight", (None, (study.L1,)))
     monkeypatch.setitem(study.ACTUATORS, "threshold, target", (None, (0.8,)))
     settings = [
