@@ -1,7 +1,9 @@
 """Compiles a copy of a model as the model was compiled, and copies its optimizer."""
 
+import types
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 
@@ -95,9 +97,40 @@ def _compile_like(old, new, without_package):
     # A loss has no state.
     config["loss"] = None
     known = custom_objects(old.optimizer) if old.optimizer is not None else {}
+    known |= _in_metrics(old)
     with keras.saving.custom_object_scope(known):
         arguments = keras.saving.deserialize_keras_object(config)
     new.compile(**{**arguments, "loss": _renamed(old.loss, old, new)})
+
+
+def _in_metrics(model):
+    """The classes and functions of a model's metrics that Keras may not know, by name.
+
+    One name that means several is left out.
+    """
+    found: dict[str, Any] = {}
+    seen: set[int] = set()
+
+    def visit(value: object) -> None:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if isinstance(value, (list, tuple, dict)):
+            for item in value.values() if isinstance(value, dict) else value:
+                visit(item)
+        elif isinstance(value, keras.metrics.Metric):
+            note(type(value))
+            visit(vars(value))
+        elif isinstance(value, types.FunctionType):
+            note(value)
+
+    def note(known: Any) -> None:
+        if not known.__module__.startswith("keras."):
+            is_clear = found.setdefault(known.__name__, known) is known
+            found[known.__name__] = known if is_clear else None
+
+    visit([*model.metrics])
+    return {name: known for name, known in found.items() if known is not None}
 
 
 def _renamed(choice, old, new):

@@ -95,10 +95,12 @@ def constructor_of(model: keras.Model, *, is_inner: bool) -> type[keras.Model]:
     else:
         plain = type(keras.Model(model.input, model.output))
         own = _OF_CALLS if is_inner else {*_OF_CALLS, *_OF_TRAINING}
-    parameters = [
-        [*inspect.signature(c.__init__).parameters] for c in (type(model), plain)
+    mine = inspect.signature(type(model).__init__).parameters
+    passes_on = [p.kind for p in mine.values()][1:] == [
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
     ]
-    if parameters[0] == parameters[1]:
+    if passes_on or [*mine] == [*inspect.signature(plain.__init__).parameters]:
         return type(model)
     above = type(model).__mro__[: type(model).__mro__.index(plain)]
     changed = sorted(own & {name for cls in above for name in vars(cls)})

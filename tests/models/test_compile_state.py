@@ -146,6 +146,43 @@ def test_a_sequential_model_is_compiled_with_objects():
     assert new.loss is square
 
 
+def own_error(y, y_pred):
+    return keras.ops.mean(keras.ops.abs(y - y_pred), axis=-1)
+
+
+class OwnMetric(keras.metrics.MeanAbsoluteError):
+    pass
+
+
+def test_metrics_of_ones_own_are_kept():
+    model = crossed()
+    own = [own_error, OwnMetric(name="own")]
+    model.compile("sgd", "mse", metrics=own, run_eagerly=True)
+    new = insert(model, {"beside": nothing})
+    expected = model.evaluate(X, Y, return_dict=True, verbose=0)
+    assert new.evaluate(X, Y, return_dict=True, verbose=0) == expected
+    assert {"own_error", "own"} <= set(expected)
+
+
+class Passing(keras.Model):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.mean = keras.metrics.Mean(name="mean")
+
+    def train_step(self, data):
+        self.mean.update_state(3.0)
+        return {**super().train_step(data), "mean": self.mean.result()}
+
+
+def test_a_class_that_passes_all_arguments_on_stays():
+    x = keras.Input((8,))
+    model = Passing(x, L.Dense(2, name="d")(x))
+    model.compile("sgd", "mse", run_eagerly=True)
+    new = insert(model, {"d": nothing})
+    assert type(new) is Passing
+    assert new.fit(X, Y, verbose=0).history["mean"] == [3.0]
+
+
 def test_a_model_that_is_not_compiled_has_a_copy_that_is_not():
     assert not insert(crossed(), {"beside": nothing}).compiled
 
