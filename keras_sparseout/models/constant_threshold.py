@@ -13,15 +13,19 @@ from keras_sparseout.models.steps import Change
 from keras_sparseout.utils.types import Tensor
 
 
-def change_of(layer: TargetSparsity) -> Change:
+def change_of(layer: TargetSparsity, dtype: str | None = None) -> Change:
     """Returns what takes the place of a layer: operations, or nothing if it cuts none.
 
     The operations compute what `ops.threshold` does, bit for bit.
+
+    Args:
+        layer: The layer.
+        dtype: In which it computes; None for its own.
     """
     if not layer.built:
         # It was never called, so its threshold is 0.
         return Change(layer, is_removed=True)
-    config, dtype = layer.get_config(), layer.compute_dtype
+    config, dtype = layer.get_config(), dtype or layer.compute_dtype
     t = variables.to_numpy(layer.threshold)
     centre = None
     if config["centre"] is not None:

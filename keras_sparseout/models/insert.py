@@ -7,7 +7,7 @@ import keras
 
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
-from keras_sparseout.models.model_graphs import check_model, layers_called_in
+from keras_sparseout.models.model_graphs import check_model, has_graph, layers_called_in
 from keras_sparseout.models.operation_names import names_in
 from keras_sparseout.models.rebuilding import rebuild
 from keras_sparseout.models.steps import Change
@@ -48,11 +48,11 @@ def insert(
             tensor; a recurrent layer may have initial states too.
 
     Returns:
-        The new model, of the class of `model`. A functional model of a class with an
-        `__init__` of its own becomes a plain functional model. Where something is
-        inserted after the last layer, its output is the model's; an output that had its
-        name from the layer now has it from the new one, and losses and metrics given by
-        that name follow.
+        The new model, of the class of `model`. A functional model of a class whose
+        `__init__` takes other arguments becomes a plain functional model. Where
+        something is inserted after the last layer, its output is the model's; an output
+        that had its name from the layer now has it from the new one, and losses and
+        metrics given by that name follow.
 
     Raises:
         ValueError: if `model` is a subclassed model, or one of its layers can't be made
@@ -78,11 +78,11 @@ def insert(
         raise validation.value_error("where", where, '"after" or "before"', remedy)
     factories = _factories(model, layers)
     names = names_in(model)
-    made: dict[int, keras.layers.Layer] = {}
+    taken = {id(watched.layer) for watched in layer_selection.all_layers(model)}
     changes = []
     for layer, factory in factories:
-        new = _make(layer, factory, names, made)
-        made[id(new)] = new
+        new = _make(layer, factory, names, taken)
+        taken.add(id(new))
         sides: dict[str, Any] = {where: new}
         changes.append(Change(layer, **sides))
     return rebuild(model, changes)
@@ -148,7 +148,7 @@ def _check_factory(choice, factory):
         )
 
 
-def _make(layer, factory, names, made):
+def _make(layer, factory, names, taken):
     """Makes the layer to insert at `layer`, with a name that no other layer has."""
     is_class = isinstance(factory, type) and issubclass(factory, keras.layers.Layer)
     new = factory() if is_class else factory(layer)
@@ -160,7 +160,8 @@ def _make(layer, factory, names, made):
             f"Received: a function that returns {new!r} for {layer.name!r}. Give for "
             "example lambda layer: Sparseout(0.5)."
         )
-    if id(new) in made or new is layer:
+    is_called = isinstance(getattr(new, "output", None), keras.KerasTensor)
+    if id(new) in taken or (is_called and not has_graph(new)):
         raise ValueError(
             "`layers` must have functions as values that make a new layer each time. "
             f"Received: a function that returns {new.name!r} again for {layer.name!r}. "

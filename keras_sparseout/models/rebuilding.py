@@ -91,12 +91,18 @@ class _Rebuilding:
     def _copy_graph(self, model, inputs, outputs):
         # The same layers in a model that is not compiled: Keras would compile the copy.
         twin = keras.Model(inputs, outputs, name=model.name)
-        return keras.models.clone_model(
+        new = keras.models.clone_model(
             twin,
             input_tensors=_new_inputs(twin),
             clone_function=self.step,
-            call_function=lambda step, *args, **kwargs: step(*args, **kwargs),
+            call_function=self._call,
         )
+        return _with_different_outputs(new, twin)
+
+    def _call(self, step, *args, **kwargs):
+        if kwargs.get("training") and self._loses(step.change.layer):
+            raise _is_training(step.change.layer)
+        return step(*args, **kwargs)
 
     def _copy_sequential(self, model, constructor):
         steps = [self.step(layer) for layer in model.layers]
@@ -177,6 +183,13 @@ class _Rebuilding:
             return True
         return any(map(self._changes_in, inside(layer)))
 
+    def _loses(self, layer):
+        """Whether `layer`, or a layer inside it, is there no more."""
+        change = self._changes.get(id(layer))
+        if change is not None and change.is_gone and change.replacement is None:
+            return True
+        return any(map(self._loses, inside(layer)))
+
 
 def _inputs_of(model):
     """Returns the symbolic inputs of a Sequential model, none before it is built."""
@@ -197,6 +210,36 @@ def _new_inputs(model):
         raise AssertionError(tensor)
 
     return keras.tree.map_structure(new_input, model.input)
+
+
+def _with_different_outputs(new, old):
+    """Returns `new` with as many different outputs as `old` has.
+
+    Where layers are gone, two outputs may be one tensor. Then losses and metrics that
+    were given by their names would not know which is which.
+    """
+    outputs: list[keras.KerasTensor] = []
+    before = keras.tree.flatten(old.output)
+    for number, output in enumerate(keras.tree.flatten(new.output)):
+        same = [b for o, b in zip(outputs, before, strict=False) if o is output]
+        if same and all(b is not before[number] for b in same):
+            name = old.output_names[number]
+            kind, dtype = keras.layers.Activation, output.dtype
+            output = kind("linear", name=name, dtype=dtype)(output)
+        outputs.append(output)
+    pairs = zip(outputs, keras.tree.flatten(new.output), strict=True)
+    if all(output is its_own for output, its_own in pairs):
+        return new
+    packed = keras.tree.pack_sequence_as(new.output, outputs)
+    return keras.Model(new.input, packed, name=new.name)
+
+
+def _is_training(layer):
+    return ValueError(
+        "`model` must have no layer of this package that is called with training=True: "
+        f"it acts in predictions too. Received: model with {layer.name!r}, called with "
+        "training=True. Make the model without it."
+    )
 
 
 def _check_complete(

@@ -1,6 +1,7 @@
 """What becomes of a layer, and of the calls of it."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ class Change:
         layer: The layer of the old model.
         replacement: The layer that takes its place. None: a copy of it.
         function: What takes its place as operations, a function of its input.
+        may_be_masked: Whether masks that Keras has not noted may come in there.
         is_removed: Whether nothing takes its place: what goes in comes out, in the
             dtype in which the layer computes.
         keeps: The layer inside it whose copy takes its place.
@@ -28,6 +30,7 @@ class Change:
     layer: keras.layers.Layer
     replacement: keras.layers.Layer | None = None
     function: Callable[[Tensor], Tensor] | None = None
+    may_be_masked: bool = False
     is_removed: bool = False
     keeps: keras.layers.Layer | None = None
     name: str | None = None
@@ -61,6 +64,7 @@ class Step:
     def __init__(self, change: Change) -> None:
         self.change = change
         self.new: keras.Operation | None = None
+        self._with_masks: dict[tuple[int, bool], keras.layers.Layer] = {}
         if change.is_removed:
             # An Identity has no config with a policy in it.
             self._cast = keras.layers.Activation(
@@ -97,7 +101,7 @@ class Step:
         if change.before is not None:
             self.check_inputs(args, kwargs)
             args, kwargs = _on_input(_dense, args, kwargs)
-            args, kwargs = _on_input(change.before, args, kwargs)
+            args, kwargs = _on_input(_caller(change.before), args, kwargs)
         if change.replacement is not None:
             args, kwargs = _on_input(_dense, args, kwargs)
         if self.new is not None:
@@ -105,12 +109,34 @@ class Step:
         else:
             outputs = args[0] if args else next(iter(kwargs.values()))
             if change.function is not None:
-                outputs = change.function(outputs)
+                outputs = self._operations(change.function, outputs, kwargs.get("mask"))
             elif outputs.dtype != change.layer.compute_dtype:
                 outputs = self._cast(outputs)
         if change.after is not None:
-            outputs = self._on_output(change.after, outputs)
+            outputs = self._on_output(_caller(change.after), outputs)
         return outputs
+
+    def _operations(self, function, x, mask):
+        """Calls a function on `x`, in a layer that passes a mask on if it has one."""
+        change, rank = self.change, len(x.shape)
+        is_masked = getattr(x, "_keras_mask", None) is not None or change.may_be_masked
+        is_given = mask is not None and rank > 2
+        if not is_masked and not is_given:
+            return function(x)
+        key = rank, is_given
+        if key not in self._with_masks:
+            shape, dtype = (None,) * (rank - is_given), change.layer.compute_dtype
+            new = keras.Input(batch_shape=shape, dtype=dtype)
+            number = len(self._with_masks)
+            # Activation takes the mask that its input has, TimeDistributed another one.
+            kind = keras.layers.TimeDistributed if is_given else keras.layers.Activation
+            self._with_masks[key] = kind(
+                keras.Model(new, function(new)),
+                name=f"{change.layer.name}_{number}" if number else change.layer.name,
+                dtype=change.layer.dtype_policy,
+            )
+        layer = self._with_masks[key]
+        return layer(x, mask=mask) if is_given else layer(x)
 
     def check_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raises unless a layer can be called before this one."""
@@ -192,6 +218,17 @@ def _check_sequence(steps, x):
                     f"layers with {step.change.layer.name!r}, which returns several. "
                     "Make the model with the functional API."
                 )
+
+
+def _caller(layer):
+    """Returns a function that calls `layer` on a tensor, with the mask at that time.
+
+    Otherwise Keras would fix the mask that the symbolic tensor has, also where a layer
+    before, such as MultiHeadAttention, takes masks away when the model is called.
+    """
+    if "mask" not in inspect.signature(layer.call).parameters:
+        return layer
+    return lambda x: layer(x, mask=None)
 
 
 def _on_input(layer, args, kwargs):

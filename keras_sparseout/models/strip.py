@@ -41,8 +41,10 @@ def strip(
       wrap.
     - A TargetSparsity becomes operations of Keras with its threshold as a constant. A
       Sequential model that has one becomes a functional model. Inside another layer, or
-      in a model inside where masks may come in, it becomes a keras.layers.Activation of
-      its name with these operations.
+      where its input may have a mask, a keras.layers.Activation or TimeDistributed of
+      its name has these operations, and passes the mask on.
+    - Of two outputs that become one tensor, the second gets a linear
+      keras.layers.Activation of its name.
     - Metrics of this package that the model was compiled with are left out.
 
     Args:
@@ -53,13 +55,14 @@ def strip(
         verbose: 1 prints what it did, 0 nothing.
 
     Returns:
-        The new model. A functional model of a class with an `__init__` of its own
-        becomes a plain functional model.
+        The new model. A functional model of a class whose `__init__` takes other
+        arguments becomes a plain functional model.
 
     Raises:
         ValueError: if `model` is a subclassed model, one of its layers can't be made
-            again from its config, or a custom layer makes layers of this package in its
-            own code.
+            again from its config, a custom layer makes layers of this package in its
+            own code, or one of them is called with training=True, so that it acts in
+            predictions.
 
     Example:
 
@@ -122,9 +125,8 @@ class _Found:
         self._seen.add(id(layer))
         change = self._change_of(layer)
         if change is not None:
-            if change.function is not None and not self._becomes_operations(layer):
-                new = constant_threshold.as_layer(change)
-                change = Change(layer, replacement=new)
+            if change.function is not None:
+                change = self._with_masks(change)
             self.changes[id(layer)] = change
             if change.keeps is None:
                 # What is inside goes with it.
@@ -135,10 +137,10 @@ class _Found:
         if has_graph(layer):
             self._rename(layer)
 
-    def _change_of(self, layer):
+    def _change_of(self, layer, dtype=None):
         if isinstance(layer, keras.layers.TimeDistributed):
-            # What acts on each element acts on each timestep.
-            change = self._change_of(layer.layer)
+            # What acts on each element acts on each timestep, in its dtype.
+            change = self._change_of(layer.layer, layer.compute_dtype)
             if change is not None and change.keeps is None:
                 return dataclasses.replace(change, layer=layer)
         elif isinstance(layer, _REMOVED):
@@ -148,12 +150,17 @@ class _Found:
         elif isinstance(layer, SparseoutCellWrapper):
             return Change(layer, keeps=layer.cell)
         elif isinstance(layer, TargetSparsity) and not self._keep_thresholds:
-            return constant_threshold.change_of(layer)
+            return constant_threshold.change_of(layer, dtype)
         return None
 
-    def _becomes_operations(self, layer):
-        is_called = id(layer) in self._called
-        return is_called and (id(layer) in self._outermost or not self._has_masks)
+    def _with_masks(self, change):
+        """Returns the change of a threshold, which passes on masks that may come in."""
+        if id(change.layer) not in self._called:
+            new = constant_threshold.as_layer(change)
+            return Change(change.layer, replacement=new)
+        is_outermost = id(change.layer) in self._outermost
+        may_be_masked = self._has_masks and not is_outermost
+        return dataclasses.replace(change, may_be_masked=may_be_masked)
 
     def _rename(self, model):
         """Gives a layer the name of its wrapper if another one has its own name."""

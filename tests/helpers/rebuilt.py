@@ -99,6 +99,18 @@ def attention():
     )
 
 
+def encoder(*layers):
+    """Attention takes masks away when it is called, where Keras has noted them."""
+    ids = keras.Input((None,), dtype="int32")
+    x = L.Embedding(10, 8, mask_zero=True, name="table")(ids)
+    x = L.Add()([x, L.MultiHeadAttention(2, 4)(x, x)])
+    x = L.LayerNormalization(name="norm")(x)
+    for layer in layers:
+        x = layer(x)
+    y = L.Dense(8, "relu", name="hidden")(x)
+    return keras.Model(ids, L.MultiHeadAttention(2, 4)(query=y, value=x))
+
+
 def in_time():
     inner = [keras.Input((8,)), L.Dense(4, "relu", name="hidden"), L.Dense(3)]
     time = L.TimeDistributed(keras.Sequential(inner, name="inner"), name="time")

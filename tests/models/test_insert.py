@@ -14,6 +14,7 @@ from rebuilt import (
     assert_same_outputs,
     attention,
     connections,
+    encoder,
     layers_in,
     masked,
     outputs,
@@ -136,6 +137,23 @@ def test_what_a_key_may_be(choice, count):
     assert len(found) == count
 
 
+def test_masks_that_attention_takes_away_stay_away():
+    model = encoder()
+    new = insert(model, {"norm": lambda layer: ks.TargetSparsity(0.5)})
+    assert_same_outputs(model, new, IDS)
+    new = insert(
+        model, {"hidden": lambda layer: ks.TargetSparsity(0.5)}, where="before"
+    )
+    assert_same_outputs(model, new, IDS)
+    # It sees the masks that are there.
+    new = insert(masked(), {"table": lambda layer: ks.TargetSparsity(0.5, name="cut")})
+    new(IDS, training=True)
+    values = np.abs(new.get_layer("table").embeddings.numpy()[IDS[IDS != 0]])
+    assert np.isclose(
+        new.get_layer("cut").threshold, np.quantile(values, 0.5), atol=0.01
+    )
+
+
 def test_a_factory_gets_the_layer_and_may_be_a_class():
     seen = []
 
@@ -225,6 +243,13 @@ def test_bad_models_and_places_are_named():
     one = ks.Sparseout(0.5)
     with pytest.raises(ValueError, match="again for 'dense"):
         insert(model, {L.Dense: lambda layer: one})
+    # The layers of this model, and of another, keep their names.
+    for other in (model, sequential()):
+        layer = other.layers[1]
+        name = layer.name
+        with pytest.raises(ValueError, match="again for 'hidden'"):
+            insert(model, {"hidden": lambda _, layer=layer: layer})
+        assert layer.name == name
 
 
 def test_bad_sides_are_named():

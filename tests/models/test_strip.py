@@ -9,9 +9,11 @@ from keras import layers as L
 from rebuilt import (
     IDS,
     MODELS,
+    SEQUENCES,
     X,
     assert_same_outputs,
     connections,
+    encoder,
     layers_in,
     sequential,
 )
@@ -213,7 +215,7 @@ def test_masks_reach_a_model_inside(tmp_path):
     plain = strip(model, verbose=0)
     assert_same_outputs(model, plain, IDS)
     assert np.any(np.asarray(inner(np.asarray(table(IDS))) != model(IDS)))
-    names = [layer.name for layer in plain.get_layer("inner").layers[:2]]
+    names = [layer.name for layer in plain.get_layer("inner").layers[1:3]]
     assert names == ["cut", "time"]
     plain.save(tmp_path / "plain.keras")
     again = keras.saving.load_model(tmp_path / "plain.keras")
@@ -227,6 +229,42 @@ class Block(L.Layer):
 
     def call(self, x):
         return self.noise(self.dense(x))
+
+
+def test_masks_reach_attention():
+    x = keras.Input((6, 8))
+    y = ks.TargetSparsity(0.5, axis=-1, centre="mode")(L.Masking()(x))
+    model = started(keras.Model(x, L.MultiHeadAttention(1, 4)(y, ks.Sparseout(0.1)(y))))
+    gaps = SEQUENCES.copy()
+    gaps[0, 2:], gaps[1, 0] = 0, 0
+    assert_same_outputs(model, strip(model, verbose=0), gaps)
+    # This layer gets the mask that was noted, though attention takes it away.
+    cut = ks.TargetSparsity(0.5)
+    model = started(encoder(cut))
+    assert_same_outputs(model, strip(model, verbose=0), IDS)
+    new = insert(encoder(), {"norm": lambda layer: ks.TargetSparsity(0.5)})
+    assert_same_outputs(started(new), strip(new, verbose=0), IDS)
+
+
+def test_outputs_stay_different():
+    x = keras.Input((8,))
+    y = L.Dense(2, name="y")(x)
+    model = keras.Model(x, [y, ks.Sparseout(0.5, name="z")(y), y])
+    plain = strip(model, verbose=0)
+    assert plain.output_names == model.output_names == ["y", "z", "y"]
+    assert len({id(output) for output in plain.outputs}) == 2
+    assert_same_outputs(model, plain, X)
+
+
+def test_noise_in_predictions_is_named():
+    x = keras.Input((8,))
+    inner = keras.Sequential([keras.Input((8,)), ks.Bridgeout(L.Dense(2), 0.2)])
+    for layer in (ks.Sparseout(0.5), ks.TargetSparsity(0.5), inner):
+        model = started(keras.Model(x, layer(x, training=True)))
+        with pytest.raises(ValueError, match="called with training=True: it acts in"):
+            strip(model)
+    model = keras.Model(x, ks.Sparseout(0.5)(x, training=False))
+    assert_same_outputs(model, strip(model, verbose=0), X)
 
 
 class Subclassed(keras.Model):
