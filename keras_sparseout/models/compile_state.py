@@ -96,11 +96,15 @@ def _compile_like(old, new, without_package):
         return
     # A loss has no state.
     config["loss"] = None
-    known = custom_objects(old.optimizer) if old.optimizer is not None else {}
-    known |= _in_metrics(old)
+    known = _in_metrics(old)
+    if old.optimizer is not None:
+        known |= custom_objects(old.optimizer)
+        # The config may have none (an .h5 was saved), or one without its loss scale.
+        config["optimizer"] = keras.saving.serialize_keras_object(old.optimizer)
     with keras.saving.custom_object_scope(known):
         arguments = keras.saving.deserialize_keras_object(config)
-    new.compile(**{**arguments, "loss": _renamed(old.loss, old, new)})
+    arguments["loss"] = _renamed(old.loss, old, new)
+    new.compile(**arguments, auto_scale_loss=False)
 
 
 def _in_metrics(model):
