@@ -1,6 +1,7 @@
 """`strip`: a plain Keras model, without the layers of this package."""
 
 import dataclasses
+import itertools
 
 import keras
 
@@ -164,20 +165,30 @@ class _Found:
 
     def _rename(self, model):
         """Gives a layer the name of its wrapper if another one has its own name."""
-        taken = {layer.name for layer in model.layers if self._kept(layer) is layer}
         called = {id(layer) for layer in model.layers}
-        for layer in model.layers:
-            kept = self._kept(layer)
-            if kept is layer or id(kept) in called:
+        kept = {id(layer): self._innermost(layer) for layer in model.layers}
+        wrappers = [w for w in model.layers if id(kept[id(w)]) not in called]
+        others = getattr(model, "operations", model.layers)
+        taken = {each.name for each in others if all(each is not w for w in wrappers)}
+        named: set[int] = set()
+        for wrapper in wrappers:
+            layer = kept[id(wrapper)]
+            if id(layer) in named:
                 continue
-            if kept.name in taken:
-                change = self.changes[id(layer)]
-                self.changes[id(layer)] = dataclasses.replace(change, name=layer.name)
-            taken.add(kept.name)
+            named.add(id(layer))
+            numbered = (f"{wrapper.name}_{n}" for n in itertools.count(1))
+            names = itertools.chain([layer.name, wrapper.name], numbered)
+            name = next(name for name in names if name not in taken)
+            taken.add(name)
+            if name != layer.name:
+                change = self.changes[id(wrapper)]
+                self.changes[id(wrapper)] = dataclasses.replace(change, name=name)
 
-    def _kept(self, layer):
+    def _innermost(self, layer):
         change = self.changes.get(id(layer))
-        return layer if change is None or change.keeps is None else change.keeps
+        if change is None or change.keeps is None:
+            return layer
+        return self._innermost(change.keeps)
 
     def text(self) -> str:
         """What was done, in a line."""

@@ -246,6 +246,21 @@ def test_masks_reach_attention():
     assert_same_outputs(started(new), strip(new, verbose=0), IDS)
 
 
+def test_layers_get_names_that_are_free():
+    def wrapped(name, wrapper):
+        return ks.Bridgeout(L.Dense(8, name=name), 0.1, name=wrapper)
+
+    x = keras.Input((8,))
+    y = keras.ops.relu(wrapped("a", "b")(L.Dense(8, name="a")(x)))
+    relu = y._keras_history.operation.name
+    both = ks.Shakeout(wrapped("b", "c"), 0.1, 0.1, name="d")
+    model = keras.Model(x, wrapped("b", "b_1")(wrapped(relu, "e")(both(y))))
+    plain = strip(model, verbose=0)
+    assert_same_outputs(model, plain, X)
+    names = [layer.name for layer in plain.layers[1:]]
+    assert names == ["a", "b", "d", "e", "b_1"]
+
+
 def test_outputs_stay_different():
     x = keras.Input((8,))
     y = L.Dense(2, name="y")(x)
