@@ -144,6 +144,8 @@ class _Found:
             change = self._change_of(layer.layer, layer.compute_dtype)
             if change is not None and change.keeps is None:
                 return dataclasses.replace(change, layer=layer)
+            if change is not None and not has_graph(change.keeps):
+                _check_dtype(layer, change.keeps)
         elif isinstance(layer, _REMOVED):
             return Change(layer, is_removed=True)
         elif isinstance(layer, WeightNoise):
@@ -206,6 +208,17 @@ class _Found:
             done["left out the metrics"] = metrics
         texts = [f"{what} {', '.join(each)}" for what, each in done.items()]
         return f"strip: {'; '.join(texts) or 'the model has no layer of this package'}"
+
+
+def _check_dtype(time, layer):
+    """Raises if `time`, a TimeDistributed, would not let `layer` cast its input."""
+    if time.compute_dtype != layer.compute_dtype:
+        raise ValueError(
+            "`model` must have each TimeDistributed in the dtype of the layer inside: "
+            "Keras lets only wrappers in it cast. Received: model with "
+            f"{time.name!r} in {time.compute_dtype}, around {layer.name!r} in "
+            f"{layer.compute_dtype}. Give TimeDistributed that dtype."
+        )
 
 
 def _check_plain(model):

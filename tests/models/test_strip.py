@@ -291,6 +291,17 @@ class Subclassed(keras.Model):
         return self.block(x)
 
 
+def test_layers_in_time_compute_in_its_dtype():
+    inner = ks.TargetSparsity(0.5, dtype="mixed_float16")
+    model = keras.Sequential([keras.Input((6, 8)), L.TimeDistributed(inner)])
+    started(model)
+    assert_same_outputs(model, strip(model, verbose=0), SEQUENCES)
+    inner = ks.Bridgeout(L.Dense(2, dtype="float16", name="dense"), 0.1)
+    model = keras.Sequential([keras.Input((6, 8)), L.TimeDistributed(inner)])
+    with pytest.raises(ValueError, match="in float32, around 'dense' in float16"):
+        strip(model)
+
+
 class Stack(keras.Sequential):
     pass
 
