@@ -1,5 +1,7 @@
 """`insert`: layers put after others, or before them."""
 
+import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -58,7 +60,8 @@ def insert(
         ValueError: if `model` is a subclassed model, or one of its layers can't be made
             again from its config; if a key matches no layer, a layer that another one
             matches too, a part of another layer, such as the cell of an RNN, or what
-            returns or takes no floating-point tensor; if a value makes no new layer.
+            returns or takes no floating-point tensor; if a value makes no new layer, or
+            one after which a weight would have another shape.
 
     Example:
 
@@ -128,7 +131,12 @@ def _matches(model, choice):
                 f"{_shown(choice)}, an InputLayer. Name the layer that is called on "
                 'it, with where="before".'
             )
-    [choice] = layer_selection.check_layers(choice) or [choice]
+    if not isinstance(choice, (str, type, re.Pattern, keras.layers.Layer)):
+        raise ValueError(
+            "`layers` must have as keys layers of the model, names, regular "
+            f"expressions or types. Received: layers={{{choice!r}: ...}}. Give for example "
+            '{"dense": lambda layer: Sparseout(0.5)}.'
+        )
     return layer_selection.select(model, [choice])
 
 
@@ -151,6 +159,12 @@ def _check_factory(choice, factory):
 def _make(layer, factory, names, taken):
     """Makes the layer to insert at `layer`, with a name that no other layer has."""
     is_class = isinstance(factory, type) and issubclass(factory, keras.layers.Layer)
+    if is_class and not _needs_nothing(factory):
+        raise ValueError(
+            "`layers` must have classes as values only if they need no arguments. "
+            f"Received: layers={{...: {factory.__name__}}} for {layer.name!r}. Give "
+            f"lambda layer: {factory.__name__}(...)."
+        )
     new = factory() if is_class else factory(layer)
     if not isinstance(new, keras.layers.Layer) or isinstance(
         new, keras.layers.InputLayer
@@ -174,6 +188,14 @@ def _make(layer, factory, names, taken):
         new.name = f"{base}_{count}"
     names.add(new.name)
     return new
+
+
+def _needs_nothing(kind):
+    parameters = [*inspect.signature(kind.__init__).parameters.values()][1:]
+    may_be_left_out = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(
+        p.default is not p.empty or p.kind in may_be_left_out for p in parameters
+    )
 
 
 def _is_a_part(model, choice, watched, called):

@@ -52,6 +52,7 @@ class StateCopies:
             new.trainable = old.trainable
         _build_as(old, new)
         if type(old) is type(new) and old.built:
+            _check_shapes(old, new)
             _copy_files(old, new)
         for child, its_copy in self._children(old, new):
             self.copy(child, its_copy)
@@ -129,6 +130,25 @@ def _build_as(old, new):
         config = old.get_build_config()
         if config:
             new.build_from_config(config)
+
+
+def _check_shapes(old, new):
+    """Raises if a variable of `new` has another shape than in `old`."""
+    mine, others = _own_variables(old), _own_variables(new)
+    shapes = {v.name: v.shape for v in mine}
+    if len(shapes) < len(mine):
+        return
+    for variable in others:
+        shape = shapes.get(variable.name, variable.shape)
+        if tuple(shape) != tuple(variable.shape):
+            raise ValueError(
+                "`model` must have layers whose weights have the same shapes when they "
+                f"are made again. Received: model with the layer {old.name!r} of class "
+                f"{type(old).__name__}, whose {variable.name} has the shape "
+                f"{tuple(shape)}, and made again {tuple(variable.shape)}. Insert only "
+                "layers that keep the shape of their input, and give layers of your "
+                "own a `get_config` that returns all arguments of their `__init__`."
+            )
 
 
 def _copy_files(old, new):

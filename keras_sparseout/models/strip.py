@@ -43,7 +43,8 @@ def strip(
     - A TargetSparsity becomes operations of Keras with its threshold as a constant. A
       Sequential model that has one becomes a functional model. Inside another layer, or
       where its input may have a mask, a keras.layers.Activation or TimeDistributed of
-      its name has these operations, and passes the mask on.
+      its name has these operations, and passes the mask on. Keras loads operations
+      from a .keras file, not from an .h5.
     - Of two outputs that become one tensor, the second gets a linear
       keras.layers.Activation of its name.
     - Metrics of this package that the model was compiled with are left out.
