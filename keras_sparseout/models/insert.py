@@ -134,8 +134,8 @@ def _matches(model, choice):
     if not isinstance(choice, (str, type, re.Pattern, keras.layers.Layer)):
         raise ValueError(
             "`layers` must have as keys layers of the model, names, regular "
-            f"expressions or types. Received: layers={{{choice!r}: ...}}. Give for example "
-            '{"dense": lambda layer: Sparseout(0.5)}.'
+            f"expressions or types. Received: layers={{{choice!r}: ...}}. Give for "
+            'example {"dense": lambda layer: Sparseout(0.5)}.'
         )
     return layer_selection.select(model, [choice])
 
