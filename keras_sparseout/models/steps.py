@@ -1,7 +1,9 @@
 """What becomes of a layer, and of the calls of it."""
 
 import dataclasses
+import functools
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -118,25 +120,31 @@ class Step:
 
     def _operations(self, function, x, mask):
         """Calls a function on `x`, in a layer that passes a mask on if it has one."""
-        change, rank = self.change, len(x.shape)
-        is_masked = getattr(x, "_keras_mask", None) is not None or change.may_be_masked
-        is_given = mask is not None and rank > 2
-        if not is_masked and not is_given:
+        rank = len(x.shape)
+        is_masked = getattr(x, "_keras_mask", None) is not None
+        if mask is None and not is_masked and not self.change.may_be_masked:
             return function(x)
-        key = rank, is_given
+        key = rank, mask is not None
         if key not in self._with_masks:
-            shape, dtype = (None,) * (rank - is_given), change.layer.compute_dtype
-            new = keras.Input(batch_shape=shape, dtype=dtype)
-            number = len(self._with_masks)
-            # Activation takes the mask that its input has, TimeDistributed another one.
-            kind = keras.layers.TimeDistributed if is_given else keras.layers.Activation
-            self._with_masks[key] = kind(
-                keras.Model(new, function(new)),
-                name=f"{change.layer.name}_{number}" if number else change.layer.name,
-                dtype=change.layer.dtype_policy,
-            )
+            self._with_masks[key] = self._passing_on(function, *key)
         layer = self._with_masks[key]
-        return layer(x, mask=mask) if is_given else layer(x)
+        with warnings.catch_warnings():
+            # The model does pass it on.
+            warnings.filterwarnings("ignore", ".*was passed an input with a mask")
+            return layer(x) if mask is None else layer(function(x), mask=mask)
+
+    def _passing_on(self, function, rank, is_given):
+        """Returns a layer for inputs with masks, or for outputs with a given mask."""
+        old, number = self.change.layer, len(self._with_masks)
+        name = f"{old.name}_{number}" if number else old.name
+        x = keras.Input(batch_shape=(None,) * rank, dtype=old.compute_dtype)
+        activation = functools.partial(
+            keras.layers.Activation, name=name, dtype=old.dtype_policy
+        )
+        if is_given:
+            # It takes the mask for its input, which the layer inside passes on.
+            return keras.Model(x, activation("linear")(x), name=name)
+        return activation(keras.Model(x, function(x)))
 
     def check_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raises unless a layer can be called before this one."""

@@ -42,9 +42,9 @@ def strip(
       wrap.
     - A TargetSparsity becomes operations of Keras with its threshold as a constant. A
       Sequential model that has one becomes a functional model. Inside another layer, or
-      where its input may have a mask, a keras.layers.Activation or TimeDistributed of
-      its name has these operations, and passes the mask on. Keras loads operations
-      from a .keras file, not from an .h5.
+      where its input may have a mask, a keras.layers.Activation or a model of its name
+      passes the mask on. Keras then warns that this model would not, but it does.
+      Keras loads operations from a .keras file, not from an .h5.
     - Of two outputs that become one tensor, the second gets a linear
       keras.layers.Activation of its name.
     - Metrics of this package that the model was compiled with are left out.

@@ -22,6 +22,10 @@ from stripped import GAPS, KINDS, all_kinds, casting, masked, started
 import keras_sparseout as ks
 from keras_sparseout.models import insert, strip
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Layer '.*was passed an input with a mask:UserWarning"
+)
+
 
 def weights_by_path(model):
     found = {}
