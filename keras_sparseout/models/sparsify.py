@@ -144,6 +144,11 @@ def sparsify(
     progress = _Progress(verbose)
     work = Sparsification(model, places, options, batches, progress.tick)
     work.begin()
+    before, after = {}, {}
+    if labelled:
+        # Labels and metrics that do not fit raise before the work.
+        work.use_metrics(metrics)
+        before = work.scores(_evaluated(x, y, data, first))
     if options.budget is None:
         work.reach_targets()
     else:
@@ -152,9 +157,9 @@ def sparsify(
         few.first_for(model)
         work.stay_within(options.budget, _first_samples(few, wanted))
     new = work.new_model()
-    scores = {}
     if labelled:
-        scores = work.scores(_evaluated(x, y, data, first), metrics)
+        after = work.scores(_evaluated(x, y, data, first))
+    scores = {name: (before[name], value) for name, value in after.items()}
     table = work.table(notes, scores)
     progress.close()
     if verbose:
