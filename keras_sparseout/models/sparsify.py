@@ -85,7 +85,8 @@ def sparsify(
         layers: Where to put thresholds, as in `activation_sparsity`: layers, paths,
             regular expressions, types, or names of activations or types.
         where: "before" or "after" these layers.
-        axis: None for one threshold a layer, -1 for one for each unit.
+        axis: None for one threshold a layer, -1 for one for each unit. With thousands
+            of units the zeros of one may be off by some hundredths, not those of all.
         centre: "mode" cuts around the mode c of the activations instead of 0. The next
             layer gets x - c, and its bias makes up for it, where it is exact: in Dense,
             EinsumDense with a bias for each output, and convolutions without padding.
