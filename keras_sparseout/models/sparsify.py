@@ -123,7 +123,7 @@ def sparsify(
     ...     keras.layers.Dense(1, name="head"),
     ... ])
     >>> x = np.random.default_rng(0).normal(size=(500, 8))
-    >>> sparse = keras_sparseout.sparsify(model, x, target=0.75, verbose=0)
+    >>> sparse = sparsify(model, x, target=0.75, verbose=0)
     >>> [layer.name for layer in sparse.layers]
     ['hidden', 'head_threshold', 'head']
     >>> inner = keras.Model(sparse.inputs, sparse.get_layer("head_threshold").output)
