@@ -151,6 +151,8 @@ class Calibration:
                 for calibrator in self.calibrators:
                     calibrator.mode = mode
                 try:
+                    if mode == "use":
+                        return self._call(batch)
                     outputs = self.model(batch, training=False)
                     if mode == "sample":
                         return [c.sampled for c in self.calibrators]
@@ -165,9 +167,14 @@ class Calibration:
 
     def _traced_change(self, arguments: tuple[Any, list[Tensor]]) -> Tensor:
         batch, before = arguments
-        after = keras.tree.flatten(self.model(batch, training=False))
+        after = self._call(batch)
         sums = [_squares(*pair) for pair in zip(after, before, strict=True)]
         return ops.stack(sums)
+
+    def _call(self, batch: Any) -> list[Tensor]:
+        """Returns the outputs; recurrent states stay as they are."""
+        with keras.StatelessScope():
+            return keras.tree.flatten(self.model(batch, training=False))
 
 
 def relative(sums: np.ndarray) -> float:

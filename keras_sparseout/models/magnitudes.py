@@ -13,7 +13,7 @@ _MOST_BITS = 9
 # Many groups would need much memory: 2^-96 to 2^32 is enough for them.
 _LOW, _HIGH = (127 - 96) << _MANTISSA, (127 + 32) << _MANTISSA
 _MOST_COUNTS = 2**22
-# How far zeros may exceed the target if that is nearer than to stay below it.
+# See `Bins.near`.
 _NEAR = 0.01
 
 
@@ -36,6 +36,14 @@ class Bins(NamedTuple):
     def number(self) -> int:
         """The number of bins of a group. The last one is for what is not finite."""
         return ((self.high - self.low) >> self.shift) + 2
+
+    @property
+    def near(self) -> float:
+        """How far zeros may exceed a target if that is nearer than to stay below it.
+
+        Where bins are wide, about half of what one of them holds of a distribution.
+        """
+        return max(_NEAR, 2.0 ** (self.shift - _MANTISSA) / 4)
 
     @property
     def dtype(self) -> str:
@@ -103,7 +111,7 @@ def quantile(counts: Tensor, target: Tensor, bins: Bins) -> Tensor:
     below = ops.max(ops.where(sums <= wanted, sums, 0.0), axis=-1, keepdims=True)
     above = ops.min(ops.where(sums > wanted, sums, total), axis=-1, keepdims=True)
     over = above - wanted
-    takes_more = (over < wanted - below) & (over <= _NEAR * total) & (above < total)
+    takes_more = (over < wanted - below) & (over <= bins.near * total) & (above < total)
     chosen = ops.where(takes_more, above, below)
     last = ops.sum(ops.cast(sums < chosen, "int32"), axis=-1)
     following = ops.sum(ops.cast(sums <= chosen, "int32"), axis=-1)

@@ -144,7 +144,9 @@ def mc_predict(
     (True, True)
     """
     _check(model)
-    samples = validation.check_count("samples", samples)
+    samples = validation.check_count(
+        "samples", samples, remedy="Give for example samples=50."
+    )
     seed = validation.check_seed(seed)
     validation.check_bool("return_samples", return_samples)
     chosen = layer_selection.check_layers(layers)

@@ -58,6 +58,7 @@ class Sparsification:
         self._reader = PlaceReader(self.found.model, self.found.calibrators)
         self._before: Measured
         self._left_alone: set[str] = set()
+        self._shows_loss = True
 
     def begin(self) -> None:
         """Measures the model as it is; raises if the data do not do."""
@@ -113,32 +114,28 @@ class Sparsification:
                 made[id(place.layer)].start(threshold, place.centre)
         return new
 
-    def scores(
-        self, data: Mapping[str, Any], metrics: Any
-    ) -> dict[str, tuple[float, float]]:
-        """Returns (before, after) of the loss and metrics, by name.
-
-        Args:
-            data: The arguments of `evaluate`.
-            metrics: Metrics, or None for those that the model is compiled with.
-        """
-        model = self.found.model
+    def use_metrics(self, metrics: Any) -> None:
+        """Sets the metrics of `scores`; None for those that the model has."""
+        self._shows_loss = metrics is None
         if metrics is not None:
-            model.compile(
+            self.found.model.compile(
                 # Keras evaluates no model without a loss.
                 loss=_no_loss,
                 metrics=sparsify_arguments.as_list(metrics),
                 jit_compile=False,
             )
-        thresholds = self.found.thresholds()
-        after = model.evaluate(**data, verbose=0, return_dict=True)
-        self.found.assign([0.0] * len(thresholds))
-        before = model.evaluate(**data, verbose=0, return_dict=True)
-        self.found.assign(thresholds)
+
+    def scores(self, data: Mapping[str, Any]) -> dict[str, float]:
+        """Returns the loss and metrics with the present thresholds, by name.
+
+        Args:
+            data: The arguments of `evaluate`.
+        """
+        scores = self.found.model.evaluate(**data, verbose=0, return_dict=True)
         return {
-            name: (float(before[name]), float(after[name]))
-            for name in before
-            if metrics is None or not name.endswith("loss")
+            name: float(score)
+            for name, score in scores.items()
+            if self._shows_loss or not name.endswith("loss")
         }
 
     def table(

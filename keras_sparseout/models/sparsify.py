@@ -85,7 +85,8 @@ def sparsify(
         layers: Where to put thresholds, as in `activation_sparsity`: layers, paths,
             regular expressions, types, or names of activations or types.
         where: "before" or "after" these layers.
-        axis: None for one threshold a layer, -1 for one for each unit.
+        axis: None for one threshold a layer, -1 for one for each unit. With thousands
+            of units the zeros of one may be off by some hundredths, not those of all.
         centre: "mode" cuts around the mode c of the activations instead of 0. The next
             layer gets x - c, and its bias makes up for it, where it is exact: in Dense,
             EinsumDense with a bias for each output, and convolutions without padding.
@@ -122,7 +123,7 @@ def sparsify(
     ...     keras.layers.Dense(1, name="head"),
     ... ])
     >>> x = np.random.default_rng(0).normal(size=(500, 8))
-    >>> sparse = keras_sparseout.sparsify(model, x, target=0.75, verbose=0)
+    >>> sparse = sparsify(model, x, target=0.75, verbose=0)
     >>> [layer.name for layer in sparse.layers]
     ['hidden', 'head_threshold', 'head']
     >>> inner = keras.Model(sparse.inputs, sparse.get_layer("head_threshold").output)
@@ -144,6 +145,11 @@ def sparsify(
     progress = _Progress(verbose)
     work = Sparsification(model, places, options, batches, progress.tick)
     work.begin()
+    before, after = {}, {}
+    if labelled:
+        # Labels and metrics that do not fit raise before the work.
+        work.use_metrics(metrics)
+        before = work.scores(_evaluated(x, y, data, first))
     if options.budget is None:
         work.reach_targets()
     else:
@@ -152,9 +158,9 @@ def sparsify(
         few.first_for(model)
         work.stay_within(options.budget, _first_samples(few, wanted))
     new = work.new_model()
-    scores = {}
     if labelled:
-        scores = work.scores(_evaluated(x, y, data, first), metrics)
+        after = work.scores(_evaluated(x, y, data, first))
+    scores = {name: (before[name], value) for name, value in after.items()}
     table = work.table(notes, scores)
     progress.close()
     if verbose:

@@ -184,13 +184,18 @@ def check_labels(x: Any, y: Any, metrics: Any, model: keras.Model) -> bool:
 def _yields_labels(x: Any) -> bool:
     if datasets.is_dataset(x):
         return datasets.yields_labels(x)
-    batch = x[0]
-    return isinstance(batch, tuple) and len(batch) > 1
+    return keras.utils.unpack_x_y_sample_weight(x[0])[1] is not None
 
 
 def _check_same_length(x: Any, y: Any) -> None:
-    sizes = [len(np.shape(a)) and np.shape(a)[0] for a in keras.tree.flatten(y)]
     samples = keras.tree.flatten(x)[0].shape[0]
+    if not all(len(np.shape(array)) for array in keras.tree.flatten(y)):
+        raise ValueError(
+            "`y` must be an array or tensor, or a list or dict of them, one for each "
+            f"output. Received: y of type {type(y).__name__} with numbers in it. Give "
+            "numpy.asarray(y)."
+        )
+    sizes = [np.shape(array)[0] for array in keras.tree.flatten(y)]
     if any(size != samples for size in sizes):
         raise ValueError(
             f"`y` must have a label for each of the {samples} samples of `x`. "

@@ -101,7 +101,7 @@ def convolutional():
 
 
 def test_the_model_is_the_same_but_for_what_is_cut():
-    model, x = convolutional(), normal(300, 8, 8, 2)
+    model, x = convolutional(), normal(150, 8, 8, 2)
     sparse, table = sparsify(model, x, 0.6, centre="mode", return_table=True, verbose=0)
     found = thresholds(sparse)
     folded, added = found["valid_threshold"], found["same_threshold"]
@@ -121,7 +121,7 @@ def test_the_model_is_the_same_but_for_what_is_cut():
 
 
 def test_with_a_budget_what_has_no_bias_is_cut_around_zero():
-    model, x = convolutional(), normal(300, 8, 8, 2)
+    model, x = convolutional(), normal(150, 8, 8, 2)
     sparse, table = sparsify(
         model, x, budget=0.6, centre="mode", return_table=True, verbose=0
     )

@@ -112,3 +112,16 @@ def test_rounding_never_cuts_the_next_number(dtype):
     t = magnitudes.rounded_down(ops.convert_to_tensor(numbers), dtype)
     np.testing.assert_array_equal(t, numbers)
     assert keras.backend.standardize_dtype(t.dtype) == "float32"
+
+
+def test_the_zeros_of_many_units_together_are_on_target():
+    groups = 4096
+    bins = magnitudes.bins_for(groups)
+    # The distributions of the units differ, so that bins end elsewhere.
+    scales = np.linspace(1, 2, groups)
+    x = (np.random.default_rng(0).normal(size=(200, groups)) * scales).astype("float32")
+    counts = magnitudes.count(ops.convert_to_tensor(x), None, bins)
+    t = ops.convert_to_numpy(magnitudes.quantile(counts, 0.7, bins))
+    zeros = np.mean(np.abs(x) <= t, axis=0)
+    assert np.mean(zeros) == pytest.approx(0.7, abs=0.002)
+    assert np.std(zeros) < 0.03

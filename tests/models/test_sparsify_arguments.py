@@ -11,6 +11,7 @@ from keras import ops
 from sparsified import gated, normal
 
 from keras_sparseout import sparsify
+from keras_sparseout.models.sparsification import Sparsification
 
 X = normal(50, 16)
 
@@ -72,11 +73,38 @@ def broken():
             {"target": 0.5, "y": X[:9], "metrics": ["mse"]},
             "`y` must have a label for each of the 50 samples.*length 9",
         ),
+        (
+            {"target": 0.5, "y": [1] * 50, "metrics": ["mse"]},
+            r"`y` must be an array.*list with numbers in it. Give numpy\.asarray",
+        ),
     ],
 )
 def test_arguments(options, says):
     with pytest.raises(ValueError, match=says):
         sparsify(gated(8), X, **options)
+
+
+def test_labels_and_metrics_that_do_not_fit_raise_before_the_work(monkeypatch):
+    monkeypatch.setattr(Sparsification, "reach_targets", None)
+    with pytest.raises(ValueError, match="metric identifier: acuracy"):
+        sparsify(gated(8), X, 0.5, y=X[:, :3], metrics="acuracy")
+
+
+class Unlabelled(keras.utils.PyDataset):
+    """A batch with None for labels, as `fit` allows."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return X, None
+
+
+def test_none_in_a_data_set_is_no_label():
+    model = gated(8)
+    model.compile(loss="mse")
+    with pytest.raises(ValueError, match="`y` must be given with `metrics`"):
+        sparsify(model, Unlabelled(), 0.5, metrics="mse")
 
 
 @pytest.mark.parametrize(
