@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_sparseout.backend import variables
 from keras_sparseout.layers.target_sparsity import TargetSparsity
-from keras_sparseout.models.steps import Change
+from keras_sparseout.models.copying.steps import Change
 from keras_sparseout.utils.types import Tensor
 
 

@@ -9,10 +9,14 @@ import keras
 
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
-from keras_sparseout.models.model_graphs import check_model, has_graph, layers_called_in
-from keras_sparseout.models.operation_names import names_in
-from keras_sparseout.models.rebuilding import rebuild
-from keras_sparseout.models.steps import Change
+from keras_sparseout.models.copying.model_graphs import (
+    check_model,
+    has_graph,
+    layers_called_in,
+)
+from keras_sparseout.models.copying.operation_names import names_in
+from keras_sparseout.models.copying.rebuilding import rebuild
+from keras_sparseout.models.copying.steps import Change
 from keras_sparseout.utils import validation
 
 # Makes the layer to insert from the layer that was matched, or is its class.

@@ -11,8 +11,8 @@ from keras_sparseout.backend import tracing
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData, as_tensor
-from keras_sparseout.models.noisy_step import NoisyStep
-from keras_sparseout.models.own_seeds import seeds_of
+from keras_sparseout.models.sampling.noisy_step import NoisyStep
+from keras_sparseout.models.sampling.own_seeds import seeds_of
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Data
 

@@ -12,10 +12,14 @@ from keras_sparseout.layers.spatial_sparseout import (
     SpatialSparseout3D,
 )
 from keras_sparseout.measure import layer_selection
-from keras_sparseout.models.layer_copies import config_of
-from keras_sparseout.models.model_graphs import check_is_model, check_model, inside
-from keras_sparseout.models.rebuilding import rebuild
-from keras_sparseout.models.steps import Change
+from keras_sparseout.models.copying.layer_copies import config_of
+from keras_sparseout.models.copying.model_graphs import (
+    check_is_model,
+    check_model,
+    inside,
+)
+from keras_sparseout.models.copying.rebuilding import rebuild
+from keras_sparseout.models.copying.steps import Change
 from keras_sparseout.utils import validation
 
 _BECOMES: dict[type, type[Sparseout]] = {

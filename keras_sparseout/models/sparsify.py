@@ -8,13 +8,10 @@ import keras
 from keras_sparseout.backend import tracing
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData, as_tensor
-from keras_sparseout.models import (
-    macs_budget,
-    sparsify_arguments,
-    sparsify_places,
-)
-from keras_sparseout.models.sparsification import Sparsification
-from keras_sparseout.models.sparsify_table import SparsifyTable
+from keras_sparseout.models.thresholds import arguments, macs_budget
+from keras_sparseout.models.thresholds.places import choose as choose_places
+from keras_sparseout.models.thresholds.sparsification import Sparsification
+from keras_sparseout.models.thresholds.sparsify_table import SparsifyTable
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Data, Tensor
 
@@ -130,16 +127,16 @@ def sparsify(
     >>> print(f"{np.mean(inner.predict(x, verbose=0) == 0):.2f}")
     0.75
     """
-    options = sparsify_arguments.check(target, budget, layers, where, axis, centre)
-    sparsify_arguments.check_can_be_sparsified(model)
+    options = arguments.check(target, budget, layers, where, axis, centre)
+    arguments.check_can_be_sparsified(model)
     validation.check_bool("return_table", return_table)
     data = ProbeData(x, batch_size=batch_size, steps=steps)
-    labelled = sparsify_arguments.check_labels(x, y, metrics, model)
+    labelled = arguments.check_labels(x, y, metrics, model)
     batches = _Batches(data)
     first = keras.tree.map_structure(as_tensor, data.first_for(model))
     tracing.build(model, first)
-    sparsify_arguments.check_weights(model)
-    places, notes = sparsify_places.choose(
+    arguments.check_weights(model)
+    places, notes = choose_places(
         model, batches, options.target, options.layers, options.where
     )
     progress = _Progress(verbose)

@@ -11,16 +11,17 @@ from keras_sparseout.layers.sparseout_cell_wrapper import SparseoutCellWrapper
 from keras_sparseout.layers.target_sparsity import TargetSparsity
 from keras_sparseout.layers.weight_noise import WeightNoise
 from keras_sparseout.measure import layer_selection
-from keras_sparseout.models import compile_state, constant_threshold
-from keras_sparseout.models.layer_copies import custom_objects
-from keras_sparseout.models.model_graphs import (
+from keras_sparseout.models import constant_threshold
+from keras_sparseout.models.copying import compile_state
+from keras_sparseout.models.copying.layer_copies import custom_objects
+from keras_sparseout.models.copying.model_graphs import (
     check_model,
     has_graph,
     inside,
     layers_called_in,
 )
-from keras_sparseout.models.rebuilding import rebuild
-from keras_sparseout.models.steps import Change
+from keras_sparseout.models.copying.rebuilding import rebuild
+from keras_sparseout.models.copying.steps import Change
 from keras_sparseout.utils import validation
 
 _REMOVED = (Sparseout, ActivationPenalty)

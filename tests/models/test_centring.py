@@ -7,7 +7,7 @@ from keras import layers as kl
 from sparsified import normal, outputs_of, run, thresholds
 
 from keras_sparseout import sparsify
-from keras_sparseout.models import centring
+from keras_sparseout.models.thresholds import centring
 
 
 def test_the_mode_is_where_values_are_dense():

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 from sparsified import normal
 
-from keras_sparseout.models import magnitudes
+from keras_sparseout.models.thresholds import magnitudes
 
 
 def threshold(x, target, mask=None):

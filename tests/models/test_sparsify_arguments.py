@@ -11,7 +11,7 @@ from keras import ops
 from sparsified import gated, normal
 
 from keras_sparseout import sparsify
-from keras_sparseout.models.sparsification import Sparsification
+from keras_sparseout.models.thresholds.sparsification import Sparsification
 
 X = normal(50, 16)
 

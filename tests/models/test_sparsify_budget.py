@@ -7,8 +7,8 @@ from keras import layers as kl
 from sparsified import gated, normal, run, thresholds
 
 from keras_sparseout import activation_sparsity, sparsify
-from keras_sparseout.models import macs_budget
-from keras_sparseout.models.macs_budget import Costs
+from keras_sparseout.models.thresholds import macs_budget
+from keras_sparseout.models.thresholds.macs_budget import Costs
 
 X, NEW = normal(256, 16), normal(256, 16, seed=1)
 

@@ -9,13 +9,11 @@ from keras import layers as kl
 from sparsified import normal
 
 from keras_sparseout import Bridgeout
-from keras_sparseout.models import sparsify_places
+from keras_sparseout.models.thresholds.places import choose as choose_places
 
 
 def choose(model, x, target=0.5, layers=None, where="before"):
-    return sparsify_places.choose(
-        model, [keras.ops.convert_to_tensor(x)], target, layers, where
-    )
+    return choose_places(model, [keras.ops.convert_to_tensor(x)], target, layers, where)
 
 
 def names(places):
@@ -34,12 +32,12 @@ def test_what_the_data_feed_is_left_alone():
     x = kl.Concatenate()([x, side, extra])
     model = keras.Model({"image": inputs, "extra": extra}, kl.Dense(2, name="head")(x))
     batch = {"image": normal(2, 8, 8, 1), "extra": normal(2, 3)}
-    places = sparsify_places.choose(model, [batch], 0.5, None, "before")
+    places = choose_places(model, [batch], 0.5, None, "before")
     assert names(places) == ["body", "head"]
     [note] = places.notes
     assert "the data themselves go in: stem, side." in note
     assert "`layers`" in note
-    places = sparsify_places.choose(model, [batch], 0.5, ["stem"], "before")
+    places = choose_places(model, [batch], 0.5, ["stem"], "before")
     assert (names(places), places.notes) == (["stem"], [])
 
 

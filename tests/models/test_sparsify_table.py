@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_sparseout.models.sparsify_table import COLUMNS, SparsifyTable
+from keras_sparseout.models.thresholds.sparsify_table import COLUMNS, SparsifyTable
 
 
 def table(metrics=None, notes=()):

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_sparseout.models.model_graphs import has_graph, inside
+from keras_sparseout.models.copying.model_graphs import has_graph, inside
 
 
 def names_in(model: keras.Model) -> set[str]:

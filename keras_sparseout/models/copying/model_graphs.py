@@ -4,7 +4,7 @@ import inspect
 
 import keras
 
-from keras_sparseout.models.layer_copies import Part, parts_of
+from keras_sparseout.models.copying.layer_copies import Part, parts_of
 
 # What a class of models may have of its own, so that a plain model does not do.
 _OF_CALLS = {"call", "__call__", "compute_mask"}

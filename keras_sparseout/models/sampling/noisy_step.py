@@ -13,8 +13,8 @@ from keras_sparseout.layers.per_sequence_noise import PerSequenceNoise, is_dropo
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.hooks import Around, Overrides
 from keras_sparseout.measure.layer_selection import LayerChoice
-from keras_sparseout.models import noise_layers
-from keras_sparseout.models.own_seeds import OwnSeeds, SeedStates
+from keras_sparseout.models.sampling import noise_layers
+from keras_sparseout.models.sampling.own_seeds import OwnSeeds, SeedStates
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Tensor
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_sparseout.models import calibration
-from keras_sparseout.models.calibration import Calibration
-from keras_sparseout.models.place_reader import Measured, PlaceReader
+from keras_sparseout.models.thresholds import calibration
+from keras_sparseout.models.thresholds.calibration import Calibration
+from keras_sparseout.models.thresholds.place_reader import Measured, PlaceReader
 
 # What is kept of the activations that are not zero by nature.
 _GRID = (0.85, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)

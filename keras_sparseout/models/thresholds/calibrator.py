@@ -5,7 +5,7 @@ from typing import Any, Literal
 import keras
 from keras import ops
 
-from keras_sparseout.models import magnitudes
+from keras_sparseout.models.thresholds import magnitudes
 from keras_sparseout.utils.types import Shape, Tensor
 
 # How many activations of a batch are sampled, and of each unit at least.

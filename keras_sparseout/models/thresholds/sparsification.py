@@ -8,19 +8,19 @@ from keras import ops
 
 from keras_sparseout.layers.target_sparsity import TargetSparsity
 from keras_sparseout.measure import layer_selection
-from keras_sparseout.models import (
+from keras_sparseout.models.copying.rebuilding import rebuild
+from keras_sparseout.models.insert import insert
+from keras_sparseout.models.thresholds import (
+    arguments,
     calibration,
     centring,
     macs_budget,
-    sparsify_arguments,
 )
-from keras_sparseout.models.calibration import Calibration
-from keras_sparseout.models.insert import insert
-from keras_sparseout.models.place_reader import Measured, PlaceReader
-from keras_sparseout.models.rebuilding import rebuild
-from keras_sparseout.models.sparsify_arguments import Options
-from keras_sparseout.models.sparsify_places import Place
-from keras_sparseout.models.sparsify_table import COLUMNS, SparsifyTable
+from keras_sparseout.models.thresholds.arguments import Options
+from keras_sparseout.models.thresholds.calibration import Calibration
+from keras_sparseout.models.thresholds.place_reader import Measured, PlaceReader
+from keras_sparseout.models.thresholds.places import Place
+from keras_sparseout.models.thresholds.sparsify_table import COLUMNS, SparsifyTable
 from keras_sparseout.utils.types import Tensor
 from keras_sparseout.utils.validation import some_of
 
@@ -67,7 +67,7 @@ class Sparsification:
             self._centre()
         self.found.count()
         for place, calibrator in zip(self.places, self.found.calibrators, strict=True):
-            sparsify_arguments.check_counted(
+            arguments.check_counted(
                 place, calibrator, self._before.samples, self.options
             )
 
@@ -121,7 +121,7 @@ class Sparsification:
             self.found.model.compile(
                 # Keras evaluates no model without a loss.
                 loss=_no_loss,
-                metrics=sparsify_arguments.as_list(metrics),
+                metrics=arguments.as_list(metrics),
                 jit_compile=False,
             )
 

@@ -14,7 +14,7 @@ from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_calls import LayerCalls
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.watched_layer import WatchedLayer
-from keras_sparseout.models.model_graphs import layers_called_in
+from keras_sparseout.models.copying.model_graphs import layers_called_in
 from keras_sparseout.summary import layer_macs
 from keras_sparseout.utils.validation import some_of
 

@@ -9,9 +9,9 @@ import numpy as np
 from keras import ops
 
 from keras_sparseout.backend import tracing
-from keras_sparseout.models.calibrator import Calibrator
 from keras_sparseout.models.insert import insert
-from keras_sparseout.models.sparsify_places import Place, Side
+from keras_sparseout.models.thresholds.calibrator import Calibrator
+from keras_sparseout.models.thresholds.places import Place, Side
 from keras_sparseout.utils.types import Tensor
 
 # Zeros may be this far from the target on the data themselves.

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
-from keras_sparseout.models import compile_state, operation_names
-from keras_sparseout.models.layer_copies import Part, copy_of, parts_of
-from keras_sparseout.models.layer_states import StateCopies
-from keras_sparseout.models.model_graphs import (
+from keras_sparseout.models.copying import compile_state, operation_names
+from keras_sparseout.models.copying.layer_copies import Part, copy_of, parts_of
+from keras_sparseout.models.copying.layer_states import StateCopies
+from keras_sparseout.models.copying.model_graphs import (
     check_model,
     constructor_of,
     has_graph,
     inside,
     listed,
 )
-from keras_sparseout.models.steps import Change, Step, layers_in_sequence
+from keras_sparseout.models.copying.steps import Change, Step, layers_in_sequence
 
 
 def rebuild(

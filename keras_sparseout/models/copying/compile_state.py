@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_sparseout.models.layer_copies import custom_objects
+from keras_sparseout.models.copying.layer_copies import custom_objects
 
 # Old and new variables, by the id of the old one.
 Copied = Mapping[int, tuple[keras.Variable, keras.Variable]]

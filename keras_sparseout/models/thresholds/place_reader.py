@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_sparseout.backend import tracing
 from keras_sparseout.measure import layer_sums
-from keras_sparseout.models.calibrator import for_all_axes
+from keras_sparseout.models.thresholds.calibrator import for_all_axes
 from keras_sparseout.summary import model_trace
 from keras_sparseout.summary.model_layers import ModelLayers
 from keras_sparseout.summary.model_macs import Products

@@ -11,9 +11,9 @@ import numpy as np
 from keras_sparseout.backend import datasets, tracing
 from keras_sparseout.measure import layer_selection, non_finite
 from keras_sparseout.measure.layer_selection import LayerChoice
-from keras_sparseout.models.calibrator import Calibrator
-from keras_sparseout.models.model_graphs import check_model
-from keras_sparseout.models.sparsify_places import Place, Side, shown
+from keras_sparseout.models.copying.model_graphs import check_model
+from keras_sparseout.models.thresholds.calibrator import Calibrator
+from keras_sparseout.models.thresholds.places import Place, Side, shown
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.validation import some_of, value_error
 

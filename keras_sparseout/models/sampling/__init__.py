@@ -1,0 +1,1 @@
+"""Noise in the noise layers alone, from seeds of its own, for `mc_predict`."""

@@ -1,0 +1,1 @@
+"""Finds the thresholds of `sparsify` on data, and spreads zeros over layers."""
