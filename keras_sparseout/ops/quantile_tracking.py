@@ -120,7 +120,7 @@ def _stride(rows, units, sizes):
     if units is None:
         few, many = FEW, MANY
     else:
-        few = many = max(MANY // max(units, 1), OF_EACH_UNIT)
+        few, many = (max(n // max(units, 1), OF_EACH_UNIT) for n in (FEW, MANY))
     if isinstance(rows, int):
         least = max(min(rows / few, 4), rows / many)
         stride = min((p for p in primes if p >= least), default=primes[-1])
