@@ -104,7 +104,7 @@ class ThresholdTracker:
         sample = tracking.take_sample(x, mask, self.shape[0] if self.shape else None)
         t, c = self.read()
         state = ops.cast(self._kept["state"], "float32")
-        gain = tracking.row(state, "gain")
+        gain, size = tracking.row(state, "gain"), sample.size()
 
         def begin():
             mode = c
@@ -115,24 +115,19 @@ class ThresholdTracker:
         def follow():
             mode = c if c is None else tracking.follow_mode(c, t, gain, sample)
             distances = sample.distances(c)
-            return *tracking.follow(t, state, distances, target, least_gain), mode
+            following = tracking.follow(t, state, distances, size, target, least_gain)
+            return *following, mode
 
         # Assigned outside of `cond`: inside of it replicas would keep their own.
         new = ops.cond(tracking.has_begun(state), follow, begin)
-        t, state, c = (
-            self._shaped(name, v) for name, v in zip(_NAMES, new, strict=True)
-        )
-        for name, value in zip(_NAMES, (t, state, c), strict=True):
-            if value is not None:
+        usable, kept = sample.is_usable(size), []
+        for name, old, value in zip(_NAMES, (t, state, c), new, strict=True):
+            if old is not None:
+                # `cond` may have lost the shape.
+                value = ops.reshape(ops.where(usable, value, old), old.shape)
                 self._kept[name].assign(value)
-        return t, c
-
-    def _shaped(self, name, value):
-        """Returns `value` with the shape of its variable: `cond` may have lost it."""
-        if value is None:
-            return None
-        shape = tuple(self._kept[name].shape)
-        return value if value.shape == shape else ops.reshape(value, shape)
+            kept.append(value)
+        return kept[0], kept[2]
 
     def save(self, store: dict[str, Any]) -> None:
         """Puts the values of all variables into `store`."""
