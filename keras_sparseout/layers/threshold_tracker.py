@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_sparseout.backend import unknown_rank, variables
+from keras_sparseout.ops import mode_tracking
 from keras_sparseout.ops import quantile_tracking as tracking
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Tensor
@@ -109,17 +110,17 @@ class ThresholdTracker:
         def begin():
             mode = c
             if c is not None:
-                mode = ops.where(gain > 0, c, tracking.first_mode(sample))
+                mode = ops.where(gain > 0, c, mode_tracking.first(sample))
             return *tracking.begin(t, state, sample.distances(mode), target), mode
 
         def follow():
-            mode = c if c is None else tracking.follow_mode(c, t, gain, sample)
+            mode = c if c is None else mode_tracking.follow(c, t, gain, sample)
             distances = sample.distances(c)
             following = tracking.follow(t, state, distances, size, target, least_gain)
             return *following, mode
 
         # Assigned outside of `cond`: inside of it replicas would keep their own.
-        new = ops.cond(tracking.has_begun(state), follow, begin)
+        new = ops.cond(tracking.can_follow(state, target), follow, begin)
         usable, kept = sample.is_usable(size), []
         for name, old, value in zip(_NAMES, (t, state, c), new, strict=True):
             if old is not None:

@@ -46,7 +46,7 @@ _PRIMES = (
 )
 _MOST_GAIN = 0.5
 # Where t may be at most, to the largest |x|: values that are equal in x's precision are
-# cut together, and cutting the largest ones would leave a layer of zeros.
+# cut together, and without the largest ones a layer of zeros is left.
 _BELOW_PEAK = {"float16": 1 - 2**-9, "bfloat16": 1 - 2**-6}
 
 
@@ -61,9 +61,6 @@ class State(NamedTuple):
     peak: Tensor  # the largest |x| of late
     zeros: Tensor  # the moving share of x = 0
     target: Tensor  # of the last batch
-
-
-ROWS = len(State._fields)
 
 
 class Sample(NamedTuple):
@@ -152,8 +149,8 @@ def begin(
 ) -> tuple[Tensor, Tensor]:
     """Returns the first threshold and state, from quantiles of the sorted |x|.
 
-    Where the gain is above 0, t was set from outside and stays. Nothing changes if the
-    sample has no values but 0.
+    Where the gain is above 0 and w is not, t was set from outside and stays. Nothing
+    changes if the sample has no values but 0.
     """
     values = ops.cast(sample.values, "float32")
     if sample.counts is not None:
@@ -169,7 +166,7 @@ def begin(
 
     peak = ops.max(ordered, axis=0, initial=0.0)
     begins = ops.max(peak) > 0
-    first = ops.where(row(state, "gain") > 0, t, quantile(target))
+    first = ops.where(was_set(state), t, quantile(target))
     first = _below_peak(first, peak, sample)
     share = ops.sum(ops.cast(ordered <= first, "float32") * counted, axis=0)
     share = share / ops.maximum(n, 1)
@@ -202,8 +199,7 @@ def follow(
     """Returns the next threshold and state.
 
     Args:
-        t: The threshold.
-        state: The state.
+        t, state: The last ones.
         sample: Values of |x|.
         size: How many of them count.
         target: A number, or a tensor if it may move.
@@ -219,15 +215,14 @@ def follow(
     moves = ops.is_tensor(target)
     error = (old.target if moves else target) - share
     gain = _next_gain(old, error, least_gain)
-    if moves:
-        ahead = (target - old.target) / delta
-        gain = ops.minimum(ops.maximum(gain, 0.5 * ops.abs(ahead)), _MOST_GAIN)
     push = ops.clip(error * old.gain / delta, -4.0, 4.0) * old.width
     limit = 0.3 * old.width
     trend = ops.clip(0.97 * old.trend + 0.25 * old.gain * push, -limit, limit)
     new_t = t + trend + push
     if moves:
-        new_t = new_t + ops.clip(ahead, -2.0, 2.0) * old.width
+        ahead = (target - old.target) / delta
+        gain = ops.minimum(ops.maximum(gain, 0.5 * ops.abs(ahead)), _MOST_GAIN)
+        new_t = new_t + ahead * old.width
     new_t = ops.maximum(new_t, 0)
     peak = ops.max(sample.values, axis=0, initial=0)
     peak = ops.maximum(ops.cast(peak, "float32"), 0.99 * old.peak)
@@ -245,58 +240,27 @@ def follow(
     return _below_peak(new_t, peak, sample), ops.stack(new)
 
 
-def first_mode(sample: Sample) -> Tensor:
-    """Returns the middle of the shortest interval that a fifth of the values lie in."""
-    values = ops.cast(sample.values, "float32")
-    if sample.counts is not None:
-        values = ops.where(sample.counts > 0, values, float("inf"))
-    ordered = ops.sort(values, axis=0)
-    size = ops.shape(ordered)[0]
-    fifth = (size + 4) // 5
-    low, high = ordered[: size - fifth + 1], ordered[fifth - 1 :]
-    length = high - low
-    length = ops.where(ops.isfinite(length), length, float("inf"))
-    shortest = ops.min(length, axis=0, keepdims=True, initial=float("inf"))
-    # The first of several.
-    is_it = ops.logical_and(length == shortest, ops.isfinite(length))
-    is_it = ops.logical_and(is_it, ops.cumsum(ops.cast(is_it, "int32"), axis=0) == 1)
-    return ops.sum(ops.where(is_it, low + length / 2, 0.0), axis=0)
-
-
-def follow_mode(centre: Tensor, t: Tensor, gain: Tensor, sample: Sample) -> Tensor:
-    """Moves the mode to the side on which more values are near.
-
-    It is a step of the mean shift (Fukunaga & Hostetler, 1975) with a flat window of
-    t / 2 to either side. Values that are equal to the mode hold it where it is.
-    """
-    distance = sample.values - ops.cast(centre, sample.values.dtype)
-    reach = ops.cast(t / 2, distance.dtype)
-
-    def share(condition):
-        counted = ops.cast(condition, "float32")
-        if sample.counts is not None:
-            counted = counted * sample.counts
-        return ops.sum(counted, axis=0)
-
-    right = share(ops.logical_and(distance > 0, distance <= reach))
-    left = share(ops.logical_and(distance < 0, distance >= -reach))
-    here = share(distance == 0)
-    more = ops.sign(right - left) * ops.maximum(ops.abs(right - left) - here, 0)
-    more = more / ops.maximum(right + left + here, 1)
-    # The gain is that of t, which does not tell whether the mode moves. And of a bell
-    # curve the mode is farther away than the balance of a narrow window says.
-    return centre + ops.maximum(gain, 0.1) * t * ops.clip(4 * more, -1.0, 1.0)
-
-
 def row(state: Tensor, name: str) -> Tensor:
     """Returns one field of a state."""
     return state[State._fields.index(name)]
 
 
-def has_begun(state: Tensor) -> Tensor:
-    """Whether there was a first batch."""
+def was_set(state: Tensor) -> Tensor:
+    """Where the threshold was set from outside, and no batch was seen since."""
+    return ops.logical_and(row(state, "gain") > 0, row(state, "width") == 0)
+
+
+def can_follow(state: Tensor, target: float | Tensor) -> Tensor:
+    """Whether there was a first batch, and the target is near what it was in the last.
+
+    If not, quantiles of the next batch are nearer than steps from here.
+    """
     width = row(state, "width")
-    return (ops.max(width) if width.shape else width) > 0
+    begun = (ops.max(width) if width.shape else width) > 0
+    if not ops.is_tensor(target):
+        return begun
+    jump = ops.max(ops.abs(target - row(state, "target")))
+    return ops.logical_and(begun, jump <= 2 * _delta(target))
 
 
 def _next_gain(old, error, least_gain):
@@ -318,9 +282,8 @@ def _next_width(old, t, found, expected):
 
 
 def _bounded(width, t, peak):
-    # So that t + w differs from t. A share of the peak would be far too wide for heavy
-    # tails, whose peak may be 1e6 times the median. But a unit that was silent so far
-    # has nothing else.
+    # So that t + w differs from t. A share of the peak would be too wide for heavy
+    # tails, but a unit that was silent so far has nothing else.
     return ops.where(width > 0, ops.clip(width, 1e-5 * t, peak), 0.05 * peak)
 
 
