@@ -114,7 +114,8 @@ def take_sample(x: Tensor, mask: Tensor | None, units: int | None) -> Sample:
     flat = ops.reshape(x, (-1,) if units is None else (-1, units))
     stride = _stride(ops.shape(flat)[0], units, sizes)
     if stride is not None:
-        flat = flat[::stride]
+        # A stride that is a tensor loses the shape.
+        flat = ops.reshape(flat[::stride], (-1,) if units is None else (-1, units))
         mask = mask if mask is None else mask[::stride]
     if mask is None:
         return Sample(flat, None)
