@@ -1,6 +1,7 @@
 """The variables of a `TargetSparsity`: its thresholds, and how they follow batches."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -30,6 +31,7 @@ class ThresholdTracker:
     ) -> None:
         self.shape = shape
         self._layer_name = layer.name
+        self._has_warned = False
         shapes = {"threshold": shape, "state": (len(tracking.State._fields), *shape)}
         if has_mode:
             shapes["centre_value"] = shape
@@ -60,6 +62,27 @@ class ThresholdTracker:
         """The moving share of values that are 0, or equal to the mode."""
         state = variables.to_numpy(self._kept["state"])
         return float(np.mean(tracking.row(state, "zeros")))
+
+    def warn_of_natural_zeros(self, read_target: Callable[[], float]) -> None:
+        """Warns once if more values are 0 by themselves than the target.
+
+        It is for calls at inference: a training step that is compiled can't warn.
+        """
+        if self._has_warned:
+            return
+        with variables.outside_graph() as have_values:
+            if not have_values:
+                return
+            zeros, target = self.natural_zeros, read_target()
+        # Not because of the noise of batches.
+        if zeros > target + 0.02:
+            self._has_warned = True
+            warnings.warn(
+                f"Layer {self._layer_name!r}: {zeros:.0%} of its inputs are 0 by "
+                f"themselves, more than target={target:g}. So it cuts nothing. Give a "
+                "larger target, or leave the layer out.",
+                stacklevel=3,
+            )
 
     def start(self, threshold: Any, centre: Any) -> None:
         """Sets the thresholds, and the modes if they are not None."""
