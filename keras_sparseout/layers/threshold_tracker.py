@@ -147,8 +147,10 @@ class ThresholdTracker:
         usable, kept = sample.is_usable(size), []
         for name, old, value in zip(_NAMES, (t, state, c), new, strict=True):
             if old is not None:
-                # `cond` may have lost the shape.
-                value = ops.reshape(ops.where(usable, value, old), old.shape)
+                value = ops.where(usable, value, old)
+                if value.shape != old.shape:
+                    # `cond` lost it.
+                    value = ops.reshape(value, old.shape)
                 self._kept[name].assign(value)
             kept.append(value)
         return kept[0], kept[2]
