@@ -41,7 +41,7 @@ def main():
             runs.append(cnn_run.run(data, classes, layer, seed, args.epochs))
             progress.add(1)
         rows[q] = {column: [figures[column] for figures in runs] for column in runs[0]}
-    columns = list(rows[args.q[0]])
+    columns = [*cnn_run.FIGURES, cnn_run.ACCURACY]
     print(f"\nrate {args.rate:g}, {args.epochs} epochs, {args.seeds} seeds\n")
     print(f"| q | {' | '.join(columns)} |")
     print("|---" * (len(columns) + 1) + "|")

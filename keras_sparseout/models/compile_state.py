@@ -81,7 +81,7 @@ def _compile_like(old, new, without_package):
     config = _compile_config(old)
     if not config:
         raise ValueError("get_compile_config() is empty")
-    for key in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+    for key in ("loss_weights", "metrics", "weighted_metrics"):
         if key in config:
             config[key] = _renamed(config[key], old, new)
         if without_package and key.endswith("metrics"):
@@ -103,10 +103,8 @@ def _compile_like(old, new, without_package):
 def _renamed(choice, old, new):
     """Returns what was given by the names of outputs, by their new names."""
     names = getattr(old, "output_names", []), getattr(new, "output_names", [])
-    if not isinstance(choice, Mapping) or isinstance(
-        getattr(old, "output", None),
-        Mapping,  # A Sequential model has none.
-    ):
+    is_by_name = isinstance(choice, Mapping) and "class_name" not in choice
+    if not is_by_name or not names[0] or isinstance(old.output, Mapping):
         return choice
     by_old = dict(zip(*names, strict=False))
     return {by_old.get(key, key): value for key, value in choice.items()}

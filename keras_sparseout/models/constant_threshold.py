@@ -40,6 +40,38 @@ def change_of(layer: TargetSparsity) -> Change:
     return Change(layer, function=function)
 
 
+def as_layer(change: Change) -> keras.layers.Layer:
+    """Returns a layer that computes the operations of `change` and passes masks on.
+
+    An operation drops the mask of its input. That matters where Keras has not noted the
+    mask in the calls: inside a model, or a layer, that is called with one.
+    """
+    shape = (change.layer.get_build_config() or {}).get("input_shape")
+    if change.function is None or shape is None:
+        raise ValueError(
+            "`model` must be built, so that its shapes are known. Received: model with "
+            f"{change.layer.name!r}, which was never called. Call the model once."
+        )
+    # Only the number of units is fixed.
+    shape = [None] * (len(shape) - 1) + [*shape[-1:]]
+    x = keras.Input(batch_shape=shape, dtype=change.layer.compute_dtype)
+    return keras.layers.Activation(
+        keras.Model(x, change.function(x)),
+        name=change.layer.name,
+        dtype=change.layer.dtype_policy,
+    )
+
+
+def makes_masks(layer: keras.layers.Layer) -> bool:
+    """Whether a layer may give its outputs a mask that its inputs did not have."""
+    if isinstance(layer, keras.layers.Embedding):
+        return layer.mask_zero
+    if isinstance(layer, keras.layers.Masking):
+        return True
+    is_own = not type(layer).__module__.startswith(("keras.", "keras_sparseout."))
+    return is_own and type(layer).compute_mask is not keras.layers.Layer.compute_mask
+
+
 def _constant(value: Tensor, dtype: str) -> float | np.ndarray:
     """Returns a number or array that a file can hold, with a value that `dtype` has."""
     rounded = variables.to_numpy(ops.cast(value, dtype))

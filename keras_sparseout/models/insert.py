@@ -27,7 +27,8 @@ def insert(
 
     The copy has layers of its own, with copies of the weights, and is compiled as the
     model was, with a copy of the optimizer's state. The model is left as it is. The
-    names of its layers stay, so weights of one load into the other.
+    names of its layers stay, though not always their order, by which Keras numbers them
+    in files of weights.
 
     A layer that is called several times, or is in a model that is, gets one layer,
     which is called as often. Models inside the model are changed inside.

@@ -1,5 +1,6 @@
 """Copies of single layers: made anew from their configs."""
 
+import inspect
 import types
 import warnings
 from collections.abc import Mapping, Sequence
@@ -31,19 +32,31 @@ def copy_of(
             config = config_of(layer)
             for key, part in (parts or {}).items():
                 config[key] = keras.saving.serialize_keras_object(part)
-            if isinstance(layer, keras.layers.Lambda):
-                # Its own `from_config` takes no functions without a name.
-                return type(layer)(**_with_functions(config, layer))
-            return type(layer).from_config(_with_functions(config, layer))
+            new = _made_from(_with_functions(config, layer), layer)
     except Exception as error:
-        kind = type(layer).__name__
+        kind, says = type(layer).__name__, f"{error}".splitlines()[:1]
         raise ValueError(
             "`model` must have layers that can be made again from their configs. "
             f"Received: model with the layer {layer.name!r}, for which "
-            f"{kind}.from_config(layer.get_config()) raises "
-            f"{type(error).__name__}: {error} Give {kind} a `get_config` that returns "
-            "all arguments of its `__init__`."
+            f"{kind}.from_config(layer.get_config()) raises {type(error).__name__}: "
+            f"{''.join(says).rstrip('.')}. Give {kind} a `get_config` that returns all "
+            "arguments of its `__init__`."
         ) from error
+    if new.name != layer.name:
+        new.name = layer.name
+    return new
+
+
+def _made_from(config, layer):
+    if isinstance(layer, keras.layers.Lambda):
+        # Its own `from_config` takes no functions without a name.
+        return type(layer)(**config)
+    parameters = inspect.signature(type(layer).__init__).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        # Such a class has the defaults of Keras.
+        for key in {"trainable", "dtype"} - set(parameters):
+            config.pop(key, None)
+    return type(layer).from_config(config)
 
 
 def config_of(layer: keras.Operation) -> dict[str, Any]:

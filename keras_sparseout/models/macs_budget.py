@@ -43,6 +43,14 @@ class Costs(NamedTuple):
     errors: np.ndarray
 
 
+class _Best(NamedTuple):
+    """What keeps within a budget: the share of the MACs, and by place the rest."""
+
+    share: float
+    targets: list[float]
+    thresholds: list[np.ndarray]
+
+
 def wanted_samples(places: int) -> int:
     """Returns on how many samples the errors of so many places are measured."""
     return int(np.clip(2**15 // (places * len(_GRID)), 32, 512))
@@ -80,28 +88,39 @@ def spread(
         least = _least(found, reader, natural)
         if least > budget:
             raise _unreachable(least, budget)
+    best = _search(found, reader, costs, budget)
+    if best is None:
+        raise _unreachable(_least(found, reader, natural), budget)
+    found.assign(best.thresholds)
+    return best.targets
+
+
+def _search(
+    found: Calibration, reader: PlaceReader, costs: Costs, budget: float
+) -> _Best | None:
+    """Returns the best of some rounds that keep within the budget, None if none does.
+
+    What comes after a threshold has other zeros than it had without. So each round
+    measures the model, and the next one aims higher or lower.
+    """
     low, high, aim = 0.0, 1.0, budget - _MARGIN
-    best: tuple[float, list[float], list[np.ndarray]] | None = None
+    best: _Best | None = None
     for _ in range(_MOST_ROUNDS):
         targets = _targets(costs, aim)
         found.find(targets)
         share = reader.measure(found.batches).share
         if share <= budget:
             low = max(low, aim)
-            if best is None or share > best[0]:
-                best = share, targets, found.thresholds()
+            if best is None or share > best.share:
+                best = _Best(share, targets, found.thresholds())
             if share >= budget - _NEAR:
                 break
         else:
             high = min(high, aim)
-        # What comes after a threshold has other zeros than it had without.
         aim += budget - _MARGIN - share
         if not low < aim < high:
             aim = (low + high) / 2
-    if best is None:
-        raise _unreachable(_least(found, reader, natural), budget)
-    found.assign(best[2])
-    return best[1]
+    return best
 
 
 def _errors(
@@ -197,5 +216,6 @@ def _unreachable(least: float, budget: float) -> ValueError:
         "`budget` must be at least the share of the multiply-accumulates that remains "
         f"with {_MOST:.0%} zeros at each place, here {shown:.3f}. Received: "
         f"budget={budget!r}. Give more, or name more layers: those that the data feed "
-        "are left alone unless `layers` names them.".replace("%", " %")
+        'are left alone otherwise, and attention is reached with where="after" the '
+        "layers before it.".replace("%", " %")
     )

@@ -154,7 +154,7 @@ def sparsify(
     new = work.new_model()
     scores = {}
     if labelled:
-        scores = work.scores(_evaluated(x, y, data), metrics)
+        scores = work.scores(_evaluated(x, y, data, first), metrics)
     table = work.table(notes, scores)
     progress.close()
     if verbose:
@@ -209,10 +209,20 @@ def _first_samples(data: ProbeData, number: int) -> list[Any]:
     return batches
 
 
-def _evaluated(x: Data, y: Tensor | None, data: ProbeData) -> dict[str, Any]:
-    """Returns the arguments with which `evaluate` sees the same samples."""
+def _evaluated(
+    x: Data, y: Tensor | None, data: ProbeData, first: Any
+) -> dict[str, Any]:
+    """Returns the arguments with which `evaluate` sees the same samples.
+
+    Args:
+        x: What `sparsify` was called with.
+        y: Labels, or None.
+        data: The batches of `x`.
+        first: The first of them: the model may take only batches of its size.
+    """
     if y is None:
         return {"x": x, "steps": data.steps}
-    end = None if data.steps is None else data.steps * data.batch_size
+    size = keras.tree.flatten(first)[0].shape[0]
+    end = None if data.steps is None else data.steps * size
     x, y = keras.tree.map_structure(lambda array: array[:end], (x, y))
-    return {"x": x, "y": y, "batch_size": data.batch_size}
+    return {"x": x, "y": y, "batch_size": size}

@@ -55,14 +55,6 @@ def check(
         target = _check_targets(target)
     elif target is not None:
         target = validation.check_target(target)
-    if budget is not None and (not validation.is_real(budget) or not 0 < budget <= 1):
-        raise value_error(
-            "budget",
-            budget,
-            "a number > 0 and <= 1, the share of the multiply-accumulates that may "
-            "remain",
-            "Give for example budget=0.5.",
-        )
     chosen = layer_selection.check_layers(layers)
     if where not in ("before", "after"):
         remedy = "Leave it out for the input of the layers."
@@ -81,12 +73,27 @@ def check(
         raise value_error("centre", centre, 'None, for 0, or "mode"', remedy)
     return Options(
         target,
-        None if budget is None else float(budget),
+        _check_budget(budget),
         chosen,
         where,
         None if axis is None else -1,
         centre,
     )
+
+
+def _check_budget(budget: object) -> float | None:
+    """Returns `budget` as a float; raises unless it is a number in (0, 1], or None."""
+    if budget is None:
+        return None
+    if not validation.is_real(budget) or not 0 < budget <= 1:
+        raise value_error(
+            "budget",
+            budget,
+            "a number > 0 and <= 1, the share of the multiply-accumulates that may "
+            "remain",
+            "Give for example budget=0.5.",
+        )
+    return float(budget)
 
 
 def _check_targets(targets: Mapping[Any, object]) -> dict[LayerChoice, float]:

@@ -89,20 +89,7 @@ class Step:
         change = self.change
         if change.is_removed:
             return self._cast
-        if change.function is None:
-            return self.new
-        config = change.layer.get_build_config() or {}
-        shape = config.get("input_shape")
-        if shape is None:
-            raise ValueError(
-                "`model` must be built, so that the shapes are known. Received: model "
-                f"with {change.layer.name!r}, which was never called. Call the model "
-                "once."
-            )
-        # Only the number of units is fixed.
-        shape = [None] * (len(shape) - 1) + [*shape[-1:]]
-        x = keras.Input(batch_shape=shape, dtype=change.layer.compute_dtype)
-        return keras.Model(x, change.function(x), name=change.layer.name)
+        return self.new
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the layers, as the old layer was called."""

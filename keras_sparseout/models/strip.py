@@ -12,7 +12,12 @@ from keras_sparseout.layers.weight_noise import WeightNoise
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.models import compile_state, constant_threshold
 from keras_sparseout.models.layer_copies import custom_objects
-from keras_sparseout.models.model_graphs import check_model, has_graph, inside
+from keras_sparseout.models.model_graphs import (
+    check_model,
+    has_graph,
+    inside,
+    layers_called_in,
+)
 from keras_sparseout.models.rebuilding import rebuild
 from keras_sparseout.models.steps import Change
 from keras_sparseout.utils import validation
@@ -35,7 +40,9 @@ def strip(
     - Bridgeout, Shakeout and SparseoutCellWrapper become the layer or cell that they
       wrap.
     - A TargetSparsity becomes operations of Keras with its threshold as a constant. A
-      Sequential model that has one becomes a functional model.
+      Sequential model that has one becomes a functional model. Inside another layer, or
+      in a model inside where masks may come in, it becomes a keras.layers.Activation of
+      its name with these operations.
     - Metrics of this package that the model was compiled with are left out.
 
     Args:
@@ -95,10 +102,15 @@ class _Found:
     def __init__(self, model: keras.Model, keep_thresholds: bool) -> None:
         self.changes: dict[int, Change] = {}
         self._model = model
+        self._called = {id(layer) for layer in layers_called_in(model)}
         self._keep_thresholds = keep_thresholds
         self._seen: set[int] = set()
+        # Elsewhere masks come with the inputs.
+        self._outermost = {id(layer) for layer in model.layers}
+        layers = layer_selection.all_layers(model)
+        self._has_masks = any(constant_threshold.makes_masks(w.layer) for w in layers)
         self._visit(model)
-        for watched in layer_selection.all_layers(model):
+        for watched in layers:
             stays = isinstance(watched.layer, TargetSparsity) and keep_thresholds
             is_ours = isinstance(watched.layer, _OURS) and not stays
             if is_ours and id(watched.layer) not in self._seen:
@@ -110,7 +122,14 @@ class _Found:
         self._seen.add(id(layer))
         change = self._change_of(layer)
         if change is not None:
+            if change.function is not None and not self._becomes_operations(layer):
+                new = constant_threshold.as_layer(change)
+                change = Change(layer, replacement=new)
             self.changes[id(layer)] = change
+            if change.keeps is None:
+                # What is inside goes with it.
+                self._seen.update(id(part) for part in inside(layer))
+                return
         for part in inside(layer):
             self._visit(part)
         if has_graph(layer):
@@ -131,6 +150,10 @@ class _Found:
         elif isinstance(layer, TargetSparsity) and not self._keep_thresholds:
             return constant_threshold.change_of(layer)
         return None
+
+    def _becomes_operations(self, layer):
+        is_called = id(layer) in self._called
+        return is_called and (id(layer) in self._outermost or not self._has_masks)
 
     def _rename(self, model):
         """Gives a layer the name of its wrapper if another one has its own name."""
@@ -157,7 +180,7 @@ class _Found:
             what = "removed"
             if change.keeps is not None:
                 what = "unwrapped"
-            elif change.function is not None:
+            elif not change.is_removed:
                 what = "made constant the thresholds of"
             done.setdefault(what, []).append(names[number])
         metrics = compile_state.metrics_of_package(self._model)

@@ -111,12 +111,14 @@ def take_sample(x: Tensor, mask: Tensor | None, units: int | None) -> Sample:
         shape = ops.shape(x)
         mask = ops.broadcast_to(mask, shape if units is None else (*shape[:-1], 1))
         mask = ops.reshape(mask, (-1,) if units is None else (-1, 1))
-    flat = ops.reshape(x, (-1,) if units is None else (-1, units))
+    rows = (-1,) if units is None else (-1, units)
+    flat = ops.reshape(x, rows)
     stride = _stride(ops.shape(flat)[0], units, sizes)
     if stride is not None:
-        # A stride that is a tensor loses the shape.
-        flat = ops.reshape(flat[::stride], (-1,) if units is None else (-1, units))
-        mask = mask if mask is None else mask[::stride]
+        # A stride that is a tensor loses the rank.
+        flat = ops.reshape(flat[::stride], rows)
+        if mask is not None:
+            mask = ops.reshape(mask[::stride], (-1,) if units is None else (-1, 1))
     if mask is None:
         return Sample(flat, None)
     # Padding may hold anything, NaN too.

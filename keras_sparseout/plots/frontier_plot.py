@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 # Of Okabe and Ito (2008), which the colour-blind tell apart; yellow is too light here.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LINES = ("-", "--", "-.", ":")
-_KEYS = ("actuator", "setting", "sparsity", "accuracy")
 _ERRORS = ("sparsity_std", "accuracy_std")
 _MOST_LABELS = 6
+# Of a label from its point, in points. A nearer place is better, unless it is crowded.
+_DISTANCES = (8, 14, 20)
 
 
 def frontier(
     rows: Sequence[Mapping[str, str | float]],
     *,
-    sparsity: str = "Hoyer sparsity",
+    sparsity: str | Mapping[str, str] = "Hoyer sparsity",
     path: PathLike | None = None,
 ) -> "Figure":
     """Draws accuracy against sparsity: a curve for each actuator, a point a setting.
@@ -38,11 +39,14 @@ def frontier(
             its curve), "setting" (a number, for example q), "sparsity" and "accuracy".
             The keys "sparsity_std" and "accuracy_std" add error bars of that length to
             either side.
-        sparsity: Label of the axis of sparsity.
+        sparsity: Label of the axis of sparsity. A dict of labels by key draws a panel
+            for each key. The rows then have these keys, and these with "_std" behind
+            them, in the place of "sparsity" and "sparsity_std".
         path: A file to write too.
 
     Raises:
-        ValueError: if `rows` is empty, or one lacks a key or has a wrong value.
+        ValueError: if `rows` is empty, one lacks a key or has a wrong value, or
+            `sparsity` is a dict without keys, or with other keys than strings.
 
     Example:
 
@@ -56,38 +60,54 @@ def frontier(
     ['1', '2']
     """
     drawing.check_path(path)
-    curves = _curves(_check_rows(rows))
-    figure = _draw(curves, sparsity)
+    labels = _check_labels(sparsity)
+    _check_rows(rows, tuple(labels))
+    panels = [(label, _curves(rows, key)) for key, label in labels.items()]
+    figure = _draw(panels)
     return drawing.save(figure, path)
 
 
-def _curves(rows):
-    """Returns the rows by actuator, in the order of their settings."""
+def _curves(rows, key):
+    """Returns the points by actuator, in the order of their settings.
+
+    What the rows have under `key` is the sparsity of the points.
+    """
     curves: dict[str, list[Any]] = {}
     for row in rows:
-        curves.setdefault(row["actuator"], []).append(row)
+        point = {**row, "sparsity": row[key]}
+        if f"{key}_std" in row:
+            point["sparsity_std"] = row[f"{key}_std"]
+        elif key != "sparsity":
+            point.pop("sparsity_std", None)
+        curves.setdefault(row["actuator"], []).append(point)
     return {
         name: sorted(points, key=lambda point: point["setting"])
         for name, points in curves.items()
     }
 
 
-def _draw(curves, sparsity):
-    figure = drawing.new_figure(5.5)
-    panel = figure.subplots()
-    styles = [_style(index) for index in range(len(curves))]
-    for points, style in zip(curves.values(), styles, strict=True):
-        _draw_curve(panel, points, style)
-    panel.set_xlabel(sparsity)
-    panel.set_ylabel("accuracy")
-    panel.grid(alpha=0.3)
-    panel.margins(0.08)
+def _draw(panels):
+    figure = drawing.new_figure(5.5 if len(panels) == 1 else 4.2 * len(panels))
+    # The legend of the first panel is that of all.
+    axes = figure.subplots(len(panels), sharey=True, squeeze=False)[:, 0]
+    names = list(panels[0][1])
+    styles = [_style(index) for index in range(len(names))]
+    for panel, (label, curves) in zip(axes, panels, strict=True):
+        for points, style in zip(curves.values(), styles, strict=True):
+            _draw_curve(panel, points, style)
+        panel.set_xlabel(label)
+        panel.set_ylabel("accuracy")
+        panel.grid(alpha=0.3)
+        panel.margins(0.08)
     handles = [
         drawing.line(drawing.short([name])[0], **style)
-        for name, style in zip(curves, styles, strict=True)
+        for name, style in zip(names, styles, strict=True)
     ]
-    drawing.legend_beside(panel, handles, title="what is set\n(numbers: to what)")
-    _label_points(panel, curves, [style["color"] for style in styles])
+    drawing.legend_beside(axes[0], handles, title="what is set\n(numbers: to what)")
+    # Positions in pixels are known once the figure is laid out.
+    figure.draw_without_rendering()
+    for panel, (_, curves) in zip(axes, panels, strict=True):
+        _label_points(panel, curves, [style["color"] for style in styles])
     return figure
 
 
@@ -117,15 +137,13 @@ def _draw_curve(panel, points, style):
 
 
 def _label_points(panel, curves, colours):
-    """Writes settings beside their points, on the side where least is drawn."""
-    # Positions in pixels are known once the figure is laid out.
-    panel.figure.draw_without_rendering()
+    """Writes settings near their points, where least is drawn."""
     drawn = np.concatenate([_pixels(panel, points) for points in curves.values()])
     labels: list[Any] = []
     for points, colour in zip(curves.values(), colours, strict=True):
         count = min(len(points), _MOST_LABELS)
-        for place in np.linspace(0, len(points) - 1, count).round().astype(int):
-            point = points[place]
+        for index in np.linspace(0, len(points) - 1, count).round().astype(int):
+            point = points[index]
             if not math.isfinite(point["sparsity"] + point["accuracy"]):
                 continue
             label = panel.annotate(
@@ -135,27 +153,30 @@ def _label_points(panel, curves, colours):
                 textcoords="offset points",
                 color=colour,
                 size=9,
+                **drawing.outlined(),
             )
-            sides = itertools.product((0, 1, -1), (1, -1, 0))
-            best = min(sides, key=lambda side: _crowd(label, side, drawn, labels))
+            places = itertools.product(_DISTANCES, (0, 1, -1), (1, -1, 0))
+            best = min(places, key=lambda place: _crowd(label, place, drawn, labels))
             _put(label, best)
             labels.append(label.get_window_extent())
 
 
-def _put(label, side):
-    """Puts `label` to a `side` of its point: (1, 1) is right of it and above."""
-    across, up = side
-    label.xyann = (8 * across, 8 * up)
+def _put(label, place):
+    """Puts `label` to a place near its point: (8, 1, 1) is 8 right of it and above."""
+    distance, across, up = place
+    label.xyann = (distance * across, distance * up)
     label.set_horizontalalignment(("center", "left", "right")[across])
     label.set_verticalalignment(("center", "bottom", "top")[up])
 
 
-def _crowd(label, side, drawn, labels):
-    """Returns how crowded the place of `label` is at a `side` of its point."""
-    _put(label, side)
+def _crowd(label, place, drawn, labels):
+    """Returns how crowded `label` is at a place near its point."""
+    _put(label, place)
     box = label.get_window_extent().padded(3)
     outside = 4 - label.axes.bbox.count_contains(box.corners())
-    return box.count_contains(drawn) + 50 * (box.count_overlaps(labels) + outside)
+    far = 2 * (place[0] - _DISTANCES[0])
+    blocked = 50 * (box.count_overlaps(labels) + outside)
+    return box.count_contains(drawn) + far + blocked
 
 
 def _pixels(panel, points):
@@ -172,19 +193,34 @@ def _pixels(panel, points):
     return np.concatenate(lines)
 
 
-def _check_rows(rows):
+def _check_labels(sparsity):
+    """Returns the labels of the axes of sparsity by the key of the rows."""
+    if not isinstance(sparsity, Mapping):
+        return {"sparsity": sparsity}
+    if not sparsity or not all(isinstance(key, str) for key in sparsity):
+        raise ValueError(
+            "`sparsity` must be a label, or a dict of labels by at least one key of "
+            f"the rows. Received: sparsity={sparsity!r:.80}. Give for example "
+            "sparsity={'hoyer': 'Hoyer sparsity'}."
+        )
+    return dict(sparsity)
+
+
+def _check_rows(rows, sparsities):
+    keys = ("actuator", "setting", *sparsities, "accuracy")
+    errors = [f"{key}_std" for key in (*sparsities, "accuracy")]
     if not isinstance(rows, (list, tuple)) or not rows:
         raise ValueError(
             f"`rows` must be a list of at least one dict. Received: rows={rows!r:.80}. "
-            f"Give dicts with the keys {', '.join(_KEYS)}."
+            f"Give dicts with the keys {', '.join(keys)}."
         )
     for index, row in enumerate(rows):
         missing = [
-            key for key in _KEYS if not isinstance(row, Mapping) or key not in row
+            key for key in keys if not isinstance(row, Mapping) or key not in row
         ]
         if missing:
             raise ValueError(
-                f"`rows` must be dicts with the keys {', '.join(_KEYS)}. Received: "
+                f"`rows` must be dicts with the keys {', '.join(keys)}. Received: "
                 f"rows[{index}]={row!r:.200}. Add {', '.join(missing)}."
             )
         if not isinstance(row["actuator"], str):
@@ -192,17 +228,16 @@ def _check_rows(rows):
                 "`rows` must have a string under the key 'actuator'. Received: "
                 f"rows[{index}]['actuator']={row['actuator']!r}. Give for example 'q'."
             )
-        for key in _ERRORS:
+        for key in errors:
             if validation.is_real(row.get(key, 0)) and row.get(key, 0) < 0:
                 raise ValueError(
                     f"`rows` must have no negative number at {key!r}. Received: "
                     f"rows[{index}][{key!r}]={row[key]!r}. Give a standard deviation."
                 )
-        for key in (*_KEYS[1:], *_ERRORS):
+        for key in (*keys[1:], *errors):
             if not validation.is_real(row.get(key, 0)):
                 raise ValueError(
                     f"`rows` must have numbers at {key!r}. Received: "
                     f"rows[{index}][{key!r}]={row[key]!r}. Give NaN for one that is "
                     "not known."
                 )
-    return rows

@@ -112,8 +112,8 @@ def test_ragged_and_sparse_inputs_are_named(name, training):
         "sparse": (tf.sparse.from_dense(ones), "tf.sparse.to_dense(inputs)"),
     }
     for kind, (inputs, remedy) in given.items():
-        symbolic = keras.Input(SHAPES[name][1:], **{kind: True})
-        for x in (inputs, symbolic):
+        symbolic = keras.Input(SHAPES[name][1:], ragged=True)
+        for x in (inputs, symbolic) if kind == "ragged" else (inputs,):
             layer = MAKERS[name]()
             call = {"training": training} if name != "ActivationPenalty" else {}
             with pytest.raises(ValueError, match="`inputs` must be a dense") as error:
@@ -126,6 +126,17 @@ def test_ragged_and_sparse_inputs_are_named(name, training):
     MAKERS[name]()(tf.sparse.to_dense(given["sparse"][0]))
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_dense_inputs_that_keras_marks_as_sparse_are_taken(name):
+    x = keras.Input(SHAPES[name][1:])
+    scaled = x * 2.0
+    assert scaled.sparse
+    model = keras.Model(x, MAKERS[name]()(scaled))
+    assert not model.output.sparse
+    inputs = np.ones(SHAPES[name], "float32")
+    np.testing.assert_array_equal(model.predict(inputs, verbose=0), 2 * inputs)
+
+
 @pytest.mark.parametrize("mask", [None, np.ones((2, 3), "bool")])
 def test_so_they_are_by_the_function(mask):
     x = tf.ones((2, 3))
@@ -133,7 +144,6 @@ def test_so_they_are_by_the_function(mask):
         ("ragged", tf.RaggedTensor.from_tensor(x), "x.to_tensor(), and"),
         ("ragged", tf.ragged.constant([[1.0, 2.0], [3.0]]), "x.to_tensor(), and"),
         ("sparse", tf.sparse.from_dense(x), "tf.sparse.to_dense(x)"),
-        ("sparse", keras.Input((3,), sparse=True), "tf.sparse.to_dense(x)"),
     ):
         with pytest.raises(ValueError, match="`x` must be a dense tensor") as error:
             ks.ops.sparseout(given, 0.5, mask=mask)

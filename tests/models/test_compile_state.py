@@ -136,6 +136,16 @@ def test_all_that_compile_got_is_kept():
         assert each.optimizer.iterations == 0
 
 
+def test_a_sequential_model_is_compiled_with_objects():
+    layers = [keras.Input((8,)), L.Dense(2, name="out")]
+    model = keras.Sequential(layers)
+    square = keras.losses.MeanSquaredError()
+    model.compile("sgd", square, metrics=[keras.metrics.MeanAbsoluteError()])
+    new = insert(model, {"out": nothing})
+    assert new.compiled
+    assert new.loss is square
+
+
 def test_a_model_that_is_not_compiled_has_a_copy_that_is_not():
     assert not insert(crossed(), {"beside": nothing}).compiled
 

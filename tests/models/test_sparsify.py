@@ -26,12 +26,19 @@ def check(model, x, new, target=0.7, **options):
     return sparse, table
 
 
-@pytest.mark.parametrize("batch_size", [600, 37])
-def test_zeros_on_unseen_data_are_on_target(batch_size):
+@pytest.fixture(scope="module")
+def sparsified():
+    """A model, what `sparsify` made of it, and the table."""
+    keras.utils.set_random_seed(0)
+    model = gated()
+    return model, *sparsify(model, X, 0.6, return_table=True, verbose=0)
+
+
+def test_zeros_on_unseen_data_are_on_target():
     model = gated()
     model.compile("adam", "mse")
     before = [v.numpy() for v in model.variables]
-    sparse, table = check(model, X, NEW, batch_size=batch_size)
+    sparse, table = check(model, X, NEW, batch_size=37)
     assert [row["layer"] for row in table.rows] == ["second", "third", "head"]
     assert "first" in table.notes[0]
     for value, variable in zip(before, model.variables, strict=True):
@@ -47,9 +54,8 @@ def test_zeros_on_unseen_data_are_on_target(batch_size):
         np.testing.assert_array_equal(mine, own)
 
 
-def test_the_outputs_are_those_of_the_thresholds():
-    model = gated()
-    sparse, table = sparsify(model, X, 0.5, return_table=True, verbose=0)
+def test_the_outputs_are_those_of_the_thresholds(sparsified):
+    model, sparse, table = sparsified
     x = X
     for name in ("first", "second", "third", "head"):
         if name != "first":
@@ -62,9 +68,8 @@ def test_the_outputs_are_those_of_the_thresholds():
     assert table.change == pytest.approx(change, rel=1e-3)
 
 
-def test_the_table_has_the_figures_of_activation_sparsity():
-    model = gated()
-    sparse, table = sparsify(model, X, 0.6, return_table=True, verbose=0)
+def test_the_table_has_the_figures_of_activation_sparsity(sparsified):
+    model, sparse, table = sparsified
     counted = activation_sparsity(
         sparse, X, layers="targetsparsity", where="output", axis=None
     )
@@ -249,6 +254,22 @@ def test_labels_of_arrays_and_of_data_sets(capsys):
     assert set(table.metrics) == {"accuracy", "loss"}
     hits = np.mean(np.argmax(run(model, X[:200]), -1) == y[:200])
     assert table.metrics["accuracy"][0] == pytest.approx(hits, abs=1e-6)
+
+
+def test_a_model_that_takes_batches_of_one_size():
+    inputs = keras.Input(batch_shape=(40, 5, 16))
+    x = kl.GRU(16, return_sequences=True, stateful=True, name="gru")(inputs)
+    model = keras.Model(inputs, kl.Dense(2, name="head")(x))
+    model.compile(loss="mse", jit_compile=False)
+    y = normal(120, 5, 2)
+    sparse, table = sparsify(
+        model, normal(120, 5, 16), 0.6, y=y, return_table=True, verbose=0
+    )
+    assert list(thresholds(sparse)) == ["head_threshold"]
+    # Its states go on from one pass to the next.
+    assert table.rows[0]["zeros_after"] == pytest.approx(0.6, abs=0.01)
+    assert set(table.metrics) == {"loss"}
+    assert not np.any(model.get_layer("gru").states[0])
 
 
 def test_the_name_is_public():

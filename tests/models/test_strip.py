@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers as L
 from rebuilt import (
+    IDS,
     MODELS,
     X,
     assert_same_outputs,
@@ -190,7 +191,33 @@ def test_layers_in_the_config_of_another_are_replaced():
 
     assert type(holding(ks.Sparseout(0.5, name="noise"))) is L.Activation
     assert type(holding(ks.Shakeout(L.Dense(2), 0.5, 0.1))) is L.Dense
-    assert isinstance(holding(ks.TargetSparsity(0.5, name="cut")), keras.Model)
+    assert type(holding(ks.TargetSparsity(0.5, name="cut"))) is L.Activation
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Layer '.*was passed an input with a mask:UserWarning"
+)
+def test_masks_reach_a_model_inside(tmp_path):
+    x = keras.Input((None,), dtype="int32")
+    layers = [
+        ks.TargetSparsity(0.5, axis=-1, name="cut"),
+        L.TimeDistributed(ks.TargetSparsity(0.5), name="time"),
+        L.LSTM(3),
+    ]
+    inner = keras.Sequential([keras.Input((None, 8)), *layers], name="inner")
+    table = L.Embedding(10, 8, mask_zero=True)
+    model = keras.Model(x, inner(table(x)))
+    layers[0].start(np.arange(8) / 500)
+    layers[1].layer.start(0.01)
+    # Keras passes the mask on when it runs, not where it notes the calls.
+    plain = strip(model, verbose=0)
+    assert_same_outputs(model, plain, IDS)
+    assert np.any(np.asarray(inner(np.asarray(table(IDS))) != model(IDS)))
+    names = [layer.name for layer in plain.get_layer("inner").layers[:2]]
+    assert names == ["cut", "time"]
+    plain.save(tmp_path / "plain.keras")
+    again = keras.saving.load_model(tmp_path / "plain.keras")
+    assert_same_outputs(model, again, IDS)
 
 
 class Block(L.Layer):

@@ -30,6 +30,58 @@ def test_each_actuator_is_a_curve_in_the_order_of_its_settings():
     assert len({n.get_linestyle() for n in lines}) == 3
 
 
+def two_kinds():
+    """Rows with two kinds of sparsity, and one deviation."""
+    data = [{**row, "hoyer": row["sparsity"], "zeros": 0.5} for row in rows()]
+    return [{**row, "zeros": 0.1 * i, "zeros_std": 0.02} for i, row in enumerate(data)]
+
+
+def test_a_panel_for_each_kind_of_sparsity():
+    data = two_kinds()
+    kinds = {"hoyer": "Hoyer sparsity", "zeros": "fraction of zeros"}
+    figure = plots.frontier(data, sparsity=kinds)
+    first, second = figure.axes
+    assert [panel.get_xlabel() for panel in figure.axes] == list(kinds.values())
+    for key, panel in zip(kinds, figure.axes, strict=True):
+        places = {(row[key], row["accuracy"]) for row in data}
+        lines = [container.lines[0] for container in panel.containers]
+        assert {tuple(xy) for line in lines for xy in line.get_xydata()} == places
+        assert {text.xy for text in panel.texts} == places
+        assert len(lines) == 3
+        assert [bars.has_xerr for bars in panel.containers] == [key == "zeros"] * 3
+    assert first.get_ylim() == second.get_ylim()
+    assert second.get_legend() is None
+    assert len(first.get_legend().get_texts()) == 3
+    assert_readable(figure)
+
+
+def test_keys_of_the_rows_that_no_panel_shows_are_left_alone():
+    data = [{**row, "sparsity": "high", "sparsity_std": -1} for row in two_kinds()]
+    (panel,) = plots.frontier(data, sparsity={"hoyer": "Hoyer"}).axes
+    assert not any(bars.has_xerr for bars in panel.containers)
+
+
+def test_panels_with_one_label_are_all_drawn():
+    kinds = {"hoyer": "share", "zeros": "share"}
+    assert len(plots.frontier(two_kinds(), sparsity=kinds).axes) == 2
+
+
+@pytest.mark.parametrize("key", ["zeros", "hoyer"])
+def test_each_row_has_all_kinds_of_sparsity(key):
+    data = two_kinds()
+    del data[1][key]
+    with pytest.raises(ValueError, match=r"Received: rows\[1\]=") as error:
+        plots.frontier(data, sparsity={"hoyer": "Hoyer", "zeros": "zeros"})
+    assert str(error.value).endswith(f"Add {key}.")
+
+
+@pytest.mark.parametrize("labels", [{}, {1: "Hoyer"}])
+def test_labels_have_keys(labels):
+    with pytest.raises(ValueError, match="`sparsity` must be a label, or") as error:
+        plots.frontier(rows(), sparsity=labels)
+    assert f"Received: sparsity={labels!r}. Give for example" in str(error.value)
+
+
 def test_no_two_of_many_curves_look_alike():
     (panel,) = plots.frontier(rows(MANY[:20], settings=(1, 2))).axes
     lines = [container.lines[0] for container in panel.containers]

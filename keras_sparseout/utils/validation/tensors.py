@@ -65,13 +65,16 @@ def check_floating(x_dtype: object, name: str = "x") -> str:
 
 
 def check_dense(x: Tensor, name: str = "inputs") -> None:
-    """Raises if `x` is a ragged or sparse tensor."""
+    """Raises if `x` is a ragged or sparse tensor, or a symbolic ragged one.
+
+    A symbolic sparse one passes: Keras marks the dense result of `x * 2.0` as sparse.
+    """
     # By the name of the class: this room does not know which back end there is.
     kind = type(x).__name__
     if kind == "RaggedTensor" or getattr(x, "ragged", False):
         remedy = f"{name}.to_tensor(), and keras.layers.Masking after it"
         kind = "ragged"
-    elif kind == "SparseTensor" or getattr(x, "sparse", False):
+    elif kind == "SparseTensor":
         kind, remedy = "sparse", f"tf.sparse.to_dense({name})"
     else:
         return
