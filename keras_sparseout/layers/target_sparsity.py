@@ -32,12 +32,13 @@ class TargetSparsity(AdjustableLayer):
     is not finite moves nothing. All replicas of `tf.distribute` have the same t.
 
     More activations than asked are zero where they are by themselves, as after a ReLU:
-    then t is 0, and `natural_zeros` tells their share. Fewer are zero where many are
+    then t is 0, and `natural_zeros` tells their share. A warning says so once, when
+    the layer is called at inference after training. Fewer are zero where many are
     equal: half of the outputs of a saturated tanh may be 1, and if a threshold would
     set all of the largest to 0, it stays below them.
 
-    Put it before a Dropout layer, not after it: dropped units are zeros in training
-    alone.
+    Put it before a Dropout layer: dropped units are zeros in training alone. Behind
+    BatchNormalization, zeros at inference need moving statistics that have arrived.
 
     Args:
         target: Share of the activations that is to be 0, a number >= 0 and < 1.
@@ -136,9 +137,8 @@ class TargetSparsity(AdjustableLayer):
             if not input_shape or len(input_shape) < 2 or input_shape[-1] is None:
                 raise ValueError(
                     "`inputs` must have a batch dimension, and a last one of known "
-                    "size, for axis=-1. Received: inputs.shape="
-                    f"{input_shape and tuple(input_shape)}. Give axis=None for one "
-                    "threshold for all units."
+                    f"size, for axis=-1. Received: inputs.shape={input_shape}. Give "
+                    "axis=None for one threshold for all units."
                 )
             shape = (input_shape[-1],)
             self._thresholds = ThresholdTracker(self, shape, self._centre is not None)
@@ -158,8 +158,7 @@ class TargetSparsity(AdjustableLayer):
     def natural_zeros(self) -> float:
         """Share of the inputs that were 0 by themselves in training, a moving mean.
 
-        Above `target` it is the share of zeros, and t is 0. With centre="mode" it is
-        the share of the inputs that are equal to the mode.
+        With centre="mode" it is the share of the inputs that are equal to the mode.
         """
         return self._made("natural_zeros").natural_zeros
 
@@ -204,6 +203,7 @@ class TargetSparsity(AdjustableLayer):
             target = self.read_knobs()["target"]
             t, c = thresholds.follow(inputs, mask, target, 1 - self._momentum)
         else:
+            thresholds.warn_of_natural_zeros(lambda: self.target)
             t, c = thresholds.read()
         return cut(inputs, t, c, **self._options)
 

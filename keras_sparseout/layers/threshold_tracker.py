@@ -1,6 +1,7 @@
 """The variables of a `TargetSparsity`: its thresholds, and how they follow batches."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_sparseout.backend import unknown_rank, variables
+from keras_sparseout.ops import mode_tracking
 from keras_sparseout.ops import quantile_tracking as tracking
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Tensor
@@ -29,6 +31,7 @@ class ThresholdTracker:
     ) -> None:
         self.shape = shape
         self._layer_name = layer.name
+        self._has_warned = False
         shapes = {"threshold": shape, "state": (len(tracking.State._fields), *shape)}
         if has_mode:
             shapes["centre_value"] = shape
@@ -59,6 +62,27 @@ class ThresholdTracker:
         """The moving share of values that are 0, or equal to the mode."""
         state = variables.to_numpy(self._kept["state"])
         return float(np.mean(tracking.row(state, "zeros")))
+
+    def warn_of_natural_zeros(self, read_target: Callable[[], float]) -> None:
+        """Warns once if more values are 0 by themselves than the target.
+
+        It is for calls at inference: a training step that is compiled can't warn.
+        """
+        if self._has_warned:
+            return
+        with variables.outside_graph() as have_values:
+            if not have_values:
+                return
+            zeros, target = self.natural_zeros, read_target()
+        # Not because of the noise of batches.
+        if zeros > target + 0.02:
+            self._has_warned = True
+            warnings.warn(
+                f"Layer {self._layer_name!r}: {zeros:.0%} of its inputs are 0 by "
+                f"themselves, more than target={target:g}. So it cuts nothing. Give a "
+                "larger target, or leave the layer out.",
+                stacklevel=3,
+            )
 
     def start(self, threshold: Any, centre: Any) -> None:
         """Sets the thresholds, and the modes if they are not None."""
@@ -104,35 +128,32 @@ class ThresholdTracker:
         sample = tracking.take_sample(x, mask, self.shape[0] if self.shape else None)
         t, c = self.read()
         state = ops.cast(self._kept["state"], "float32")
-        gain = tracking.row(state, "gain")
+        gain, size = tracking.row(state, "gain"), sample.size()
 
         def begin():
             mode = c
             if c is not None:
-                mode = ops.where(gain > 0, c, tracking.first_mode(sample))
+                mode = ops.where(gain > 0, c, mode_tracking.first(sample))
             return *tracking.begin(t, state, sample.distances(mode), target), mode
 
         def follow():
-            mode = c if c is None else tracking.follow_mode(c, t, gain, sample)
+            mode = c if c is None else mode_tracking.follow(c, t, gain, sample)
             distances = sample.distances(c)
-            return *tracking.follow(t, state, distances, target, least_gain), mode
+            following = tracking.follow(t, state, distances, size, target, least_gain)
+            return *following, mode
 
         # Assigned outside of `cond`: inside of it replicas would keep their own.
-        new = ops.cond(tracking.has_begun(state), follow, begin)
-        t, state, c = (
-            self._shaped(name, v) for name, v in zip(_NAMES, new, strict=True)
-        )
-        for name, value in zip(_NAMES, (t, state, c), strict=True):
-            if value is not None:
+        new = ops.cond(tracking.can_follow(state, target), follow, begin)
+        usable, kept = sample.is_usable(size), []
+        for name, old, value in zip(_NAMES, (t, state, c), new, strict=True):
+            if old is not None:
+                value = ops.where(usable, value, old)
+                if value.shape != old.shape:
+                    # `cond` lost it.
+                    value = ops.reshape(value, old.shape)
                 self._kept[name].assign(value)
-        return t, c
-
-    def _shaped(self, name, value):
-        """Returns `value` with the shape of its variable: `cond` may have lost it."""
-        if value is None:
-            return None
-        shape = tuple(self._kept[name].shape)
-        return value if value.shape == shape else ops.reshape(value, shape)
+            kept.append(value)
+        return kept[0], kept[2]
 
     def save(self, store: dict[str, Any]) -> None:
         """Puts the values of all variables into `store`."""

@@ -18,7 +18,9 @@ With the share s at t, the error e = target - s, and u = g e / delta within -4 a
     v  <-  .97 v + .25 g w u
     t  <-  t + v + w u
 
-Here g is of the batch before: a gain that depends on e would bias the step.
+Here g is of the batch before: a gain that depends on e would bias the step. And of n
+values n delta are expected within w. With fewer than 1, as of a unit in a small batch,
+the few that are met must not move t or w at once, so the gain is at most n delta.
 """
 
 from typing import NamedTuple
@@ -44,7 +46,7 @@ _PRIMES = (
 )
 _MOST_GAIN = 0.5
 # Where t may be at most, to the largest |x|: values that are equal in x's precision are
-# cut together, and cutting the largest ones would leave a layer of zeros.
+# cut together, and without the largest ones a layer of zeros is left.
 _BELOW_PEAK = {"float16": 1 - 2**-9, "bfloat16": 1 - 2**-6}
 
 
@@ -61,9 +63,6 @@ class State(NamedTuple):
     target: Tensor  # of the last batch
 
 
-ROWS = len(State._fields)
-
-
 class Sample(NamedTuple):
     """Elements of a batch: a vector, or rows with a column for each unit.
 
@@ -78,7 +77,20 @@ class Sample(NamedTuple):
         x = self.values
         if centre is not None:
             x = x - ops.cast(centre, x.dtype)
+            if self.counts is not None:
+                # Padding is no peak.
+                x = x * ops.cast(self.counts, x.dtype)
         return self._replace(values=ops.abs(x))
+
+    def size(self) -> Tensor:
+        """How many elements count, of each unit."""
+        if self.counts is not None:
+            return ops.sum(self.counts)
+        return ops.cast(ops.shape(self.values)[0], "float32")
+
+    def is_usable(self, size: Tensor) -> Tensor:
+        """Whether it has elements, and all of them are finite."""
+        return ops.isfinite(ops.sum(ops.cast(self.values, "float32")) / size)
 
 
 def take_sample(x: Tensor, mask: Tensor | None, units: int | None) -> Sample:
@@ -140,8 +152,8 @@ def begin(
 ) -> tuple[Tensor, Tensor]:
     """Returns the first threshold and state, from quantiles of the sorted |x|.
 
-    Where the gain is above 0, t was set from outside and stays. Nothing changes if the
-    sample has no values but 0, or one that is not finite.
+    Where the gain is above 0 and w is not, t was set from outside and stays. Nothing
+    changes if the sample has no values but 0.
     """
     values = ops.cast(sample.values, "float32")
     if sample.counts is not None:
@@ -156,18 +168,18 @@ def begin(
         return ops.sum(ops.where(found, ordered, 0.0), axis=0)
 
     peak = ops.max(ordered, axis=0, initial=0.0)
-    finite = ops.all(ops.isfinite(values))
-    begins = ops.logical_and(finite, ops.max(peak) > 0)
-    first = ops.where(row(state, "gain") > 0, t, quantile(target))
+    begins = ops.max(peak) > 0
+    first = ops.where(was_set(state), t, quantile(target))
     first = _below_peak(first, peak, sample)
     share = ops.sum(ops.cast(ordered <= first, "float32") * counted, axis=0)
     share = share / ops.maximum(n, 1)
-    # At least up to the next one.
+    # At least to the next one. If t is among the largest, there is none above it.
     step = ops.maximum(_delta(target), 1 / ops.maximum(n, 1))
-    width = quantile(ops.minimum(share + step, 1.0)) - first
+    above = quantile(ops.minimum(share + step, 1.0)) - first
+    width = ops.maximum(above, first - quantile(ops.maximum(share - step, 0.0)))
     zero = ops.zeros_like(t)
     new = State(
-        width=ops.clip(width, 1e-5 * peak, peak),
+        width=_bounded(width, first, peak),
         trend=zero,
         gain=zero + _MOST_GAIN,
         error=zero,
@@ -183,46 +195,43 @@ def follow(
     t: Tensor,
     state: Tensor,
     sample: Sample,
+    size: Tensor,
     target: float | Tensor,
     least_gain: float,
 ) -> tuple[Tensor, Tensor]:
     """Returns the next threshold and state.
 
-    Nothing changes if the sample is empty, or has a value that is not finite.
-
     Args:
-        t: The threshold.
-        state: The state.
+        t, state: The last ones.
         sample: Values of |x|.
+        size: How many of them count.
         target: A number, or a tensor if it may move.
         least_gain: Below which the gain does not fall.
     """
     # Few operations: on small batches each of them counts.
     old = State(*ops.unstack(state, len(State._fields)))
+    delta = _delta(target)
+    expected = size * delta
+    old = old._replace(gain=ops.minimum(old.gain, expected))
     low = ops.maximum(t - old.width, 0)
     zeros, below, share, above = _shares(sample, [0 * t, low, t, t + old.width])
-    delta = _delta(target)
     moves = ops.is_tensor(target)
     error = (old.target if moves else target) - share
     gain = _next_gain(old, error, least_gain)
-    if moves:
-        ahead = (target - old.target) / delta
-        gain = ops.minimum(ops.maximum(gain, 0.5 * ops.abs(ahead)), _MOST_GAIN)
     push = ops.clip(error * old.gain / delta, -4.0, 4.0) * old.width
     limit = 0.3 * old.width
     trend = ops.clip(0.97 * old.trend + 0.25 * old.gain * push, -limit, limit)
     new_t = t + trend + push
     if moves:
-        new_t = new_t + ops.clip(ahead, -2.0, 2.0) * old.width
+        ahead = (target - old.target) / delta
+        gain = ops.minimum(ops.maximum(gain, 0.5 * ops.abs(ahead)), _MOST_GAIN)
+        new_t = new_t + ahead * old.width
     new_t = ops.maximum(new_t, 0)
     peak = ops.max(sample.values, axis=0, initial=0)
     peak = ops.maximum(ops.cast(peak, "float32"), 0.99 * old.peak)
-    # Values that are 0 do not tell the density near t.
-    expected = 1 + (t - low) / old.width
-    surplus = ops.clip(expected - (above - below) / delta, -1.33, 2.0)
-    width = old.width * (1 + 0.6 * ops.maximum(old.gain, 0.05) * surplus)
+    width = _next_width(old, t, (above - below) / delta, expected)
     new = State(
-        width=ops.clip(width, 1e-5 * peak, peak),
+        width=_bounded(width, new_t, peak),
         trend=ops.maximum(trend, -new_t),
         gain=gain,
         error=error,
@@ -231,52 +240,7 @@ def follow(
         zeros=old.zeros + gain * (zeros - old.zeros),
         target=0 * t + target if moves else old.target,
     )
-    new_t = _below_peak(new_t, peak, sample)
-    usable = ops.isfinite(ops.sum(ops.cast(sample.values, "float32")) + ops.max(share))
-    return ops.where(usable, new_t, t), ops.where(usable, ops.stack(new), state)
-
-
-def first_mode(sample: Sample) -> Tensor:
-    """Returns the middle of the shortest interval that a fifth of the values lie in."""
-    values = ops.cast(sample.values, "float32")
-    if sample.counts is not None:
-        values = ops.where(sample.counts > 0, values, float("inf"))
-    ordered = ops.sort(values, axis=0)
-    size = ops.shape(ordered)[0]
-    fifth = (size + 4) // 5
-    low, high = ordered[: size - fifth + 1], ordered[fifth - 1 :]
-    length = high - low
-    length = ops.where(ops.isfinite(length), length, float("inf"))
-    shortest = ops.min(length, axis=0, keepdims=True, initial=float("inf"))
-    # The first of several.
-    is_it = ops.logical_and(length == shortest, ops.isfinite(length))
-    is_it = ops.logical_and(is_it, ops.cumsum(ops.cast(is_it, "int32"), axis=0) == 1)
-    return ops.sum(ops.where(is_it, low + length / 2, 0.0), axis=0)
-
-
-def follow_mode(centre: Tensor, t: Tensor, gain: Tensor, sample: Sample) -> Tensor:
-    """Moves the mode to the side on which more values are near.
-
-    It is a step of the mean shift (Fukunaga & Hostetler, 1975) with a flat window of
-    t / 2 to either side. Values that are equal to the mode hold it where it is.
-    """
-    distance = sample.values - ops.cast(centre, sample.values.dtype)
-    reach = ops.cast(t / 2, distance.dtype)
-
-    def share(condition):
-        counted = ops.cast(condition, "float32")
-        if sample.counts is not None:
-            counted = counted * sample.counts
-        return ops.sum(counted, axis=0)
-
-    right = share(ops.logical_and(distance > 0, distance <= reach))
-    left = share(ops.logical_and(distance < 0, distance >= -reach))
-    here = share(distance == 0)
-    more = ops.sign(right - left) * ops.maximum(ops.abs(right - left) - here, 0)
-    more = more / ops.maximum(right + left + here, 1)
-    # The gain is that of t, which does not tell whether the mode moves. And of a bell
-    # curve the mode is farther away than the balance of a narrow window says.
-    return centre + ops.maximum(gain, 0.1) * t * ops.clip(4 * more, -1.0, 1.0)
+    return _below_peak(new_t, peak, sample), ops.stack(new)
 
 
 def row(state: Tensor, name: str) -> Tensor:
@@ -284,10 +248,22 @@ def row(state: Tensor, name: str) -> Tensor:
     return state[State._fields.index(name)]
 
 
-def has_begun(state: Tensor) -> Tensor:
-    """Whether there was a first batch."""
+def was_set(state: Tensor) -> Tensor:
+    """Where the threshold was set from outside, and no batch was seen since."""
+    return ops.logical_and(row(state, "gain") > 0, row(state, "width") == 0)
+
+
+def can_follow(state: Tensor, target: float | Tensor) -> Tensor:
+    """Whether there was a first batch, and the target is near what it was in the last.
+
+    If not, quantiles of the next batch are nearer than steps from here.
+    """
     width = row(state, "width")
-    return (ops.max(width) if width.shape else width) > 0
+    begun = (ops.max(width) if width.shape else width) > 0
+    if not ops.is_tensor(target):
+        return begun
+    jump = ops.max(ops.abs(target - row(state, "target")))
+    return ops.logical_and(begun, jump <= 2 * _delta(target))
 
 
 def _next_gain(old, error, least_gain):
@@ -296,7 +272,22 @@ def _next_gain(old, error, least_gain):
         # One gain for all units: each of them alone has few values.
         alike, scale = ops.mean(alike), ops.mean(scale)
     alike = ops.clip(alike / (scale + 1e-12), -1.0, 1.0)
-    return ops.clip(old.gain * (1 + 0.1 * alike), least_gain, _MOST_GAIN)
+    gain = old.gain * (1 + 0.1 * alike)
+    return ops.minimum(ops.maximum(gain, least_gain), _MOST_GAIN)
+
+
+def _next_width(old, t, found, expected):
+    """`found` is the share of the values within w of t, in deltas."""
+    # Values that are 0 do not tell the density near t.
+    widths = 1 + ops.minimum(t / ops.maximum(old.width, 1e-37), 1)
+    gain = ops.minimum(ops.maximum(old.gain, 0.05), expected)
+    return old.width * (1 + 0.6 * ops.clip(gain * (widths - found), -0.67, 1.0))
+
+
+def _bounded(width, t, peak):
+    # So that t + w differs from t. A share of the peak would be too wide for heavy
+    # tails, but a unit that was silent so far has nothing else.
+    return ops.where(width > 0, ops.clip(width, 1e-5 * t, peak), 0.05 * peak)
 
 
 def _shares(sample, levels):

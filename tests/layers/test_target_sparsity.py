@@ -37,6 +37,27 @@ def test_small_batches_have_no_bias(target, axis):
         np.testing.assert_allclose(zeros(new, axis=0), target, atol=0.1)
 
 
+@pytest.mark.parametrize("target", [0.05, 0.5])
+def test_heavy_tails_do_not_make_the_steps_large(target):
+    # The largest of them is 1e6 times the median.
+    rng = np.random.default_rng(0)
+    layer = TargetSparsity(target)
+    train = trainer(layer)
+    for _ in range(60):
+        train(tf.constant(np.exp(4 * rng.normal(size=(64, 64))), "float32"))
+    new = np.exp(4 * rng.normal(size=(500, 64))).astype("float32")
+    assert zeros(layer(new)) == pytest.approx(target, abs=0.02)
+
+
+def test_units_of_small_batches_may_have_an_extreme_quantile():
+    rng = np.random.default_rng(0)
+    layer = TargetSparsity(0.99, axis=-1)
+    train = trainer(layer)
+    for _ in range(100):
+        train(batch(rng, size=4))
+    assert zeros(layer(batch(rng, size=4000))) == pytest.approx(0.99, abs=0.02)
+
+
 @pytest.mark.parametrize("factor", [1.02, 0.98])
 def test_it_follows_activations_that_grow_or_shrink(factor):
     rng = np.random.default_rng(0)
@@ -61,7 +82,10 @@ def test_where_more_are_zero_by_nature_it_says_so():
         train(batch(rng, "relu"))
     x = batch(rng, "relu", 4000)
     assert layer.threshold.numpy() == 0
-    np.testing.assert_array_equal(layer(x), x)
+    with pytest.warns(UserWarning, match=r"'hidden': \d+% of its inputs are 0 by"):
+        np.testing.assert_array_equal(layer(x), x)
+    # Once.
+    layer(x)
     assert layer.natural_zeros == pytest.approx(0.5, abs=0.02)
     shown = f"<TargetSparsity target=0.3, natural_zeros={layer.natural_zeros:.2g}, "
     assert repr(layer) == shown + "name=hidden, built=True>"
@@ -107,13 +131,17 @@ def test_a_silent_layer_starts_when_it_is_heard():
         assert zeros(y) == pytest.approx(0.7, abs=0.03)
 
 
-def test_units_that_were_silent_at_first_join():
+# XLA passes a NaN where other operations drop it.
+@pytest.mark.onednn
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_units_that_were_silent_at_first_join(jit_compile):
     rng = np.random.default_rng(0)
     layer = TargetSparsity(0.7, axis=-1)
-    train = trainer(layer)
+    train = trainer(layer, jit_compile)
     lives = np.arange(64) % 2
-    train(batch(rng) * lives)
-    for _ in range(150):
+    for _ in range(3):
+        train(batch(rng) * lives)
+    for _ in range(50):
         train(batch(rng))
     found = zeros(layer(batch(rng, size=4000)), axis=0)
     assert found[lives == 0].mean() == pytest.approx(0.7, abs=0.03)
@@ -129,14 +157,13 @@ def test_what_is_not_finite_moves_nothing_and_passes(value, axis, centre):
     bad = batch(rng).numpy()
     bad[3, 5] = value
     layer(bad, training=True)
-    assert not layer.threshold.numpy().any()
+    assert not any(w.numpy().any() for w in layer.weights)
     layer(batch(rng), training=True)
     before = [w.numpy() for w in layer.weights]
     y = layer(bad, training=True)
     np.testing.assert_array_equal(y[3, 5], value)
-    finite = [np.isfinite(w.numpy()).all() for w in layer.weights]
-    assert all(finite)
-    np.testing.assert_array_equal(layer.threshold.numpy(), before[0])
+    for weight, kept in zip(layer.weights, before, strict=True):
+        np.testing.assert_array_equal(weight, kept)
 
 
 def test_an_empty_batch_moves_nothing():
@@ -172,15 +199,25 @@ def test_padding_does_not_count(axis, unknown):
     np.testing.assert_array_equal(layer.threshold.numpy(), before)
 
 
+def test_padding_is_no_peak():
+    layer = TargetSparsity(0.9, centre="mode")
+    x = np.where(np.arange(64) % 2, 5.0, 5.125).astype("float32")
+    x = np.stack([x, 0 * x])
+    for _ in range(20):
+        y = layer(x, training=True, mask=np.array([True, False]))
+    # Half of the values are equal, and the largest: they stay.
+    assert np.mean(y[0] == layer.centre_value.numpy()) == 0.5
+
+
 def test_a_moved_target_is_followed_at_once():
     rng = np.random.default_rng(0)
     layer = TargetSparsity(0.5, adjustable=True)
     train = trainer(layer)
     for _ in range(300):
         train(batch(rng))
-    for target, steps in ((0.55, 5), (0.9, 30), (0.2, 30)):
+    for target in (0.55, 0.9, 0.2, 0.99, 0.5):
         layer.target = target
-        for _ in range(steps):
+        for _ in range(2):
             train(batch(rng))
         new = layer(batch(rng, size=4000))
         assert zeros(new) == pytest.approx(target, abs=0.025)
@@ -220,6 +257,18 @@ def test_the_mode_is_followed():
         y = train(batch(rng, "relu"))
     assert layer.centre_value.numpy() == 0
     assert zeros(y) == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_mode_stays_among_values_of_which_many_are_equal():
+    rng = np.random.default_rng(0)
+    layer = TargetSparsity(0.6, centre="mode", add_back=False)
+    train = trainer(layer)
+    shares = []
+    for _ in range(40):
+        x = np.tanh(4 * rng.normal(size=(64, 64)))
+        shares.append(zeros(train(tf.constant(x, "float32"))))
+        assert 0.75 < np.abs(layer.centre_value.numpy()) <= 1
+    assert np.mean(shares[5:]) == pytest.approx(0.6, abs=0.01)
 
 
 def test_at_inference_and_frozen_it_is_a_constant():

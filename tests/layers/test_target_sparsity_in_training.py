@@ -48,6 +48,15 @@ def test_fit_has_the_zeros_that_are_asked(compile_args, axis):
     assert float(layer.threshold.numpy().min()) > 0
 
 
+def test_the_last_batch_may_be_smaller():
+    # With no Input and 8,192 activations the rank of a sample is unknown there.
+    layer = TargetSparsity(0.8)
+    model = keras.Sequential([L.Dense(128, "relu"), layer, L.Dense(1)])
+    model.compile("adam", "mse", jit_compile=False)
+    model.fit(X[:136], X[:136, :1], batch_size=64, verbose=0)
+    assert zeros_of_new_data(model, layer) == pytest.approx(0.8, abs=0.05)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "float64"])
 def test_other_precisions_do_too(policy):
     keras.config.set_dtype_policy(policy)
