@@ -12,7 +12,6 @@ The programs are kept at module level. If a layer kept them, tf.saved_model.save
 export them with it. A program that the cache drops lives on in the graphs that call it.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +21,6 @@ from keras_sparseout.backend import compiling, powers
 from keras_sparseout.ops import masks, noise
 from keras_sparseout.ops.multiplier import is_cheap, multiplier
 from keras_sparseout.utils.types import Shape, Tensor
-
-_cached = functools.lru_cache(maxsize=128)
 
 
 def draw_and_perturb(
@@ -93,7 +90,7 @@ def _constant(q: float | Tensor) -> float | None:
     return q if is_cheap(q) else None
 
 
-@_cached
+@compiling.cached
 def _multiplying_program(
     shape: Shape,
     constant: float | None,
@@ -112,7 +109,7 @@ def _multiplying_program(
     return compiling.constant_program(draw_multiplier)
 
 
-@_cached
+@compiling.cached
 def _perturbing_program(
     shape: Shape,
     constant: float | None,
@@ -147,7 +144,7 @@ def _perturbing_program(
     )
 
 
-@_cached
+@compiling.cached
 def _product_program(
     shape: Shape,
     constant: float | None,

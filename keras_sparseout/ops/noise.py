@@ -1,6 +1,5 @@
 """Sparseout as a function, on a mask that is given or drawn."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -160,7 +159,7 @@ def draw_and_perturb(
     return tensors.with_static_shape(y, x.shape)
 
 
-@functools.lru_cache(maxsize=128)
+@compiling.cached
 def _perturbing_function(
     kind: tuple[int, str],
     constant: float | None,

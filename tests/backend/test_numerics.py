@@ -1,7 +1,6 @@
-"""Training and measuring under tf.debugging.enable_check_numerics().
+"""Training and measuring under tf.debugging.enable_check_numerics()."""
 
-Sizes are such that no other test has them: what is compiled here keeps its checks.
-"""
+import math
 
 import keras
 import numpy as np
@@ -76,6 +75,26 @@ def test_every_layer_trains():
     assert np.any(before[-1] != after[-1])
     assert all(np.all(np.isfinite(w)) for w in after)
     assert numerics.is_checking()
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+@pytest.mark.parametrize("eager", [True, False])
+def test_what_is_kept_checks_nothing_afterwards(jit_compile, eager):
+    layer = Sparseout(0.3, q=1.5, jit_compile=jit_compile)
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return tape.gradient(y, x, tf.fill(x.shape, math.nan))
+
+    def run(x):
+        return (gradient if eager else tf.function(gradient))(x)
+
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        run(tf.ones((3, 7)))
+    tf.debugging.disable_check_numerics()
+    assert np.isnan(run(tf.fill((3, 7), math.nan)).numpy()).any()
 
 
 def test_a_cell_trains():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from thresholds import ACTIVATIONS, batch, trainer, zeros
+from thresholded import ACTIVATIONS, batch, trainer, zeros
 
 from keras_sparseout import TargetSparsity
 from keras_sparseout.ops import quantile_tracking

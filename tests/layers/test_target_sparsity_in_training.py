@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from thresholds import batch, trainer, zeros
+from thresholded import batch, trainer, zeros
 
 from keras_sparseout import TargetSparsity, activation_sparsity
 

@@ -53,11 +53,17 @@ def test_other_rates_and_exponents_of_weights_need_no_other_program():
 
 def test_programs_are_bounded_in_number():
     settings = {"noise_shape": None, "table": None, "stop_gradient": True}
-    for size in range(300):
-        compiled_noise._perturbing_program(
+
+    def program(size):
+        return compiled_noise._perturbing_program(
             (None, size), None, None, epsilon=1e-7, **settings
         )
-    assert compiled_noise._perturbing_program.cache_info().currsize < 200
+
+    first = program(0)
+    assert program(0) is first
+    for size in range(1, 200):
+        program(size)
+    assert program(0) is not first
 
 
 @pytest.mark.usefixtures("gradients_of_tensorflow")

@@ -95,6 +95,24 @@ def traced_once(
     return tf.function(function, input_signature=signature, autograph=False)
 
 
+def cached(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Keeps the functions that `make` makes, others while numbers are checked.
+
+    What is traced during `tf.debugging.enable_check_numerics()` checks its arguments,
+    and the gradients that come into it, for as long as it is kept.
+    """
+
+    @functools.lru_cache(maxsize=128)
+    def kept(is_checking, *arguments, **settings):
+        return make(*arguments, **settings)
+
+    @functools.wraps(make)
+    def find(*arguments, **settings):
+        return kept(numerics.is_checking(), *arguments, **settings)
+
+    return find
+
+
 def constant_program(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Compiles a function whose result is a constant for gradients."""
     program = compiled(function)

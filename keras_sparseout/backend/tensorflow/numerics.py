@@ -1,6 +1,8 @@
 """Keeps `tf.debugging.enable_check_numerics()` away from NaN that is an answer."""
 
 import contextlib
+import functools
+import math
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -40,7 +42,20 @@ def unchecked() -> Iterator[None]:
 
 def is_checking() -> bool:
     """Whether `tf.debugging.enable_check_numerics()` is in force in this thread."""
-    # TensorFlow does not tell, but its check adds operations to a graph.
+    # TensorFlow does not tell, but its check stops at NaN,
+    if tf.executing_eagerly():
+        try:
+            with tf.device("CPU:0"):
+                tf.negative(_nan())
+        except tf.errors.InvalidArgumentError:
+            return True
+        return False
+    # and adds operations to a graph.
     with tf.Graph().as_default() as scratch:
         tf.negative(1.0)
     return any("Numeric" in op.type for op in scratch.get_operations())
+
+
+@functools.cache
+def _nan():
+    return tf.constant(math.nan)
