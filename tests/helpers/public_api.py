@@ -46,8 +46,19 @@ def _is_ours(cls, attribute):
     return owner.__module__.startswith("keras_sparseout")
 
 
+def signature_of(function):
+    """`inspect.signature`, on all versions of Python of classes that inherit too.
+
+    Python 3.11.2 takes the signature of `__new__`, which Keras' layers inherit.
+    """
+    if not inspect.isclass(function):
+        return inspect.signature(function)
+    signature = inspect.signature(function.__init__)
+    return signature.replace(parameters=[*signature.parameters.values()][1:])
+
+
 def _signature(function):
-    signature = inspect.signature(function)
+    signature = signature_of(function)
     parameters = [
         p.replace(annotation=inspect.Parameter.empty)
         for p in signature.parameters.values()

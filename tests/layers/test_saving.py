@@ -1,6 +1,5 @@
 """Saving the Sparseout layers and loading them, here and in a fresh process."""
 
-import inspect
 import json
 
 import h5py
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from fresh import random_ops, random_ops_of_file, run_fresh, save
+from public_api import signature_of
 
 from keras_sparseout import (
     Sparseout,
@@ -91,8 +91,8 @@ def assert_equal(arrays, others):
 
 def own_arguments(layer):
     """Names of the arguments of a layer, with those that it passes to Sparseout."""
-    names = set(inspect.signature(layer).parameters) - {"kwargs"}
-    further = inspect.signature(Sparseout).parameters.values()
+    names = set(signature_of(layer).parameters) - {"kwargs"}
+    further = signature_of(Sparseout).parameters.values()
     return names | {p.name for p in further if p.kind is p.KEYWORD_ONLY}
 
 

@@ -1,11 +1,10 @@
 """What Sparseout and its spatial layers compute, in one battery."""
 
-import inspect
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from public_api import signature_of
 from sparseout_layers import CASES, every_image, every_layer, normal
 
 import keras_sparseout
@@ -39,8 +38,8 @@ def test_the_battery_holds_every_layer():
 
 @every_layer
 def test_signature_is_that_of_keras_with_q_second(case):
-    ours = inspect.signature(case.ours).parameters
-    theirs = list(inspect.signature(case.theirs).parameters.values())
+    ours = signature_of(case.ours).parameters
+    theirs = list(signature_of(case.theirs).parameters.values())
     # Keras' spatial layers list two of the arguments that every layer takes.
     theirs = [p for p in theirs if p.name not in ("name", "dtype", "kwargs")]
     theirs.insert(1, ours["q"])
