@@ -252,18 +252,7 @@ def _check(model: Any) -> None:
             f"`model` must be a Keras model. Received: model={model!r}. Wrap a layer: "
             "keras.Sequential([layer])."
         )
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            "mc_predict needs the TensorFlow back end, which traces the model. "
-            f"Received: keras.backend.backend()={keras.backend.backend()!r}. Start "
-            "Python with KERAS_BACKEND=tensorflow."
-        )
-    if tracing.functions_run_eagerly():
-        raise RuntimeError(
-            "mc_predict needs the model's graph. Received: "
-            "tf.config.functions_run_eagerly()=True. Call "
-            "tf.config.run_functions_eagerly(False) before it."
-        )
+    tracing.check_can_trace("mc_predict")
 
 
 def _tensors(batch: Any) -> Any:

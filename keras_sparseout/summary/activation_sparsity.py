@@ -122,18 +122,7 @@ def activation_sparsity(
             f"`model` must be a Keras model. Received: model={model!r}. Wrap a layer: "
             "keras.Sequential([layer])."
         )
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            "activation_sparsity needs the TensorFlow back end, whose graph it reads. "
-            f"Received: keras.backend.backend()={keras.backend.backend()!r}. Start "
-            "Python with KERAS_BACKEND=tensorflow."
-        )
-    if tracing.functions_run_eagerly():
-        raise RuntimeError(
-            "activation_sparsity needs the model's graph. Received: "
-            "tf.config.functions_run_eagerly()=True. Call "
-            "tf.config.run_functions_eagerly(False) before it."
-        )
+    tracing.check_can_trace("activation_sparsity")
     chosen, side = layer_selection.check_layers(layers), validation.check_where(where)
     metrics = get.check_metrics(_METRICS, validation.check_axis(axis))
     data = ProbeData(x, batch_size=batch_size, steps=steps)

@@ -93,6 +93,22 @@ def functions_run_eagerly() -> bool:
     return tf.config.functions_run_eagerly()
 
 
+def check_can_trace(caller: str) -> None:
+    """Raises unless there are graphs for `caller`, the name of a function, to read."""
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"{caller} needs the TensorFlow back end, whose graph it reads. Received: "
+            f"keras.backend.backend()={keras.backend.backend()!r}. Start Python with "
+            "KERAS_BACKEND=tensorflow."
+        )
+    if functions_run_eagerly():
+        raise RuntimeError(
+            f"{caller} needs the model's graph. Received: "
+            "tf.config.functions_run_eagerly()=True. Call "
+            "tf.config.run_functions_eagerly(False) before it."
+        )
+
+
 def is_tf_function(function: Callable[..., Any]) -> bool:
     """Whether tf.function made `function`: it may have been traced already."""
     return hasattr(function, "get_concrete_function")

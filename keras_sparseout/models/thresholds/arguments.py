@@ -124,18 +124,7 @@ def _check_targets(targets: Mapping[Any, object]) -> dict[LayerChoice, float]:
 def check_can_be_sparsified(model: object) -> None:
     """Raises unless `model` is one that can be rebuilt, and whose back end is known."""
     check_model(model)
-    if keras.backend.backend() != "tensorflow":
-        raise RuntimeError(
-            "sparsify needs the TensorFlow back end, whose graph it reads. Received: "
-            f"keras.backend.backend()={keras.backend.backend()!r}. Start Python with "
-            "KERAS_BACKEND=tensorflow."
-        )
-    if tracing.functions_run_eagerly():
-        raise RuntimeError(
-            "sparsify needs the model's graph. Received: "
-            "tf.config.functions_run_eagerly()=True. Call "
-            "tf.config.run_functions_eagerly(False) before it."
-        )
+    tracing.check_can_trace("sparsify")
 
 
 def check_weights(model: keras.Model) -> None:
