@@ -1,0 +1,1 @@
+"""The layers that share one control inside the training step."""
