@@ -10,7 +10,6 @@ from controlled import X, Y, classifier, fit, loop_state
 
 from keras_sparseout import (
     ActivationPenalty,
-    Sparseout,
     SparsityController,
     SparsityTracker,
     metrics,
