@@ -11,6 +11,7 @@ from keras_sparseout.callbacks.controlled_group import ControlledGroup, ControlS
 from keras_sparseout.callbacks.controller_arguments import targets_by_layer
 from keras_sparseout.callbacks.controller_messages import ControllerMessages
 from keras_sparseout.callbacks.dead_units import DeadUnitCount
+from keras_sparseout.callbacks.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.measure import non_finite
 from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.reading import read
@@ -84,13 +85,18 @@ class ControlledLayers:
             settings.metric, targets, settings.actuator, settings.bounds
         )
 
-    def begin_epoch(self, *, frozen: bool) -> None:
-        """Decides whether the groups move in this epoch: not if they are frozen."""
+    def begin_epoch(self, *, frozen: bool, batches: int = 0) -> None:
+        """Decides whether the groups move in this epoch: not if they are frozen.
+
+        Args:
+            frozen: Whether they are.
+            batches: How many batches the model was trained on.
+        """
         self._units.begin_epoch()
         self._moving = not (frozen or self._stopped)
         if frozen and not self._stopped:
             for group in self._groups:
-                group.freeze()
+                group.freeze(batches)
 
     def measure_probe(self, sums: Sums) -> None:
         """Takes the sums of the probe data."""
@@ -113,12 +119,15 @@ class ControlledLayers:
         """Takes in sums without a reading, only to tell which units are dead."""
         self._units.add(sums)
 
-    def take(self, sums: Sums, loss: float) -> dict[str, float]:
+    def take(
+        self, sums: Sums, loss: float, time: ReadingTime = ANY_TIME
+    ) -> dict[str, float]:
         """Moves the settings by the sums of a reading; returns figures and settings.
 
         Args:
             sums: Sums of training batches by layer.
             loss: The loss of these batches.
+            time: When the reading is taken.
         """
         self._find_broken(loss)
         self._units.add(sums)
@@ -128,7 +137,7 @@ class ControlledLayers:
         figures = self._figures("", sums)
         if self._moving:
             for group in self._groups:
-                group.take(figures, units.dead_shares)
+                group.take(figures, units.dead_shares, time)
         return {**figures, **knobs.values(self._watched, self._settings.actuator)}
 
     def end_epoch(
@@ -153,10 +162,10 @@ class ControlledLayers:
                 group.check_reach()
         return figures
 
-    def conclude(self) -> None:
-        """Says what was found."""
+    def conclude(self, batches: int) -> None:
+        """Says what was found in a training of so many `batches`."""
         for group in self._groups:
-            group.conclude()
+            group.conclude(batches)
 
     def _find_broken(self, loss: float) -> None:
         self._broken = non_finite.invalid_layers(self._model, self._watched, loss)

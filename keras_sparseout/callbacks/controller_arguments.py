@@ -92,6 +92,13 @@ def check_together(together: bool, target: float | Mapping[str, float]) -> bool:
     return together
 
 
+def check_every(every: int | None) -> int | None:
+    """Returns `every`; raises unless it is an integer >= 1, or None."""
+    if every is not None:
+        validation.check_count("every", every)
+    return every
+
+
 def check_freeze_after(freeze_after: int | None) -> int | None:
     """Returns `freeze_after`; raises unless it is an integer >= 1, or None."""
     if freeze_after is not None:

@@ -1,7 +1,7 @@
 """What a SparsityController says: the lines that it prints, and its warnings."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from keras_sparseout.utils import validation
 
@@ -46,9 +46,9 @@ class ControllerMessages:
         actuator: str,
         setting: float,
         mean: float,
-        calls: Iterable[str],
+        calls: Sequence[str],
     ) -> None:
-        """Prints what the run came to, with the calls that repeat it.
+        """Prints what the run came to, with the calls that repeat it, if there are any.
 
         Args:
             subject: What was controlled, for example "hoyer of hidden".
@@ -59,10 +59,35 @@ class ControllerMessages:
             mean: The mean setting of the run.
             calls: Calls of the layers, with a constant setting.
         """
+        repeat = f". To repeat it fixed: {', '.join(calls)}" if calls else ""
         self._print(
             f"{subject} is {figure:.3f}, asked for {target:g}, at {actuator} = "
-            f"{setting:.3g}, over the run {mean:.3g}. To repeat it fixed: "
-            f"{', '.join(calls)}"
+            f"{setting:.3g}, over the run {mean:.3g}{repeat}"
+        )
+
+    def still_moved(self, subject: str, actuator: str) -> None:
+        """Prints that no constant setting is known to give the same."""
+        self._print(
+            f"{actuator} still moved in the second half of the training, so no fixed "
+            f"{actuator} is known to repeat {subject}"
+        )
+
+    def too_few_readings(
+        self, subject: str, target: float, readings: int, every: int
+    ) -> None:
+        """Prints that the run had too few readings to reach the target."""
+        remedy = "Give more epochs" + (", or every=1" if every > 1 else "")
+        self._print(
+            f"the run has {readings} readings, which were too few to bring {subject} "
+            f"to {target:g}. {remedy}"
+        )
+
+    def at_bound(
+        self, subject: str, target: float, actuator: str, bound: float
+    ) -> None:
+        """Prints that the setting is at a bound while the target is not reached."""
+        self._print(
+            f"{actuator} is at its bound {bound:g}, and {subject} is not at {target:g}"
         )
 
     def loss_not_finite(self, loss: float) -> None:

@@ -14,6 +14,7 @@ from keras_sparseout.callbacks.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.controller_messages import ControllerMessages
 from keras_sparseout.callbacks.figure_sources import TrainingSteps, not_begun
 from keras_sparseout.callbacks.measuring_callback import MeasuringCallback
+from keras_sparseout.callbacks.run_length import RunLength
 from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
@@ -73,7 +74,9 @@ class SparsityController(MeasuringCallback):
         together: Whether all layers share one setting, moved until the mean over the
             layers is the target. Otherwise each layer has its own.
         every: After how many batches it moves, by the samples measured in all of them.
-            In a shorter epoch it moves at its end.
+            In a shorter epoch it moves at its end. None: as often as the run of `fit`
+            needs. It moves at least 100 times where there are that many batches, and
+            each 32 batches in long runs.
         sample_size: How many samples of each batch are measured, the first ones, on
             each replica.
         gain: How strongly it reacts; 2 for twice as strongly. Lower it where the
@@ -119,7 +122,7 @@ class SparsityController(MeasuringCallback):
         actuator: ActuatorName = "q",
         bounds: tuple[float, float] | None = None,
         together: bool = False,
-        every: int = 32,
+        every: int | None = None,
         sample_size: int = 16,
         gain: float = 1.0,
         dead_band: float = 0.002,
@@ -137,7 +140,7 @@ class SparsityController(MeasuringCallback):
             chosen = list(target)
         self.bounds = arguments.check_bounds(bounds, actuator)
         self.together = arguments.check_together(together, target)
-        self.every = validation.check_count("every", every)
+        self.every = arguments.check_every(every)
         sample_size = validation.check_count("sample_size", sample_size)
         self.gain = validation.check_positive("gain", gain)
         self.dead_band = validation.check_share("dead_band", dead_band)
@@ -158,6 +161,11 @@ class SparsityController(MeasuringCallback):
         if self._control is None or self._training is None:
             raise not_begun(self)
         return self._control, self._training
+
+    @property
+    def _run_length(self) -> RunLength:
+        # Made anew, as another callback may have assigned `every`.
+        return RunLength(self._progress, self.every, self.params)
 
     @property
     def targets(self) -> dict[str, float]:
@@ -222,7 +230,8 @@ class SparsityController(MeasuringCallback):
         # Not when training begins, as BackupAndRestore loads weights then.
         control.follow(self._watched)
         self._begin_epoch(epoch)
-        control.begin_epoch(frozen=epoch >= (self.freeze_after or math.inf))
+        frozen = epoch >= (self.freeze_after or math.inf)
+        control.begin_epoch(frozen=frozen, batches=self._progress.total)
         if self._probe is not None and control.needs_probe:
             control.measure_probe(self._probe.read())
         control.shift_setpoints()
@@ -240,7 +249,7 @@ class SparsityController(MeasuringCallback):
         control.follow(self._watched)
         control.check_loss(self._loss)
         # In an epoch that is shorter, at its last batch, if its length is known.
-        if self._log.due(min(self.every, self._progress.steps or self.every)):
+        if self._log.due(self._run_length.every):
             self._take_reading()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
@@ -258,12 +267,13 @@ class SparsityController(MeasuringCallback):
     def on_train_end(self, logs: Logs = None) -> None:
         self._messages.verbose = self.verbose
         if self._control is not None:
-            self._control.conclude()
+            self._control.conclude(self._progress.total)
 
     def _take_reading(self):
         control, training = self._begun
         self._correct_progress()
-        self._log.add(control.take(training.read(), self._loss))
+        now = self._run_length.now
+        self._log.add(control.take(training.read(), self._loss, now))
 
     def _leave_out(self, measured):
         reasons = measured.left_out
