@@ -98,6 +98,10 @@ class ControlledGroup:
         """Whether the loop has had a reading."""
         return self._loop.state.readings > 0
 
+    def values(self) -> dict[str, float]:
+        """Returns the settings of the layers by log key."""
+        return knobs.values(self._watched, self._settings.actuator)
+
     def take(
         self,
         figures: Mapping[str, float],
@@ -149,7 +153,7 @@ class ControlledGroup:
             figures: Figures by log key. Those of probe data count if there are any; an
                 epoch without any batch may have none.
         """
-        logs = knobs.values(self._watched, self._settings.actuator)
+        logs = self.values()
         prefix = "val_" if self._settings.has_probe else ""
         if self._key(prefix, self._watched[0]) in figures:
             self._figure = self._mean(prefix, figures)

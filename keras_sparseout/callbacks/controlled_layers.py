@@ -6,7 +6,8 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_sparseout.callbacks import knobs
+from keras_sparseout.callbacks.control.step_control import StepControl
+from keras_sparseout.callbacks.control.step_group import StepGroup
 from keras_sparseout.callbacks.controlled_group import ControlledGroup, ControlSettings
 from keras_sparseout.callbacks.controller_arguments import targets_by_layer
 from keras_sparseout.callbacks.controller_messages import ControllerMessages
@@ -49,7 +50,7 @@ class ControlledLayers:
         self._settings = settings
         self._messages = messages
         self._watched: Sequence[WatchedLayer] = []
-        self._groups: list[ControlledGroup] = []
+        self._groups: list[ControlledGroup | StepGroup] = []
         self._units = DeadUnitCount(metrics)
         self._broken: dict[str, str] = {}
         self._moving, self._stopped = True, False
@@ -61,8 +62,15 @@ class ControlledLayers:
         started = any(group.started for group in self._groups)
         return self._moving and started and not self.probed
 
-    def follow(self, watched: Sequence[WatchedLayer]) -> None:
-        """Makes new groups if the layers changed; they resume the layers' states."""
+    def follow(
+        self, watched: Sequence[WatchedLayer], control: StepControl | None = None
+    ) -> None:
+        """Makes new groups if the layers changed; they resume the layers' states.
+
+        Args:
+            watched: The layers.
+            control: What moves them inside the training step; None if nothing does.
+        """
         if watched is self._watched:
             return
         self._watched, self._groups = watched, []
@@ -70,7 +78,8 @@ class ControlledLayers:
         parts = [watched] if self._settings.together else [[w] for w in watched]
         for part in filter(None, parts):
             target = float(np.mean([targets[w.name] for w in part]))
-            group = ControlledGroup(part, target, self._settings, self._messages)
+            shared = part, target, self._settings, self._messages
+            group = StepGroup(*shared, control) if control else ControlledGroup(*shared)
             self._groups.append(group)
 
     def describe(self, names: Sequence[str]) -> None:
@@ -114,6 +123,9 @@ class ControlledLayers:
         if not self._stopped and not np.all(np.isfinite(loss)):
             self._stopped, self._moving = True, False
             self._messages.loss_not_finite(loss)
+            for group in self._groups:
+                if isinstance(group, StepGroup):
+                    group.freeze()
 
     def count_units(self, sums: Sums) -> None:
         """Takes in sums without a reading, only to tell which units are dead."""
@@ -138,7 +150,9 @@ class ControlledLayers:
         if self._moving:
             for group in self._groups:
                 group.take(figures, units.dead_shares, time)
-        return {**figures, **knobs.values(self._watched, self._settings.actuator)}
+        for group in self._groups:
+            figures.update(group.values())
+        return figures
 
     def end_epoch(
         self, sums: Sums, probe_sums: Sums | None, loss: float

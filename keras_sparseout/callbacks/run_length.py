@@ -60,6 +60,14 @@ class RunLength:
         return min(every, self._progress.steps or every)
 
     @property
+    def left(self) -> int | None:
+        """How many batches of the run are not over; None if that is unknown."""
+        if not self._epochs or not self._steps:
+            return None
+        progress = self._progress
+        return (self._epochs - progress.epoch) * self._steps - progress.batches
+
+    @property
     def now(self) -> ReadingTime:
         """The `ReadingTime` of a reading that is taken now."""
         readings = math.inf

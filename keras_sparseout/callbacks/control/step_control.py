@@ -20,22 +20,26 @@ from keras_sparseout.utils.types import Tensor
 
 StepActuator: TypeAlias = Literal["penalty", "threshold"]
 
+# A run has so many units of time, if these are not too short or too long.
+_UNITS = 200
+_LONGEST_UNIT = 32
+# Until the end of a first epoch of unknown length.
+_UNKNOWN_BATCHES = 1000
+# What the settings are called in logs.
+SETTING_KEYS: dict[StepActuator, str] = {"penalty": "penalty", "threshold": "target"}
+
 # The push of a penalty, in parts of the push of the loss, is linear in the output up to
 # about here, and exponential above.
 _SMALL_PUSH = 0.01
-# The largest push is ten times that of the loss.
+# The bounds are set by the user.
 LAWS: dict[StepActuator, Law] = {
     "penalty": Law(
         gain=40.0,
         integral_time=12.0,
         lag=5.0,
         slew=1.0,
-        low=0.0,
-        high=float(np.arcsinh(10 / _SMALL_PUSH)),
     ),
-    "threshold": Law(
-        gain=0.5, integral_time=2.0, lag=0.0, slew=0.2, low=0.0, high=0.999
-    ),
+    "threshold": Law(gain=0.5, integral_time=2.0, lag=0.0, slew=0.2),
 }
 
 
@@ -51,6 +55,8 @@ class StepSettings:
         shares: Dict of weights of the layers' figures, by name: the figure of a group is
             the sum of these, each times its weight. None for the mean.
         sample_size: How many samples of each batch are measured, the first ones.
+        bounds: Least and largest push of a penalty, or target of a layer.
+        gain: Factor of the gain.
     """
 
     actuator: StepActuator
@@ -59,6 +65,8 @@ class StepSettings:
     together: bool
     shares: Mapping[str, float] | None
     sample_size: int
+    bounds: tuple[float, float]
+    gain: float
 
 
 class StepControl:
@@ -80,10 +88,15 @@ class StepControl:
         watched: Sequence[WatchedLayer],
         settings: StepSettings,
     ) -> None:
+        self.arguments = model, watched, settings
         self.model = model
         self.watched = watched
         self.settings = settings
-        self.law = LAWS[settings.actuator]
+        low, high = settings.bounds
+        if settings.actuator == "penalty":
+            low, high = map(_to_output, settings.bounds)
+        law = LAWS[settings.actuator]
+        self.law = law._replace(gain=law.gain * settings.gain, low=low, high=high)
         names = [w.name for w in watched]
         self.groups = [names] if settings.together else [[name] for name in names]
         self._group_of = {n: i for i, names in enumerate(self.groups) for n in names}
@@ -146,6 +159,10 @@ class StepControl:
         new = step_law.step(self.law, state, plan, figure)
         self._state.assign(ops.stack(new))
 
+    def group_of(self, name: str) -> int:
+        """Returns the number of the group that the layer of this name is in."""
+        return self._group_of[name]
+
     @property
     def state(self) -> State:
         """The state of the law, as NumPy arrays."""
@@ -166,6 +183,19 @@ class StepControl:
         fresh = State(*np.zeros_like(np.stack(old)))
         kept = {"integral": old.integral, "output": old.output, "recent": old.recent}
         self._state.assign(np.stack(fresh._replace(**kept)))
+
+    def plan_run(self, left: int | None, reach_by: float) -> None:
+        """Sets the ramp, and the unit of time, by the length of the run.
+
+        Args:
+            left: How many batches it has left; None if that is unknown.
+            reach_by: The part of it after which the ramp ends.
+        """
+        total = float(np.max(self.state.batches)) + (left or _UNKNOWN_BATCHES)
+        unit = np.clip(total / _UNITS, 1, _LONGEST_UNIT)
+        plan = self.plan
+        ones = np.ones_like(plan.unit)
+        self.plan = plan._replace(unit=unit * ones, ramp=reach_by * total * ones)
 
     def numbers(self) -> list[np.ndarray]:
         """Returns all that a resumed run needs."""
@@ -235,6 +265,10 @@ class StepControl:
         state = State(*np.zeros((len(State._fields), len(first))))
         state = state._replace(integral=output, output=output, recent=output)
         self._state.assign(np.stack(state))
+
+
+def _to_output(push: float) -> float:
+    return float(np.arcsinh(push / _SMALL_PUSH))
 
 
 def _vectors(name: str, fields: int, groups: int) -> keras.Variable:

@@ -41,8 +41,8 @@ class Law(NamedTuple):
     integral_time: float
     lag: float
     slew: float
-    low: float
-    high: float
+    low: float = 0.0
+    high: float = 1.0
 
 
 class State(NamedTuple):
