@@ -13,6 +13,7 @@ from keras_sparseout.backend import variables
 from keras_sparseout.callbacks.control import step_law
 from keras_sparseout.callbacks.control.penalty_push import Kind, PenaltyPush
 from keras_sparseout.callbacks.control.step_law import Law, Plan, State
+from keras_sparseout.measure import layer_sums
 from keras_sparseout.measure.hooks import Overrides
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.metrics import ZeroFraction
