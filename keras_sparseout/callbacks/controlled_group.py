@@ -124,6 +124,8 @@ class ControlledGroup:
             self._messages.retreat(
                 self._subject, self._settings.actuator, self._loop.bounds
             )
+        if self._loop.state.reversed:
+            self._messages.wrong_way(self._subject, self._settings.actuator)
         errors = [*self._errors_at_bound, abs(self._loop.error)]
         self._errors_at_bound = errors[-_PATIENCE:] if self._loop.at_bound else []
 
@@ -225,7 +227,7 @@ class ControlledGroup:
         """Gives the layers the setting of the loop, and saves its state."""
         knobs.assign(self._watched, self._settings.actuator, self._loop.setting)
         # Where a resumed run finds it: it is saved with the layer's weights.
-        state = [self._signature, *self._loop.state]
+        state = [self._signature, *self._loop.state.numbers]
         self._watched[0].layer.controller_state = state
 
     def _restore(self) -> None:

@@ -248,7 +248,7 @@ def test_a_state_of_another_loop_or_setting_is_left():
         (7, np.nan, "not all are finite"),
         (10, np.nan, "not all are finite"),
         (12, np.inf, "not all are finite"),
-        (None, None, "there should be 18"),
+        (None, None, "there should be 38"),
     ],
 )
 def test_a_state_that_no_controller_left_is_refused(place, number, says):

@@ -243,7 +243,7 @@ def test_the_state_is_all_of_it():
     for figure in (0.5, 0.52, 0.55, 0.57, 0.6):
         first.update(figure)
     first.shift_setpoint(0.59)
-    second.state = LoopState.from_numbers(list(first.state))
+    second.state = LoopState.from_numbers(first.state.numbers)
     for figure in (0.61, 0.64, 0.66, 0.69):
         assert second.update(figure) == first.update(figure)
     for controlled in (first, second):
