@@ -14,7 +14,7 @@ from keras import ops
 from keras_sparseout.utils.types import Tensor
 
 # The filter keeps this share of what it knew a unit of time before.
-FILTER_MEMORY = 0.7
+FILTER_MEMORY = 0.8
 # The integral takes in an error of at most this size. Far from the target it would
 # wind up.
 MAX_INTEGRATED_ERROR = 0.06
