@@ -229,28 +229,24 @@ def follow(
     """
     # Few operations: on small batches each of them counts.
     old = State(*ops.unstack(state, len(State._fields)))
-    delta = _delta(target)
+    delta, moves = _delta(target), ops.is_tensor(target)
     expected = size * delta
     old = old._replace(gain=ops.minimum(old.gain, expected))
-    low = ops.maximum(t - old.width, 0)
-    levels = [ops.zeros_like(t), low, t, t + old.width]
+    levels = [ops.zeros_like(t), ops.maximum(t - old.width, 0), t, t + old.width]
     zeros, below, share, above = _shares(sample, levels)
-    moves = ops.is_tensor(target)
     batch_size = sample.batch_size()
     usual = ops.maximum(old.batch_size, batch_size)
     error = ((old.target if moves else target) - share) * (batch_size / usual)
     gain = _next_gain(old, error, least_gain)
     push = ops.clip(error * old.gain / delta, -4.0, 4.0) * old.width
-    limit = 0.3 * old.width
-    trend = ops.clip(0.97 * old.trend + 0.25 * old.gain * push, -limit, limit)
+    trend = _next_trend(old, push)
     new_t = t + trend + push
     if moves:
         ahead = (target - old.target) / delta
         gain = ops.minimum(ops.maximum(gain, 0.5 * ops.abs(ahead)), _MOST_GAIN)
         new_t = new_t + ahead * old.width
     new_t = ops.maximum(new_t, 0)
-    peak = ops.max(sample.values, axis=0, initial=0)
-    peak = ops.maximum(ops.cast(peak, "float32"), 0.99 * old.peak)
+    peak = _next_peak(old, sample)
     width = _next_width(old, t, (above - below) / delta, expected)
     new = State(
         width=_bounded(width, new_t, peak),
@@ -297,6 +293,16 @@ def _next_gain(old, error, least_gain):
     rise = ops.clip(0.05 * alike / (scale + 1e-12), -0.1, 0.2)
     gain = old.gain * (1 + rise)
     return ops.minimum(ops.maximum(gain, least_gain), _MOST_GAIN)
+
+
+def _next_trend(old, push):
+    limit = 0.3 * old.width
+    return ops.clip(0.97 * old.trend + 0.25 * old.gain * push, -limit, limit)
+
+
+def _next_peak(old, sample):
+    peak = ops.max(sample.values, axis=0, initial=0)
+    return ops.maximum(ops.cast(peak, "float32"), 0.99 * old.peak)
 
 
 def _next_width(old, t, found, expected):
