@@ -220,11 +220,10 @@ def orders_in_all_modes(layer, x):
 @pytest.mark.parametrize(
     ("q", "kwargs", "jit_compile"),
     [
-        # Both sides of the branch by q, and no branch. Each takes seconds.
+        # Both sides of the branch by q. Each takes seconds.
         (2.0, {"adjustable": True}, None),
         (1.5, {"adjustable": True}, False),
         (1.5, {"adjustable": True}, True),
-        (1.3, {}, False),
     ],
 )
 def test_derivatives_of_high_order_in_all_modes(q, kwargs, jit_compile):
