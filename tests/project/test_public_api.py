@@ -25,7 +25,7 @@ def test_the_list_of_names_is_up_to_date():
     assert public_api() == (DATA / "public_api.txt").read_text().splitlines()
 
 
-def test_names_that_are_imported_late_are_all_there():
+def test_import_registers_layers_and_other_names_come_late():
     code = """
 import sys
 import keras
@@ -33,6 +33,9 @@ import keras
 before = set(sys.modules)  # Keras imports pandas where it is there.
 import keras_sparseout as ks
 
+# A file names the classes of its layers.
+for name in ks.layers.__all__:
+    assert keras.saving.get_registered_object(f"keras_sparseout>{name}"), name
 late = [m for m in sys.modules if m.startswith("keras_sparseout.callbacks")]
 assert not late, late
 assert set(ks.__all__) <= set(dir(ks))
