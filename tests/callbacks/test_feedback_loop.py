@@ -342,8 +342,9 @@ def test_a_drift_does_not_pass_for_an_answer(seed):
 
 
 def test_a_setting_is_steady_if_it_hardly_moved_over_half_of_the_run():
-    controlled = loop(0.6, level=0.6, readings=100)
+    controlled = loop(0.6, readings=100)
     assert controlled.steady_setting(0) == pytest.approx(2)
+    controlled.state = controlled.state._replace(output_sum=0.2 * 100)
     for output, batches in ((0.3, 10), (0.32, 20), (0.26, 30), (0.33, 40)):
         controlled.state = controlled.state._replace(output=output)
         controlled._note_steadiness(batches)
@@ -351,3 +352,6 @@ def test_a_setting_is_steady_if_it_hardly_moved_over_half_of_the_run():
     assert controlled.steady_setting(40) == pytest.approx(middle)
     assert controlled.steady_setting(20) == pytest.approx(middle)
     assert controlled.steady_setting(19) is None
+    # Before it was another one for long.
+    controlled.state = controlled.state._replace(output_sum=0.1 * 100)
+    assert controlled.steady_setting(40) is None
