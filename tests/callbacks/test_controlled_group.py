@@ -149,6 +149,7 @@ def test_a_knob_that_moves_the_metric_the_wrong_way_is_named():
     group, rng, figure = group_of(model_of(), 0.8), np.random.default_rng(0), 0.6
     layer = group._watched[0].layer
     with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         for _ in range(60):
             figure += (0.6 + 0.2 * math.log(layer.q / 2) - figure) / 3
             take(group, figure + 0.004 * rng.normal())
