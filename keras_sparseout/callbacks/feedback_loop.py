@@ -56,6 +56,11 @@ class FeedbackLoop:
     The derivative term looks ahead, since sparsity follows the setting only over
     hundreds of steps, and units that die meanwhile don't come back.
 
+    While the figure is short of its target, the output does not go beyond its start in
+    the direction that leads away. Recursive least squares (Ljung 1999, "System
+    Identification") tells how the figure answers to the setting. Where it clearly
+    answers the other way, and the error stays, the gain changes its sign.
+
     Whoever uses a loop gives it figures with `update`, and assigns its `setting`. The
     constants of the law stand at the top of this file.
 

@@ -238,19 +238,6 @@ def test_a_bound_is_kept_to_though_it_is_rounded():
         assert controlled.setting >= low
 
 
-def test_the_state_is_all_of_it():
-    first, second = loop(0.7), loop(0.7)
-    for figure in (0.5, 0.52, 0.55, 0.57, 0.6):
-        first.update(figure)
-    first.shift_setpoint(0.59)
-    second.state = LoopState.from_numbers(first.state.numbers)
-    for figure in (0.61, 0.64, 0.66, 0.69):
-        assert second.update(figure) == first.update(figure)
-    for controlled in (first, second):
-        controlled.shift_setpoint(0.65)
-    assert second.state == first.state
-
-
 def test_it_comes_back_from_where_pushing_made_it_worse():
     def turning(q):
         return 0.65 - 0.02 * q if q < 5 else 0.9
