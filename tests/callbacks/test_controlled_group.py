@@ -132,17 +132,17 @@ def test_out_of_reach_is_said_only_if_it_stays_so_until_the_end(capsys):
         group.take({"zero_fraction/hidden": figure}, {}, ReadingTime(0, 100, left, 4))
         group.check_reach()
 
-    for n in range(30):  # By then it would be at .7.
+    for n in range(40):  # By the end it would be at .7.
         read(0.4 + 0.004 * n, 100 - n)
     assert capsys.readouterr().out == ""
-    for n in range(30, 50):  # It is late only in the second half.
-        read(0.516, 100 - n)
+    for n in range(40, 75):  # It is late only in the last quarter.
+        read(0.556, 100 - n)
     assert capsys.readouterr().out == (
         "SparsityController: q is at its bound 1, and zero_fraction of hidden is not "
         "at 0.7\n"
     )
     with pytest.warns(UserWarning, match="can't be brought to 0.7"):
-        read(0.516, 50)
+        read(0.556, 25)
 
 
 def test_a_knob_that_moves_the_metric_the_wrong_way_is_named():
