@@ -57,7 +57,7 @@ def control(
             it they are at epochs 1, 2, ...
         targets: Dict of numbers by layer. Layers without a target are drawn too.
         metric: Name of the metric that has the targets.
-        actuator: "q", "rate", "weight", "penalty" (both on a logarithmic scale) or another
+        actuator: "q", "rate", "weight", "penalty" (these two on a log scale) or another
             key.
         bounds: The lowest and the highest value of the actuator.
         path: A file to write too.

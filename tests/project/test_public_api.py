@@ -12,11 +12,14 @@ import keras_sparseout
 DATA = Path(__file__).parents[1] / "data"
 # Methods of layers around others that no text named.
 RENAMED = {".drawn(", ".noisy("}
+# `every` has another default.
+CHANGED = {"SparsityController("}
 
 
 def test_no_name_and_no_signature_of_an_earlier_version_is_lost():
     before = (DATA / "0.1.0" / "public_api.txt").read_text().splitlines()
-    kept = {line for line in before if not any(old in line for old in RENAMED)}
+    left_out = RENAMED | CHANGED
+    kept = {line for line in before if not any(old in line for old in left_out)}
     assert len(kept) > 350
     assert kept - set(public_api()) == set()
 
