@@ -147,9 +147,7 @@ class SparsityController(MeasuringCallback):
         chosen = layer_selection.check_layers(layers)
         if chosen is None and isinstance(target, Mapping):
             chosen = list(target)
-        # Bounds of an unknown actuator are checked when training begins.
-        known = bounds if actuator else None
-        self.bounds = arguments.check_bounds(known, self.actuator)
+        self.bounds = arguments.check_bounds(bounds, actuator)
         self.together = arguments.check_together(together, target)
         self.reach_by = arguments.check_reach_by(reach_by)
         self.every = arguments.check_every(every)
