@@ -15,6 +15,8 @@ from keras_sparseout.measure.watched_layer import WatchedLayer
 
 # The largest error with which a target counts as reached.
 _REACHED = 0.02
+# More than this is no gap between training and inference, but something broken.
+_LARGEST_GAP = 0.1
 # Readings at a bound, with an error, after which that is worth a line.
 _AT_BOUND = 16
 # A push of so much of the loss's own moves a figure, if it can.
@@ -87,8 +89,12 @@ class StepGroup:
     def shift_setpoint(self, figures: Mapping[str, float]) -> None:
         """Moves the setpoint by the gap to `figures` of probe data."""
         gap = self._state("level") - self._mean("val_", figures)
-        if math.isfinite(gap):
-            self._offset += (gap - self._offset) / 2
+        # A layer that gives the zeros itself has a gap of its own only at the end of
+        # the ramp: before, more may be zero by themselves.
+        climbs = self._state("batches") < self._control.plan.ramp[self._index]
+        if math.isfinite(gap) and not (climbs and self._control.law.feedforward):
+            offset = self._offset + (gap - self._offset) / 2
+            self._offset = float(np.clip(offset, -_LARGEST_GAP, _LARGEST_GAP))
             self._tell(setpoint=self._target + self._offset)
 
     def freeze(self, batches: int = 0) -> None:
