@@ -93,7 +93,8 @@ class StepGroup:
         # the ramp: before, more may be zero by themselves.
         climbs = self._state("batches") < self._control.plan.ramp[self._index]
         if math.isfinite(gap) and not (climbs and self._control.law.feedforward):
-            offset = self._offset + (gap - self._offset) / 2
+            share = 0.25 if self._control.law.feedforward else 0.5
+            offset = self._offset + (gap - self._offset) * share
             self._offset = float(np.clip(offset, -_LARGEST_GAP, _LARGEST_GAP))
             self._tell(setpoint=self._target + self._offset)
 
