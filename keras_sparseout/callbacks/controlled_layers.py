@@ -168,13 +168,14 @@ class ControlledLayers:
         Settings to repeat are named only if all targets were reached, and all settings
         were steady: the layers act on each other.
         """
-        fixed = [group.steady_setting(batches) for group in self._groups]
+        steady = [group.steady_setting(batches) for group in self._groups]
+        known = all(group.is_repeatable for group in self._groups)
+        known = known and None not in steady
+        for group, setting in zip(self._groups, steady, strict=True):
+            group.conclude(setting if known else None)
         reached = all(group.has_reached for group in self._groups)
-        steady = reached and None not in fixed
-        for group, setting in zip(self._groups, fixed, strict=True):
-            group.conclude(setting if steady else None)
-        if reached and not steady:
-            self._messages.still_moved(self._settings.actuator)
+        if reached and None in steady:
+            self._messages.setting_moved(self._settings.actuator)
 
     def _find_broken(self, loss: float) -> None:
         self._broken = non_finite.invalid_layers(self._model, self._watched, loss)
