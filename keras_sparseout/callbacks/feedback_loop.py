@@ -23,10 +23,11 @@ GAIN_RAMP_SHARE = 1 / 6
 RECENT_READINGS = 8
 # The setting is steady while the outputs lie in a band of at most this width. In a run
 # that can be repeated it is steady over this share of all batches, and the root mean
-# square of how far off it was in the run is at most as large as the band: what it was
-# before leaves its traces.
+# square of how far off it was in the run is at most the spread: what it was before
+# leaves its traces.
 STEADY_BAND = 0.1
 STEADY_SHARE = 0.5
+STEADY_SPREAD = 0.2
 # A step of 1 on the scale is assumed to move the metric by this over the actuator's
 # gain.
 ASSUMED_LOOP_GAIN = 3
@@ -140,7 +141,7 @@ class FeedbackLoop:
         early = batches - state.steady_since < STEADY_SHARE * batches
         mean_square = state.square_sum / max(state.readings, 1)
         off = mean_square - 2 * middle * self._mean_output + middle**2
-        if early or (state.readings and off > STEADY_BAND**2):
+        if early or (state.readings and off > STEADY_SPREAD**2):
             return None
         return self.actuator.from_scale(middle)
 

@@ -341,5 +341,5 @@ def test_a_setting_is_steady_if_it_hardly_moved_over_half_of_the_run():
     assert controlled.steady_setting(20) == pytest.approx(middle)
     assert controlled.steady_setting(19) is None
     # Before it was another one for long.
-    controlled.state = controlled.state._replace(square_sum=0.28**2 * 100)
+    controlled.state = controlled.state._replace(square_sum=0.36**2 * 100)
     assert controlled.steady_setting(40) is None
