@@ -24,8 +24,10 @@ from keras_sparseout.utils.layer_text import call_of
 _PATIENCE = 32
 # The share of a run that may be left when a target is called out of reach.
 _LATE = 1 / 4
-# The largest error with which a target counts as reached.
+# The largest error with which a target counts as reached, and with which a held setting
+# counts as one that would reach it too: it comes out a little differently.
 _REACHED = 0.02
+_REPEATABLE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,8 +197,13 @@ class ControlledGroup:
         """Whether the last figure is at the target."""
         return abs(self._figure - self._loop.target) <= _REACHED
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the last figure is so near that the same may be got again."""
+        return abs(self._figure - self._loop.target) <= _REPEATABLE
+
     def steady_setting(self, batches: int) -> float | None:
-        """Returns the setting that held over the last part of the run, if one did.
+        """Returns the setting that held over the run, None if it moved.
 
         Args:
             batches: How many batches the model was trained on.

@@ -189,13 +189,14 @@ class ControlledLayers:
             if isinstance(group, StepGroup):
                 group.conclude()
         groups = [g for g in self._groups if isinstance(g, ControlledGroup)]
-        fixed = [group.steady_setting(batches) for group in groups]
+        steady = [group.steady_setting(batches) for group in groups]
+        known = all(group.is_repeatable for group in groups)
+        known = known and None not in steady
+        for group, setting in zip(groups, steady, strict=True):
+            group.conclude(setting if known else None)
         reached = all(group.has_reached for group in groups)
-        steady = reached and None not in fixed
-        for group, setting in zip(groups, fixed, strict=True):
-            group.conclude(setting if steady else None)
-        if groups and reached and not steady:
-            self._messages.still_moved(self._settings.actuator)
+        if groups and reached and None in steady:
+            self._messages.setting_moved(self._settings.actuator)
 
     def _find_broken(self, loss: float) -> None:
         self._broken = non_finite.invalid_layers(self._model, self._watched, loss)
