@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 from keras_sparseout import plots
 from keras_sparseout.callbacks import knobs
-from keras_sparseout.callbacks.callback_list import Logs
+from keras_sparseout.callbacks.callback_list import Logs, calling_list
 from keras_sparseout.callbacks.control import arguments as arguments
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
 from keras_sparseout.callbacks.control.controlled_group import ControlSettings
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.callbacks.control.moving_statistics import MovingStatistics
 from keras_sparseout.callbacks.control.penalty_push import Kind
+from keras_sparseout.callbacks.control.run_backup import RunBackup, check_folder
 from keras_sparseout.callbacks.control.run_length import RunLength
 from keras_sparseout.callbacks.control.step_control import (
     StepControl,
@@ -135,6 +137,7 @@ class SparsityController(MeasuringCallback):
         dead_band: float = 0.002,
         freeze_after: int | None = None,
         max_dead: float = 0.5,
+        backup_dir: PathLike | None = None,
         batch_size: int = 256,
         steps: int | None = None,
         verbose: int = 1,
@@ -158,6 +161,7 @@ class SparsityController(MeasuringCallback):
         self.dead_band = validation.check_share("dead_band", dead_band)
         self.freeze_after = arguments.check_freeze_after(freeze_after)
         self.max_dead = validation.check_share("max_dead", max_dead)
+        self.backup_dir = check_folder(backup_dir)
         data = None if x is None else ProbeData(x, batch_size=batch_size, steps=steps)
         self.verbose = verbose
         metrics.update(check_metrics("dead_units"))
@@ -168,12 +172,18 @@ class SparsityController(MeasuringCallback):
         self._messages = ControllerMessages()
         self._control: ControlledLayers | None = None
         self._stepping: StepControl | None = None
+        self._moving_statistics: MovingStatistics | None = None
+        self._backup: RunBackup | None = None
 
     @property
     def _begun(self) -> tuple[ControlledLayers, TrainingSteps]:
         if self._control is None or self._training is None:
             raise not_begun(self)
         return self._control, self._training
+
+    @property
+    def _acts_in_steps(self) -> bool:
+        return self.actuator in ("penalty", "threshold")
 
     @property
     def _run_length(self) -> RunLength:
@@ -238,6 +248,11 @@ class SparsityController(MeasuringCallback):
         self._messages = messages = ControllerMessages(self.verbose)
         self._control = ControlledLayers(self.model, self.metrics, settings, messages)
         self._begin()
+        self._backup = None
+        if self._acts_in_steps:
+            self._backup = RunBackup(self.backup_dir, self, messages)
+            self._backup.check_list(self._beside)
+        self._moving_statistics = MovingStatistics(self.model, self.data, messages)
         if self._stepping is not None:
             self._stepping.begin_run()
         if self.model.built:
@@ -247,12 +262,16 @@ class SparsityController(MeasuringCallback):
         control, _ = self._begun
         # Not when training begins, as BackupAndRestore loads weights then.
         control.follow(self._watched, self._stepping)
+        if self._backup is not None:
+            self._backup.begin_epoch(epoch, control)
         self._begin_epoch(epoch)
+        if self._moving_statistics is not None:
+            self._moving_statistics.begin_epoch(self._progress.total)
         self._plan_steps()
         frozen = epoch >= (self.freeze_after or math.inf)
         control.begin_epoch(frozen=frozen, batches=self._progress.total)
         if self._probe is not None and control.needs_probe:
-            control.measure_probe(self._probe.read())
+            control.measure_probe(self._read_probe())
         control.shift_setpoints()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -279,8 +298,10 @@ class SparsityController(MeasuringCallback):
         self._correct_progress()
         if self._log.unread:
             control.count_units(training.read())
-        probe_sums = None if self._probe is None else self._probe.read()
-        figures = control.end_epoch(training.epoch_sums, probe_sums, self._loss)
+        probed = self._read_probe()
+        figures = control.end_epoch(training.epoch_sums, probed, self._loss)
+        if self._backup is not None:
+            self._backup.end_epoch(epoch, control)
         self._log.end_epoch(control.probed, logs)
         self._tell(figures, logs)
 
@@ -288,6 +309,21 @@ class SparsityController(MeasuringCallback):
         self._messages.verbose = self.verbose
         if self._control is not None:
             self._control.conclude(self._progress.total)
+        if self._backup is not None:
+            self._backup.end_run(self._beside)
+        if calling_list() is None:
+            self._after_training()
+
+    def _after_training(self):
+        # Other callbacks may have restored weights.
+        if self._moving_statistics is not None:
+            self._moving_statistics.conclude(self._progress.total)
+
+    def _read_probe(self):
+        if self._probe is None or self._moving_statistics is None:
+            return None
+        with self._moving_statistics.recomputed():
+            return self._probe.read()
 
     def _take_reading(self):
         control, training = self._begun

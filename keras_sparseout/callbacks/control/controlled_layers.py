@@ -1,7 +1,7 @@
 """The layers that a SparsityController moves: from their sums to their settings."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -54,6 +54,7 @@ class ControlledLayers:
         self._messages = messages
         self._watched: Sequence[WatchedLayer] = []
         self._groups: list[ControlledGroup | StepGroup] = []
+        self._stepping: StepControl | None = None
         self._units = DeadUnitCount(metrics)
         self._broken: dict[str, str] = {}
         self._moving, self._stopped = True, False
@@ -76,7 +77,7 @@ class ControlledLayers:
         """
         if watched is self._watched:
             return
-        self._watched, self._groups = watched, []
+        self._watched, self._groups, self._stepping = watched, [], control
         targets = targets_by_layer(self._settings.target, [w.name for w in watched])
         parts = [watched] if self._settings.together else [[w] for w in watched]
         for part in filter(None, parts):
@@ -196,6 +197,57 @@ class ControlledLayers:
             group.conclude(setting if steady else None)
         if groups and reached and not steady:
             self._messages.still_moved(self._settings.actuator)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what must be the same in a run that resumes a `state`."""
+        settings = self._settings
+        names = [w.name for w in self._watched]
+        identity = {
+            "actuator": settings.actuator,
+            "metric": settings.metric,
+            "target": targets_by_layer(settings.target, names),
+            "together": settings.together,
+            "bounds": settings.bounds,
+        }
+        if self._stepping is not None and settings.actuator == "penalty":
+            identity["kind"] = self._stepping.settings.kind
+        return identity
+
+    def state(self) -> dict[str, Any]:
+        """Returns all that a resumed run needs, of a control in the training step."""
+        numbers = [] if self._stepping is None else self._stepping.numbers()
+        groups = [g.state() for g in self._groups if isinstance(g, StepGroup)]
+        return {
+            "step": [array.tolist() for array in numbers],
+            "groups": groups,
+            "probed": dict(self.probed),
+            "units": self._units.state(),
+            "stopped": self._stopped,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Goes on from the `state` of an earlier run.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is none. Then nothing has changed.
+        """
+        step = [np.array(numbers, "float32") for numbers in state["step"]]
+        own = [] if self._stepping is None else self._stepping.numbers()
+        if [numbers.shape for numbers in step] != [numbers.shape for numbers in own]:
+            raise ValueError("its numbers are of other layers")
+        probed = {key: float(figure) for key, figure in state["probed"].items()}
+        stopped = bool(state["stopped"])
+        stepped = [g for g in self._groups if isinstance(g, StepGroup)]
+        pairs = list(zip(stepped, state["groups"], strict=True))
+        known = [
+            {key: float(saved[key]) for key in group.state()} for group, saved in pairs
+        ]
+        self._units.resume(state["units"])
+        for group, saved in zip(stepped, known, strict=True):
+            group.resume(saved)
+        if self._stepping is not None:
+            self._stepping.resume(step)
+        self.probed, self._stopped = probed, stopped
 
     def _find_broken(self, loss: float) -> None:
         self._broken = non_finite.invalid_layers(self._model, self._watched, loss)

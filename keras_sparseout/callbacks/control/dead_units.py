@@ -1,7 +1,7 @@
 """Which share of the layers' units is dead, told over several short epochs."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,6 +66,20 @@ class DeadUnitCount:
             if self._vectors(self._sums[w.name]) >= _ENOUGH_VECTORS
         }
         return UnitReading(shares, reading.nan_layers)
+
+    def state(self) -> dict[str, list[Any]]:
+        """Returns the sums so far, by layer."""
+        return {
+            name: [np.asarray(part).tolist() for part in sums]
+            for name, sums in self._sums.items()
+        }
+
+    def resume(self, state: Mapping[str, Sequence[Any]]) -> None:
+        """Goes on from the `state` of an earlier run."""
+        self._sums = {
+            name: [np.array(part, "float64") for part in sums]
+            for name, sums in state.items()
+        }
 
     def _vectors(self, sums: Sequence[np.ndarray]) -> float:
         """Returns how many vectors one layer's `sums` come from."""
