@@ -144,7 +144,7 @@ class BatchStatistics:
         def normalise(
             w: WatchedLayer, call: Around, /, *args: Any, **kwargs: Any
         ) -> Any:
-            inputs = args[0] if args else kwargs["inputs"]
+            inputs = args[0] if args else next(iter(kwargs.values()))
             flags = left.get(w.name)
             # In a loop of its own, tensors can't be had, nor assigned for later.
             if not (flags and flags.pop(0)) or tracing.graph_of(inputs) is not graph:
@@ -189,7 +189,8 @@ def _normalising_by(
 ) -> Iterator[None]:
     """Gives a layer other statistics in this context, inside of a stateless scope."""
     moving = layer.moving_mean, layer.moving_variance
-    own = [ops.convert_to_tensor(variable) for variable in moving]
+    # A cast reads a variable.
+    own = [ops.cast(variable, variable.dtype) for variable in moving]
     for variable, value in zip(moving, (mean, variance), strict=True):
         variable.assign(value)
     yield

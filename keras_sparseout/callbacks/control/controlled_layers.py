@@ -201,11 +201,14 @@ class ControlledLayers:
     def identity(self) -> dict[str, Any]:
         """Returns what must be the same in a run that resumes a `state`."""
         settings = self._settings
-        names = [w.name for w in self._watched]
+        targets = targets_by_layer(settings.target, [w.name for w in self._watched])
+        # Without names: Keras numbers them, so a new model may have others.
+        layers = [(type(w.layer).__name__, w.number_of_units()) for w in self._watched]
         identity = {
             "actuator": settings.actuator,
             "metric": settings.metric,
-            "target": targets_by_layer(settings.target, names),
+            "layers": layers,
+            "target": list(targets.values()),
             "together": settings.together,
             "bounds": settings.bounds,
         }
@@ -220,8 +223,8 @@ class ControlledLayers:
         return {
             "step": [array.tolist() for array in numbers],
             "groups": groups,
-            "probed": dict(self.probed),
-            "units": self._units.state(),
+            "probed": [self.probed.get(key) for key in self._keys("val_")],
+            "units": self._units.state([w.name for w in self._watched]),
             "stopped": self._stopped,
         }
 
@@ -235,14 +238,17 @@ class ControlledLayers:
         own = [] if self._stepping is None else self._stepping.numbers()
         if [numbers.shape for numbers in step] != [numbers.shape for numbers in own]:
             raise ValueError("its numbers are of other layers")
-        probed = {key: float(figure) for key, figure in state["probed"].items()}
+        probed = dict(zip(self._keys("val_"), state["probed"], strict=True))
+        probed = {
+            k: float(figure) for k, figure in probed.items() if figure is not None
+        }
         stopped = bool(state["stopped"])
         stepped = [g for g in self._groups if isinstance(g, StepGroup)]
         pairs = list(zip(stepped, state["groups"], strict=True))
         known = [
             {key: float(saved[key]) for key in group.state()} for group, saved in pairs
         ]
-        self._units.resume(state["units"])
+        self._units.resume([w.name for w in self._watched], state["units"])
         for group, saved in zip(stepped, known, strict=True):
             group.resume(saved)
         if self._stepping is not None:
@@ -254,5 +260,8 @@ class ControlledLayers:
 
     def _figures(self, prefix: str, sums: Sums) -> dict[str, float]:
         figures = read(sums, self._watched, self._metrics, self._broken).figures
-        keys = [f"{self._settings.metric}/{w.name}" for w in self._watched]
-        return {prefix + key: figures[key] for key in keys}
+        keys = zip(self._keys(""), self._keys(prefix), strict=True)
+        return {new: figures[key] for key, new in keys}
+
+    def _keys(self, prefix: str) -> list[str]:
+        return [f"{prefix}{self._settings.metric}/{w.name}" for w in self._watched]

@@ -1,6 +1,6 @@
 """Which share of the layers' units is dead, told over several short epochs."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,18 +67,23 @@ class DeadUnitCount:
         }
         return UnitReading(shares, reading.nan_layers)
 
-    def state(self) -> dict[str, list[Any]]:
-        """Returns the sums so far, by layer."""
-        return {
-            name: [np.asarray(part).tolist() for part in sums]
-            for name, sums in self._sums.items()
-        }
+    def state(self, names: Iterable[str]) -> list[list[Any] | None]:
+        """Returns the sums so far, of each of these layers; None for those without."""
+        return [
+            [np.asarray(part).tolist() for part in self._sums[name]]
+            if name in self._sums
+            else None
+            for name in names
+        ]
 
-    def resume(self, state: Mapping[str, Sequence[Any]]) -> None:
-        """Goes on from the `state` of an earlier run."""
+    def resume(
+        self, names: Iterable[str], state: Sequence[Sequence[Any] | None]
+    ) -> None:
+        """Goes on from the `state` of an earlier run, for the layers of these names."""
         self._sums = {
             name: [np.array(part, "float64") for part in sums]
-            for name, sums in state.items()
+            for name, sums in zip(names, state, strict=True)
+            if sums is not None
         }
 
     def _vectors(self, sums: Sequence[np.ndarray]) -> float:

@@ -63,13 +63,15 @@ class MovingStatistics:
         if not self._before or batches <= self._before[0][0]:
             return  # There was no training.
         new = self._recompute()
+        late = self._late_layers(batches)
         if new:
             self._statistics.assign(new)
             self._messages.print(
                 f"recomputed the moving statistics of {_layers(len(new))} from x"
             )
-        elif self._data is None or self._statistics.obstacle():
-            self._say_lag(batches)
+        late = {name: late[name] for name in late if name not in new}
+        if late:
+            self._say_lag(late)
 
     def _recompute(self) -> dict[str, Statistics]:
         """Returns the statistics over the probe data; none that are not finite."""
@@ -80,21 +82,19 @@ class MovingStatistics:
         finite = all(np.all(np.isfinite(s.variance)) for s in new.values())
         return new if finite else {}
 
-    def _say_lag(self, batches: int) -> None:
-        late = self._late_layers(batches)
-        if not late:
-            return
-        steps = round(1 / (1 - max(late.values())))
-        remedy = "Give `x`, from which they are recomputed, or a lower momentum"
-        obstacle = self._data and self._statistics.obstacle()
-        if obstacle:
-            remedy = (
-                f"Take @tf.function off the `call` of {obstacle!r}, and they are "
-                "recomputed from `x`"
-            )
+    def _say_lag(self, momentums: Mapping[str, float]) -> None:
+        """Prints that the statistics of layers with these momentums lag."""
+        steps = round(1 / (1 - max(momentums.values())))
+        obstacle = self._statistics.obstacle()
+        if obstacle is not None:
+            remedy = f"Take @tf.function off the `call` of {obstacle!r}, and give `x`"
+        elif self._data is None:
+            remedy = "Give `x`, from which they are recomputed, or a lower momentum"
+        else:
+            remedy = "They can't be recomputed: give a lower momentum"
         self._messages.print(
-            f"the moving statistics of {_layers(len(late))} lag: they remember about "
-            f"{steps} steps, in which the activations changed. So the figures at "
+            f"the moving statistics of {_layers(len(momentums))} lag: they remember "
+            f"about {steps} steps, in which the activations changed. So the figures at "
             f"inference are not those of training. {remedy}"
         )
 
