@@ -60,10 +60,24 @@ class SparsityController(MeasuringCallback):
     makes its layers in the first batch: they move from the second batch on.
 
     If too many of a layer's units are dead, it warns and no longer makes it sparser.
-    Once the loss is not finite, it changes nothing any more. Its state is saved with
-    the weights: with `keras.callbacks.BackupAndRestore` a resumed run equals one that
-    was not interrupted, but counts dead units from 0. Put that after this callback if
-    the length of the data is unknown: it reads a short epoch only when that is over.
+    Once the loss is not finite, it changes nothing any more.
+
+    BatchNormalization layers normalise at inference by moving statistics, which lag
+    behind: at momentum 0.99 by 100 steps. With `x` the statistics are recomputed by a
+    pass over it, in which these layers normalise by the batch. At the end of training
+    they stay in the model, and a line says so. After each epoch they serve the figures
+    of `x` alone: `validation_data`, a ModelCheckpoint and a SparsityTracker see the
+    model's own. Only what runs after `fit`, as `evaluate`, sees the recomputed ones.
+    Without `x` a line says if they lag.
+
+    With `keras.callbacks.BackupAndRestore` a resumed run equals one that was not
+    interrupted. The states of q, rate and weight are saved with the weights, except
+    that dead units are counted from 0; those of a penalty and of thresholds are in a
+    file in `backup_dir`. Put BackupAndRestore after this callback: it reads a short
+    epoch only when that is over, and no crash can save weights without the state.
+
+    If `fit` raises, nothing of this callback is in the model: its hooks are there only
+    while a step is traced. The callback keeps the step that measures.
 
     Args:
         target: The figure asked for: a number for all layers, or a dict of numbers by
@@ -94,6 +108,10 @@ class SparsityController(MeasuringCallback):
             about the last 8 readings; None for never.
         max_dead: Share of a layer's units that may be dead before it no longer makes it
             sparser. It decides after 256 vectors, counted over several epochs.
+        backup_dir: Folder of the state for a resumed run, with the actuators "penalty"
+            and "threshold": that of `BackupAndRestore`. The file is written at once at
+            the end of each epoch, holds the states after the last two, and is removed
+            when training is complete. None for none.
         batch_size: With `x`, how many samples of arrays run at once.
         steps: With `x`, how many batches of a data set to take; None for all.
         verbose: 1 to print what is controlled, what could not be read, and at the end
@@ -101,7 +119,8 @@ class SparsityController(MeasuringCallback):
 
     Raises:
         ValueError: if an argument is out of range, or (as training begins) there is no
-            adjustable layer, a named one is not adjustable, or a layer never has zeros.
+            adjustable layer, a named one is not adjustable, a layer never has zeros, or
+            the file in `backup_dir` is broken or of another control.
 
     Source: the setting of Khan & Stavness (2019), https://arxiv.org/abs/1904.08050,
         turned around: there q is chosen and the sparsity observed.
