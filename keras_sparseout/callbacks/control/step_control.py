@@ -34,13 +34,15 @@ _SMALL_PUSH = 0.01
 # The bounds are set by the user.
 LAWS: dict[StepActuator, Law] = {
     "penalty": Law(
-        gain=40.0,
+        gain=30.0,
         integral_time=12.0,
         lag=5.0,
         slew=1.0,
     ),
     "threshold": Law(gain=0.5, integral_time=2.0, lag=0.0, slew=0.2),
 }
+# A layer that is asked for zeros gives them. What is left to correct is small and slow.
+_DIRECT = Law(gain=0.05, integral_time=2.0, lag=0.0, slew=0.2, feedforward=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +98,11 @@ class StepControl:
         if settings.actuator == "penalty":
             low, high = map(_to_output, settings.bounds)
         law = LAWS[settings.actuator]
-        # The share of zeros is what a threshold is asked for.
-        direct = settings.actuator == "threshold"
-        direct = direct and isinstance(settings.metric, ZeroFraction)
-        self.law = law._replace(
-            gain=law.gain * settings.gain, feedforward=float(direct), low=low, high=high
-        )
+        if settings.actuator == "threshold" and isinstance(
+            settings.metric, ZeroFraction
+        ):
+            law = _DIRECT
+        self.law = law._replace(gain=law.gain * settings.gain, low=low, high=high)
         names = [w.name for w in watched]
         self.groups = [names] if settings.together else [[name] for name in names]
         self._group_of = {n: i for i, names in enumerate(self.groups) for n in names}

@@ -27,7 +27,7 @@ from keras_sparseout import SparsityController, metrics
         ((0.5,), {"actuator": "p"}, ["`actuator`", "q, rate, weight"]),
         ((0.5,), {"bounds": (4, 1)}, ["`bounds`", "Received: bounds=(4, 1)"]),
         ((0.5,), {"bounds": 3}, ["`bounds`", "Received: bounds=3"]),
-        ((0.5,), {"bounds": (-1, 2)}, ["`bounds`", "within [0.01, 100]"]),
+        ((0.5,), {"bounds": (-1, 2), "actuator": "q"}, ["within [0.01, 100]"]),
         ((0.5,), {"every": 0}, ["`every`", "Received: every=0"]),
         ((0.5,), {"gain": 0}, ["`gain`", "Received: gain=0"]),
         ((0.5,), {"dead_band": -1}, ["`dead_band`", "Received: dead_band=-1"]),
