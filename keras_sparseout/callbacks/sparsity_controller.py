@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 from keras_sparseout import plots
 from keras_sparseout.callbacks import knobs
-from keras_sparseout.callbacks.callback_list import Logs
+from keras_sparseout.callbacks.callback_list import Logs, calling_list
 from keras_sparseout.callbacks.control import arguments as arguments
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
 from keras_sparseout.callbacks.control.controlled_group import ControlSettings
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.callbacks.control.moving_statistics import MovingStatistics
 from keras_sparseout.callbacks.control.penalty_push import Kind
+from keras_sparseout.callbacks.control.run_backup import RunBackup, check_folder
 from keras_sparseout.callbacks.control.run_length import RunLength
 from keras_sparseout.callbacks.control.step_control import (
     StepControl,
@@ -58,10 +60,24 @@ class SparsityController(MeasuringCallback):
     makes its layers in the first batch: they move from the second batch on.
 
     If too many of a layer's units are dead, it warns and no longer makes it sparser.
-    Once the loss is not finite, it changes nothing any more. Its state is saved with
-    the weights: with `keras.callbacks.BackupAndRestore` a resumed run equals one that
-    was not interrupted, but counts dead units from 0. Put that after this callback if
-    the length of the data is unknown: it reads a short epoch only when that is over.
+    Once the loss is not finite, it changes nothing any more.
+
+    BatchNormalization layers normalise at inference by moving statistics, which lag
+    behind: at momentum 0.99 by 100 steps. With `x` the statistics are recomputed by a
+    pass over it, in which these layers normalise by the batch. At the end of training
+    they stay in the model, and a line says so. After each epoch they serve the figures
+    of `x` alone: `validation_data`, a ModelCheckpoint and a SparsityTracker see the
+    model's own. Only what runs after `fit`, as `evaluate`, sees the recomputed ones.
+    Without `x` a line says if they lag.
+
+    With `keras.callbacks.BackupAndRestore` a resumed run equals one that was not
+    interrupted. The states of q, rate and weight are saved with the weights, except
+    that dead units are counted from 0; those of a penalty and of thresholds are in a
+    file in `backup_dir`. Put BackupAndRestore after this callback: it reads a short
+    epoch only when that is over, and no crash can save weights without the state.
+
+    If `fit` raises, nothing of this callback is in the model: its hooks are there only
+    while a step is traced. The callback keeps the step that measures.
 
     Args:
         target: The figure asked for: a number for all layers, or a dict of numbers by
@@ -92,6 +108,10 @@ class SparsityController(MeasuringCallback):
             about the last 8 readings; None for never.
         max_dead: Share of a layer's units that may be dead before it no longer makes it
             sparser. It decides after 256 vectors, counted over several epochs.
+        backup_dir: Folder of the state for a resumed run, with the actuators "penalty"
+            and "threshold": that of `BackupAndRestore`. The file is written at once at
+            the end of each epoch, holds the states after the last two, and is removed
+            when training is complete. None for none.
         batch_size: With `x`, how many samples of arrays run at once.
         steps: With `x`, how many batches of a data set to take; None for all.
         verbose: 1 to print what is controlled, what could not be read, and at the end
@@ -99,7 +119,8 @@ class SparsityController(MeasuringCallback):
 
     Raises:
         ValueError: if an argument is out of range, or (as training begins) there is no
-            adjustable layer, a named one is not adjustable, or a layer never has zeros.
+            adjustable layer, a named one is not adjustable, a layer never has zeros, or
+            the file in `backup_dir` is broken or of another control.
 
     Source: the setting of Khan & Stavness (2019), https://arxiv.org/abs/1904.08050,
         turned around: there q is chosen and the sparsity observed.
@@ -135,6 +156,7 @@ class SparsityController(MeasuringCallback):
         dead_band: float = 0.002,
         freeze_after: int | None = None,
         max_dead: float = 0.5,
+        backup_dir: PathLike | None = None,
         batch_size: int = 256,
         steps: int | None = None,
         verbose: int = 1,
@@ -156,6 +178,7 @@ class SparsityController(MeasuringCallback):
         self.dead_band = validation.check_share("dead_band", dead_band)
         self.freeze_after = arguments.check_freeze_after(freeze_after)
         self.max_dead = validation.check_share("max_dead", max_dead)
+        self.backup_dir = check_folder(backup_dir)
         data = None if x is None else ProbeData(x, batch_size=batch_size, steps=steps)
         self.verbose = verbose
         metrics.update(check_metrics("dead_units"))
@@ -166,12 +189,18 @@ class SparsityController(MeasuringCallback):
         self._messages = ControllerMessages()
         self._control: ControlledLayers | None = None
         self._stepping: StepControl | None = None
+        self._moving_statistics: MovingStatistics | None = None
+        self._backup: RunBackup | None = None
 
     @property
     def _begun(self) -> tuple[ControlledLayers, TrainingSteps]:
         if self._control is None or self._training is None:
             raise not_begun(self)
         return self._control, self._training
+
+    @property
+    def _acts_in_steps(self) -> bool:
+        return self.actuator in ("penalty", "threshold")
 
     @property
     def _run_length(self) -> RunLength:
@@ -237,6 +266,11 @@ class SparsityController(MeasuringCallback):
         self._messages = messages = ControllerMessages(self.verbose)
         self._control = ControlledLayers(self.model, self.metrics, settings, messages)
         self._begin()
+        self._backup = None
+        if self._acts_in_steps:
+            self._backup = RunBackup(self.backup_dir, self, messages)
+            self._backup.check_list(self._beside)
+        self._moving_statistics = MovingStatistics(self.model, self.data, messages)
         if self._stepping is not None:
             self._stepping.begin_run()
         if self.model.built:
@@ -246,12 +280,16 @@ class SparsityController(MeasuringCallback):
         control, _ = self._begun
         # Not when training begins, as BackupAndRestore loads weights then.
         control.follow(self._watched, self._stepping)
+        if self._backup is not None:
+            self._backup.begin_epoch(epoch, control)
         self._begin_epoch(epoch)
+        if self._moving_statistics is not None:
+            self._moving_statistics.begin_epoch(self._progress.total)
         self._plan_steps()
         frozen = epoch >= (self.freeze_after or math.inf)
         control.begin_epoch(frozen=frozen, batches=self._progress.total)
         if self._probe is not None and control.needs_probe:
-            control.measure_probe(self._probe.read())
+            control.measure_probe(self._read_probe())
         control.shift_setpoints()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -278,8 +316,10 @@ class SparsityController(MeasuringCallback):
         self._correct_progress()
         if self._log.unread:
             control.count_units(training.read())
-        probe_sums = None if self._probe is None else self._probe.read()
-        figures = control.end_epoch(training.epoch_sums, probe_sums, self._loss)
+        probed = self._read_probe()
+        figures = control.end_epoch(training.epoch_sums, probed, self._loss)
+        if self._backup is not None:
+            self._backup.end_epoch(epoch, control)
         self._log.end_epoch(control.probed, logs)
         self._tell(figures, logs)
 
@@ -287,6 +327,21 @@ class SparsityController(MeasuringCallback):
         self._messages.verbose = self.verbose
         if self._control is not None:
             self._control.conclude(self._progress.total)
+        if self._backup is not None:
+            self._backup.end_run(self._beside)
+        if calling_list() is None:
+            self._after_training()
+
+    def _after_training(self):
+        # Other callbacks may have restored weights.
+        if self._moving_statistics is not None:
+            self._moving_statistics.conclude(self._progress.total)
+
+    def _read_probe(self):
+        if self._probe is None or self._moving_statistics is None:
+            return None
+        with self._moving_statistics.recomputed():
+            return self._probe.read()
 
     def _take_reading(self):
         control, training = self._begun

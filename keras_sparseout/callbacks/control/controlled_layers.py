@@ -1,7 +1,7 @@
 """The layers that a SparsityController moves: from their sums to their settings."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -54,6 +54,7 @@ class ControlledLayers:
         self._messages = messages
         self._watched: Sequence[WatchedLayer] = []
         self._groups: list[ControlledGroup | StepGroup] = []
+        self._stepping: StepControl | None = None
         self._units = DeadUnitCount(metrics)
         self._broken: dict[str, str] = {}
         self._moving, self._stopped = True, False
@@ -76,7 +77,7 @@ class ControlledLayers:
         """
         if watched is self._watched:
             return
-        self._watched, self._groups = watched, []
+        self._watched, self._groups, self._stepping = watched, [], control
         targets = targets_by_layer(self._settings.target, [w.name for w in watched])
         parts = [watched] if self._settings.together else [[w] for w in watched]
         for part in filter(None, parts):
@@ -198,10 +199,70 @@ class ControlledLayers:
         if groups and reached and None in steady:
             self._messages.setting_moved(self._settings.actuator)
 
+    def identity(self) -> dict[str, Any]:
+        """Returns what must be the same in a run that resumes a `state`."""
+        settings = self._settings
+        targets = targets_by_layer(settings.target, [w.name for w in self._watched])
+        # Without names: Keras numbers them, so a new model may have others.
+        layers = [(type(w.layer).__name__, w.number_of_units()) for w in self._watched]
+        identity = {
+            "actuator": settings.actuator,
+            "metric": settings.metric,
+            "layers": layers,
+            "target": list(targets.values()),
+            "together": settings.together,
+            "bounds": settings.bounds,
+        }
+        if self._stepping is not None and settings.actuator == "penalty":
+            identity["kind"] = self._stepping.settings.kind
+        return identity
+
+    def state(self) -> dict[str, Any]:
+        """Returns all that a resumed run needs, of a control in the training step."""
+        numbers = [] if self._stepping is None else self._stepping.numbers()
+        groups = [g.state() for g in self._groups if isinstance(g, StepGroup)]
+        return {
+            "step": [array.tolist() for array in numbers],
+            "groups": groups,
+            "probed": [self.probed.get(key) for key in self._keys("val_")],
+            "units": self._units.state([w.name for w in self._watched]),
+            "stopped": self._stopped,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Goes on from the `state` of an earlier run.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is none. Then nothing has changed.
+        """
+        step = [np.array(numbers, "float32") for numbers in state["step"]]
+        own = [] if self._stepping is None else self._stepping.numbers()
+        if [numbers.shape for numbers in step] != [numbers.shape for numbers in own]:
+            raise ValueError("its numbers are of other layers")
+        probed = dict(zip(self._keys("val_"), state["probed"], strict=True))
+        probed = {
+            k: float(figure) for k, figure in probed.items() if figure is not None
+        }
+        stopped = bool(state["stopped"])
+        stepped = [g for g in self._groups if isinstance(g, StepGroup)]
+        pairs = list(zip(stepped, state["groups"], strict=True))
+        known = [
+            {key: float(saved[key]) for key in group.state()} for group, saved in pairs
+        ]
+        self._units.resume([w.name for w in self._watched], state["units"])
+        for group, saved in zip(stepped, known, strict=True):
+            group.resume(saved)
+        if self._stepping is not None:
+            self._stepping.resume(step)
+        self.probed, self._stopped = probed, stopped
+
     def _find_broken(self, loss: float) -> None:
         self._broken = non_finite.invalid_layers(self._model, self._watched, loss)
 
     def _figures(self, prefix: str, sums: Sums) -> dict[str, float]:
         figures = read(sums, self._watched, self._metrics, self._broken).figures
-        keys = [f"{self._settings.metric}/{w.name}" for w in self._watched]
-        return {prefix + key: figures[key] for key in keys}
+        keys = zip(self._keys(""), self._keys(prefix), strict=True)
+        return {new: figures[key] for key, new in keys}
+
+    def _keys(self, prefix: str) -> list[str]:
+        return [f"{prefix}{self._settings.metric}/{w.name}" for w in self._watched]

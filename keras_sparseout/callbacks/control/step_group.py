@@ -144,6 +144,23 @@ class StepGroup:
                 self._messages, self._subject, self._target, batches
             )
 
+    def state(self) -> dict[str, float]:
+        """Returns all that a resumed run needs beside the state of the control."""
+        return {
+            "figure": self._figure,
+            "offset": self._offset,
+            "readings_at_bound": self._readings_at_bound,
+            "readings_wrong": self._readings_wrong,
+            "is_wrong": self._is_wrong,
+        }
+
+    def resume(self, state: Mapping[str, float]) -> None:
+        """Goes on from the `state` of an earlier run."""
+        self._figure, self._offset = state["figure"], state["offset"]
+        self._readings_at_bound = int(state["readings_at_bound"])
+        self._readings_wrong = int(state["readings_wrong"])
+        self._is_wrong = bool(state["is_wrong"])
+
     def _state(self, field: str) -> float:
         return float(getattr(self._control.state, field)[self._index])
 
