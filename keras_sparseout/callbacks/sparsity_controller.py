@@ -139,7 +139,7 @@ class SparsityController(MeasuringCallback):
         steps: int | None = None,
         verbose: int = 1,
     ) -> None:
-        self._asked = arguments.check_actuator(actuator), bounds
+        self._asked = arguments.check_actuator(actuator), bounds, kind
         self.actuator: ActuatorName = actuator or "penalty"
         self.kind = arguments.check_kind(kind, actuator)
         [self.metric] = metrics = check_metrics([arguments.check_metric(metric)])
@@ -147,9 +147,8 @@ class SparsityController(MeasuringCallback):
         chosen = layer_selection.check_layers(layers)
         if chosen is None and isinstance(target, Mapping):
             chosen = list(target)
-        # Bounds of an unknown actuator are checked when training begins.
-        known = bounds if actuator else None
-        self.bounds = arguments.check_bounds(known, self.actuator)
+        # Once more when training begins, where the actuator is known then.
+        self.bounds = arguments.check_bounds(bounds, actuator)
         self.together = arguments.check_together(together, target)
         self.reach_by = arguments.check_reach_by(reach_by)
         self.every = arguments.check_every(every)
@@ -221,9 +220,15 @@ class SparsityController(MeasuringCallback):
         return {f"val_{self.metric}/{name}" for name in names}
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        actuator, bounds = self._asked
-        self.actuator = actuator or knobs.default_actuator(self.model, self.layers)
-        self.bounds = arguments.check_bounds(bounds, self.actuator)
+        self._messages = ControllerMessages(self.verbose)
+        self._begin()
+        self._control = self._new_control()
+        if self._stepping is not None:
+            self._stepping.begin_run()
+        if self.model.built:
+            self._control.describe(self._names)
+
+    def _new_control(self):
         settings = ControlSettings(
             target=self.target,
             metric=self.metric,
@@ -235,13 +240,8 @@ class SparsityController(MeasuringCallback):
             max_dead=self.max_dead,
             has_probe=self.data is not None,
         )
-        self._messages = messages = ControllerMessages(self.verbose)
-        self._control = ControlledLayers(self.model, self.metrics, settings, messages)
-        self._begin()
-        if self._stepping is not None:
-            self._stepping.begin_run()
-        if self.model.built:
-            self._control.describe(self._names)
+        messages = self._messages
+        return ControlledLayers(self.model, self.metrics, settings, messages)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         control, _ = self._begun
@@ -258,7 +258,8 @@ class SparsityController(MeasuringCallback):
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._end_batch(batch, logs)
         if not self._settled:
-            self._settle(logs)
+            if self._settle(logs):
+                self._control = self._new_control()
             self._plan_steps()
             control, _ = self._begun
             control.describe(self._names)
@@ -309,6 +310,7 @@ class SparsityController(MeasuringCallback):
 
     def _step_control(self):
         if self.actuator != "penalty" and self.actuator != "threshold":
+            self._stepping = None
             return None
         settings = StepSettings(
             actuator=self.actuator,
@@ -326,6 +328,11 @@ class SparsityController(MeasuringCallback):
         return self._stepping
 
     def _select(self):
+        # Anew, as the first batch may make layers.
+        actuator, bounds, kind = self._asked
+        self.actuator = actuator or knobs.default_actuator(self.model, self.layers)
+        arguments.check_kind(kind, self.actuator)
+        self.bounds = arguments.check_bounds(bounds, self.actuator)
         if self.actuator == "penalty":
             watched = knobs.layers_to_push(self.model, self.layers)
         else:
