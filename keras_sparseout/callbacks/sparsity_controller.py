@@ -147,7 +147,6 @@ class SparsityController(MeasuringCallback):
         chosen = layer_selection.check_layers(layers)
         if chosen is None and isinstance(target, Mapping):
             chosen = list(target)
-        # Once more when training begins, where the actuator is known then.
         self.bounds = arguments.check_bounds(bounds, actuator)
         self.together = arguments.check_together(together, target)
         self.reach_by = arguments.check_reach_by(reach_by)
@@ -197,8 +196,9 @@ class SparsityController(MeasuringCallback):
             self.history,
             self.targets,
             metric=self.metric,
-            actuator=self.actuator,
-            bounds=self.bounds,
+            actuator=setting_key(self.actuator),
+            # Those of a penalty are about its push, not its weight.
+            bounds=None if self.actuator == "penalty" else self.bounds,
             path=path,
         )
 

@@ -17,16 +17,14 @@ from keras_sparseout.utils import validation
 # Metrics that rise with sparsity. All of them lie between 0 and 1.
 RISING = ("gini", "hoyer", "population_sparseness", "pq_index", "zero_fraction")
 
-# Within these lie the limits of all actuators.
-_WIDEST = min(low for low, _ in LIMITS.values()), max(h for _, h in LIMITS.values())
-
 _Target = TypeVar("_Target", bound=float | Mapping[str, float])
 
 
 def check_actuator(actuator: ActuatorName | None) -> ActuatorName | None:
     """Returns `actuator`; raises unless it is the name of an actuator, or None."""
     names = get_args(ActuatorName)
-    if actuator is not None and not _is_one_of(actuator, names):
+    known = isinstance(actuator, str) and actuator in names
+    if actuator is not None and not known:
         raise ValueError(
             f"`actuator` must be one of {', '.join(names)}. Received: "
             f"actuator={actuator!r}. Leave it out to move what the model has: "
@@ -39,7 +37,7 @@ def check_kind(kind: Kind | None, actuator: ActuatorName | None) -> Kind:
     """Returns the kind of penalty; raises unless it is one, or None."""
     if kind is None:
         return "hoyer_square"
-    if not _is_one_of(kind, get_args(Kind)):
+    if str(kind) not in get_args(Kind):
         raise ValueError(
             f"`kind` must be one of {', '.join(map(repr, get_args(Kind)))}. Received: "
             f"kind={kind!r}. Leave it out for 'hoyer_square'."
@@ -159,28 +157,23 @@ def check_targets_fit(
 def check_bounds(
     bounds: Sequence[float] | None, actuator: ActuatorName | None
 ) -> tuple[float, float]:
-    """Returns `bounds` as two floats, for None the default ones of the actuator.
+    """Returns `bounds` as two floats; for None the default ones of the actuator.
 
     Args:
-        bounds: What the user gave.
-        actuator: The actuator; None if it is known only when training begins.
+        bounds: The least and the largest setting, or None.
+        actuator: What is moved. None where that is not known yet: then the default is
+            that of a penalty, and the range that bounds must lie in is the widest.
     """
-    default = DEFAULT_BOUNDS[actuator or "penalty"]
     if bounds is None:
-        return default
-    low, high = LIMITS[actuator] if actuator else _WIDEST
+        return DEFAULT_BOUNDS[actuator or "penalty"]
+    low, high = (0, 1e6) if actuator is None else LIMITS[actuator]
     good = isinstance(bounds, (tuple, list)) and len(bounds) == 2
     good = good and all(validation.is_real(bound) for bound in bounds)
     if not good or not low <= bounds[0] < bounds[1] <= high:
-        what, usual = actuator or "setting", default if actuator else "the default ones"
+        remedy = "" if actuator is None else f" for {DEFAULT_BOUNDS[actuator]}"
         raise ValueError(
-            f"`bounds` must be two numbers, the least and the largest {what}, rising "
-            f"and within [{low:g}, {high:g}]. Received: bounds={bounds!r}. Leave it "
-            f"out for {usual}."
+            "`bounds` must be two numbers, the least and the largest "
+            f"{actuator or 'setting'}, rising and within [{low:g}, {high:g}]. "
+            f"Received: bounds={bounds!r}. Leave it out{remedy}."
         )
     return float(bounds[0]), float(bounds[1])
-
-
-def _is_one_of(name: object, names: Iterable[str]) -> bool:
-    # What is no string may have a comparison of its own, as an array has.
-    return isinstance(name, str) and name in names
