@@ -161,7 +161,7 @@ class SparsityController(MeasuringCallback):
         steps: int | None = None,
         verbose: int = 1,
     ) -> None:
-        self._asked = arguments.check_actuator(actuator), bounds
+        self._asked = arguments.check_actuator(actuator), bounds, kind
         self.actuator: ActuatorName = actuator or "penalty"
         self.kind = arguments.check_kind(kind, actuator)
         [self.metric] = metrics = check_metrics([arguments.check_metric(metric)])
@@ -249,9 +249,22 @@ class SparsityController(MeasuringCallback):
         return {f"val_{self.metric}/{name}" for name in names}
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        actuator, bounds = self._asked
-        self.actuator = actuator or knobs.default_actuator(self.model, self.layers)
-        self.bounds = arguments.check_bounds(bounds, self.actuator)
+        self._messages = ControllerMessages(self.verbose)
+        self._begin()
+        self._control = self._new_control()
+        self._backup = None
+        if self._acts_in_steps:
+            self._backup = RunBackup(self.backup_dir, self, self._messages)
+            self._backup.check_list(self._beside)
+        self._moving_statistics = MovingStatistics(
+            self.model, self.data, self._messages
+        )
+        if self._stepping is not None:
+            self._stepping.begin_run()
+        if self.model.built:
+            self._control.describe(self._names)
+
+    def _new_control(self):
         settings = ControlSettings(
             target=self.target,
             metric=self.metric,
@@ -263,18 +276,8 @@ class SparsityController(MeasuringCallback):
             max_dead=self.max_dead,
             has_probe=self.data is not None,
         )
-        self._messages = messages = ControllerMessages(self.verbose)
-        self._control = ControlledLayers(self.model, self.metrics, settings, messages)
-        self._begin()
-        self._backup = None
-        if self._acts_in_steps:
-            self._backup = RunBackup(self.backup_dir, self, messages)
-            self._backup.check_list(self._beside)
-        self._moving_statistics = MovingStatistics(self.model, self.data, messages)
-        if self._stepping is not None:
-            self._stepping.begin_run()
-        if self.model.built:
-            self._control.describe(self._names)
+        messages = self._messages
+        return ControlledLayers(self.model, self.metrics, settings, messages)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         control, _ = self._begun
@@ -295,7 +298,8 @@ class SparsityController(MeasuringCallback):
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._end_batch(batch, logs)
         if not self._settled:
-            self._settle(logs)
+            if self._settle(logs):
+                self._control = self._new_control()
             self._plan_steps()
             control, _ = self._begun
             control.describe(self._names)
@@ -363,6 +367,7 @@ class SparsityController(MeasuringCallback):
 
     def _step_control(self):
         if self.actuator != "penalty" and self.actuator != "threshold":
+            self._stepping = None
             return None
         settings = StepSettings(
             actuator=self.actuator,
@@ -380,6 +385,11 @@ class SparsityController(MeasuringCallback):
         return self._stepping
 
     def _select(self):
+        # Anew, as the first batch may make layers.
+        actuator, bounds, kind = self._asked
+        self.actuator = actuator or knobs.default_actuator(self.model, self.layers)
+        arguments.check_kind(kind, self.actuator)
+        self.bounds = arguments.check_bounds(bounds, self.actuator)
         if self.actuator == "penalty":
             watched = knobs.layers_to_push(self.model, self.layers)
         else:

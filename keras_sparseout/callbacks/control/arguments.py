@@ -37,7 +37,7 @@ def check_kind(kind: Kind | None, actuator: ActuatorName | None) -> Kind:
     """Returns the kind of penalty; raises unless it is one, or None."""
     if kind is None:
         return "hoyer_square"
-    if kind not in get_args(Kind):
+    if str(kind) not in get_args(Kind):
         raise ValueError(
             f"`kind` must be one of {', '.join(map(repr, get_args(Kind)))}. Received: "
             f"kind={kind!r}. Leave it out for 'hoyer_square'."

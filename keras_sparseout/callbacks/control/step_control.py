@@ -148,6 +148,7 @@ class StepControl:
             sums: Dict of the sums of a batch by layer, those of the metric first. A
                 layer that was not called is missing.
         """
+        self._check_pushed(sums)
         figures = [ops.convert_to_tensor(np.nan, "float32")] * len(self.watched)
         for i, w in enumerate(self.watched):
             if w.name in sums:
@@ -246,8 +247,9 @@ class StepControl:
             outputs: The output of each group.
             norms: The `norms` of the layers' pushes, a row each.
         """
-        _, loss, pushing, _, units = ops.unstack(norms, axis=1)
+        count, loss, pushing, units = ops.unstack(norms, axis=1)
         # A penalty of n units is up to n.
+        units = units / ops.maximum(count, keras.config.epsilon())
         proportions = self._shares / ops.maximum(units, 1.0)
         ratios = _dot(self._members, loss) / (
             _dot(self._members, proportions * pushing) + 1e-30
@@ -263,6 +265,17 @@ class StepControl:
             parts.append(ops.reshape(sums[start : start + size], shape))
             start += size
         return metric.figure(*parts)
+
+    def _check_pushed(self, sums):
+        """Raises if a layer is measured that no penalty can push."""
+        for push in self._pushes:
+            name, side = push.watched.name, push.watched.side
+            if push.refused and name in sums:
+                raise ValueError(
+                    f"`layers` must be layers whose {side}s are dense floating-point "
+                    f"tensors, for a penalty to push them. Received: layers={name}, "
+                    f"whose {side} is {push.refused}. Leave it out."
+                )
 
     def _start_at_targets(self):
         first = [names[0] for names in self.groups]

@@ -61,7 +61,8 @@ class StepGroup:
         self._readings_at_bound = self._readings_wrong = 0
         self._is_wrong = False
         self._offset = 0.0
-        self._tell(setpoint=target)
+        # An earlier run may have ended frozen or blocked.
+        self._tell(setpoint=target, frozen=0.0, blocked=0.0)
 
     @property
     def started(self) -> bool:
