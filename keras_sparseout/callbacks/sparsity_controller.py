@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from keras_sparseout import plots
 from keras_sparseout.callbacks import knobs
 from keras_sparseout.callbacks.callback_list import Logs, calling_list
-from keras_sparseout.callbacks.control import arguments as arguments
+from keras_sparseout.callbacks.control import arguments, macs_budget
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
 from keras_sparseout.callbacks.control.controlled_group import ControlSettings
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
@@ -164,7 +164,11 @@ class SparsityController(MeasuringCallback):
         self._asked = arguments.check_actuator(actuator), bounds, kind
         self.actuator: ActuatorName = actuator or "penalty"
         self.kind = arguments.check_kind(kind, actuator)
-        [self.metric] = metrics = check_metrics([arguments.check_metric(metric)])
+        self._of_model = arguments.check_metric(metric) == macs_budget.NEEDLESS_MACS
+        if self._of_model:
+            metric, together = "zero_fraction", macs_budget.check_together(target)
+        [name] = metrics = check_metrics([metric])
+        self.metric = macs_budget.NEEDLESS_MACS if self._of_model else name
         self.target = arguments.check_target(target, self.metric)
         chosen = layer_selection.check_layers(layers)
         if chosen is None and isinstance(target, Mapping):
@@ -191,6 +195,7 @@ class SparsityController(MeasuringCallback):
         self._stepping: StepControl | None = None
         self._moving_statistics: MovingStatistics | None = None
         self._backup: RunBackup | None = None
+        self._budget: macs_budget.MacsBudget | None = None
 
     @property
     def _begun(self) -> tuple[ControlledLayers, TrainingSteps]:
@@ -209,7 +214,9 @@ class SparsityController(MeasuringCallback):
 
     @property
     def targets(self) -> dict[str, float]:
-        """Dict of the targets by layer."""
+        """Dict of the targets by layer, or that of the whole model by its metric."""
+        if self._of_model:
+            return arguments.targets_by_layer(self.target, [self.metric])
         return arguments.targets_by_layer(self.target, self._names)
 
     def plot(self, *, path: PathLike | None = None) -> "Figure":
@@ -236,17 +243,23 @@ class SparsityController(MeasuringCallback):
 
         If a tracker in the list has one of them too, it belongs to the tracker.
         """
-        figures = self.probe_keys() | {f"{self.metric}/{name}" for name in self._names}
+        figures = self.probe_keys() | self._figure_keys
         for other in self._beside:
             if isinstance(other, SparsityTracker):
                 figures -= other.log_keys()
-        keys = (setting_key(self.actuator), "error")
-        return figures | {f"{key}/{name}" for key in keys for name in self._names}
+        settings = {f"{setting_key(self.actuator)}/{name}" for name in self._names}
+        names = [self.metric] if self._of_model else self._names
+        return figures | settings | {f"error/{name}" for name in names}
 
     def probe_keys(self) -> set[str]:
         """Returns the keys of figures of probe data."""
-        names = () if self.data is None else self._names
-        return {f"val_{self.metric}/{name}" for name in names}
+        return {f"val_{key}" for key in self._figure_keys if self.data is not None}
+
+    @property
+    def _figure_keys(self) -> set[str]:
+        metric = next(iter(self.metrics))
+        whole = {self.metric} if self._of_model else set()
+        return whole | {f"{metric}/{name}" for name in self._names}
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._messages = ControllerMessages(self.verbose)
@@ -366,15 +379,17 @@ class SparsityController(MeasuringCallback):
             self._stepping.plan_run(self._run_length.left, self.reach_by)
 
     def _step_control(self):
+        if not self._selected:
+            return None  # The first batch will make the layers.
         if self.actuator != "penalty" and self.actuator != "threshold":
             self._stepping = None
-            return None
+            return self._budget and self._budget.step
         settings = StepSettings(
             actuator=self.actuator,
             kind=self.kind,
-            metric=self.metrics[self.metric],
+            metric=next(iter(self.metrics.values())),
             together=self.together,
-            shares=None,
+            budget=self._budget,
             sample_size=self.sample_size,
             bounds=self.bounds,
             gain=self.gain,
@@ -396,4 +411,18 @@ class SparsityController(MeasuringCallback):
             knob = setting_key(self.actuator)
             watched = knobs.layers_to_control(self.model, self.layers, knob)
         arguments.check_targets_fit(self.target, [w.name for w in watched])
-        return watched
+        if not self._of_model:
+            return watched
+        self._budget = macs_budget.prepared(
+            self._budget,
+            self.target,
+            self.model,
+            watched,
+            named=self.layers is not None,
+            actuator=self.actuator,
+            data=self.data,
+            sample_size=self.sample_size,
+        )
+        if self._control is not None:
+            self._control.budget = self._budget
+        return self._budget.watched

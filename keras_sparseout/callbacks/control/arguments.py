@@ -9,13 +9,17 @@ from keras_sparseout.callbacks.control.actuators import (
     LIMITS,
     ActuatorName,
 )
+from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS
 from keras_sparseout.callbacks.control.penalty_push import Kind
 from keras_sparseout.metrics import ActivationHistogram
 from keras_sparseout.metrics.get import Metric
 from keras_sparseout.utils import validation
 
 # Metrics that rise with sparsity. All of them lie between 0 and 1.
-RISING = ("gini", "hoyer", "population_sparseness", "pq_index", "zero_fraction")
+RISING = (
+    *("gini", "hoyer", NEEDLESS_MACS, "population_sparseness", "pq_index"),
+    "zero_fraction",
+)
 
 _Target = TypeVar("_Target", bound=float | Mapping[str, float])
 

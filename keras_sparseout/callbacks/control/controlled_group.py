@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from keras_sparseout.callbacks import knobs
 from keras_sparseout.callbacks.control.actuators import ACTUATORS, ActuatorName
 from keras_sparseout.callbacks.control.feedback_loop import FeedbackLoop
 from keras_sparseout.callbacks.control.loop_state import LoopState
+from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.run_length import (
     ANY_TIME,
@@ -56,6 +57,54 @@ class ControlSettings:
     max_dead: float
     has_probe: bool
 
+    @property
+    def of_model(self) -> bool:
+        """Whether the figure is one of the whole model."""
+        return self.metric == NEEDLESS_MACS
+
+    def subject(self, watched: Sequence[WatchedLayer]) -> str:
+        """Returns what is controlled, for example "hoyer of hidden"."""
+        names = ", ".join(w.name for w in watched)
+        return f"{self.metric} of {'the model' if self.of_model else names}"
+
+    def figure(
+        self, prefix: str, figures: Mapping[str, float], watched: Iterable[WatchedLayer]
+    ) -> float:
+        """Returns the mean of layers' figures, of those that have one, or the model's.
+
+        Args:
+            prefix: "val_" for figures of probe data, otherwise "".
+            figures: Dict of figures by log key.
+            watched: The layers.
+        """
+        keys = [self.metric] if self.of_model else self.keys(watched)
+        known = [figures.get(prefix + key, math.nan) for key in keys]
+        known = [figure for figure in known if not math.isnan(figure)]
+        return float(np.mean(known)) if known else math.nan
+
+    def keys(self, watched: Iterable[WatchedLayer]) -> list[str]:
+        """Returns the log keys of the layers' figures."""
+        metric = "zero_fraction" if self.of_model else self.metric
+        return [f"{metric}/{w.name}" for w in watched]
+
+    def errors(
+        self,
+        target: float,
+        prefix: str,
+        figures: Mapping[str, float],
+        watched: Sequence[WatchedLayer],
+    ) -> dict[str, float]:
+        """Returns target minus figure, by log key; nothing without figures."""
+        names, keys = [w.name for w in watched], self.keys(watched)
+        if self.of_model:
+            names = keys = [self.metric]
+        if prefix + keys[0] not in figures:
+            return {}
+        return {
+            f"error/{name}": target - figures[prefix + key]
+            for name, key in zip(names, keys, strict=True)
+        }
+
 
 class ControlledGroup:
     """One layer, or all together: their feedback loop, and what it came to.
@@ -78,7 +127,7 @@ class ControlledGroup:
         self._settings = settings
         self._messages = messages
         name = ", ".join(w.name for w in watched)
-        self._subject = f"{settings.metric} of {name}"
+        self._subject = settings.subject(watched)
         self._loop = FeedbackLoop(
             target,
             self._setting_of_layers(),
@@ -128,7 +177,7 @@ class ControlledGroup:
         self._check_zeros(figures)
         self._check_dead(dead_shares)
         bounds = self._loop.bounds
-        self._loop.update(self._mean("", figures), time)
+        self._loop.update(self._settings.figure("", figures, self._watched), time)
         self._assign()
         if self._loop.bounds != bounds:
             self._messages.retreat(
@@ -141,7 +190,8 @@ class ControlledGroup:
 
     def shift_setpoint(self, figures: Mapping[str, float]) -> None:
         """Moves the setpoint toward the gap to `figures` of probe data."""
-        self._loop.shift_setpoint(self._mean("val_", figures))
+        figure = self._settings.figure("val_", figures, self._watched)
+        self._loop.shift_setpoint(figure)
 
     def freeze(self, batches: int) -> None:
         """Leaves the setting at the mean of the last ones.
@@ -163,14 +213,14 @@ class ControlledGroup:
         """
         logs = self.values()
         prefix = "val_" if self._settings.has_probe else ""
-        if self._key(prefix, self._watched[0]) in figures:
-            self._figure = self._mean(prefix, figures)
+        errors = self._settings.errors(
+            self._loop.target, prefix, figures, self._watched
+        )
+        if errors:
+            self._figure = self._settings.figure(prefix, figures, self._watched)
             low, high = self._reached
             self._reached = min(low, self._figure), max(high, self._figure)
-            for w in self._watched:
-                error = self._loop.target - figures[self._key(prefix, w)]
-                logs[f"error/{w.name}"] = error
-        return logs
+        return logs | errors
 
     def check_reach(self) -> None:
         """Says that the setting is at a bound, and warns if nothing is gained there."""
@@ -247,15 +297,6 @@ class ControlledGroup:
 
     def _setting_of_layers(self) -> float:
         return getattr(self._watched[0].layer, self._settings.actuator)
-
-    def _key(self, prefix: str, watched: WatchedLayer) -> str:
-        return f"{prefix}{self._settings.metric}/{watched.name}"
-
-    def _mean(self, prefix: str, figures: Mapping[str, float]) -> float:
-        """The mean of the layers' figures, of those that have one."""
-        known = [figures[self._key(prefix, w)] for w in self._watched]
-        known = [figure for figure in known if not math.isnan(figure)]
-        return float(np.mean(known)) if known else math.nan
 
     def _assign(self) -> None:
         """Gives the layers the setting of the loop, and saves its state."""

@@ -12,6 +12,7 @@ from keras_sparseout.callbacks.control.controlled_group import (
     ControlSettings,
 )
 from keras_sparseout.callbacks.control.dead_units import DeadUnitCount
+from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS, MacsBudget
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.callbacks.control.step_control import StepControl
@@ -20,6 +21,7 @@ from keras_sparseout.measure import non_finite
 from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.reading import read
 from keras_sparseout.measure.watched_layer import WatchedLayer
+from keras_sparseout.utils import validation
 
 Sums: TypeAlias = Mapping[str, list[np.ndarray]]
 
@@ -38,6 +40,7 @@ class ControlledLayers:
         messages: What the controller says.
 
     Attributes:
+        budget: What counts the model's MACs, if that is what is controlled.
         probed: Figures of the probe data at the end of the last epoch, by log key.
     """
 
@@ -59,6 +62,7 @@ class ControlledLayers:
         self._broken: dict[str, str] = {}
         self._moving, self._stopped = True, False
         self.probed: dict[str, float] = {}
+        self.budget: MacsBudget | None = None
 
     @property
     def needs_probe(self) -> bool:
@@ -94,6 +98,9 @@ class ControlledLayers:
         """
         settings = self._settings
         targets = targets_by_layer(settings.target, names)
+        if self.budget is not None:
+            subject = f"the model, by the zeros of {validation.some_of(names)},"
+            targets = dict(zip([subject], targets.values(), strict=False))
         self._messages.controlled(
             settings.metric, targets, settings.actuator, settings.bounds
         )
@@ -106,6 +113,8 @@ class ControlledLayers:
             batches: How many batches the model was trained on.
         """
         self._units.begin_epoch()
+        if self.budget is not None:
+            self.budget.step.begin_epoch()
         self._moving = not (frozen or self._stopped)
         if frozen and not self._stopped:
             for group in self._groups:
@@ -114,6 +123,8 @@ class ControlledLayers:
     def measure_probe(self, sums: Sums) -> None:
         """Takes the sums of the probe data."""
         self.probed = self._figures("val_", sums)
+        if self.budget is not None:
+            self.probed[f"val_{NEEDLESS_MACS}"] = self.budget.measure()
 
     def shift_setpoints(self) -> None:
         """Moves the setpoints toward the gap to the probe data, if it is known."""
@@ -151,6 +162,8 @@ class ControlledLayers:
         self._messages.nan_activations(units.nan_layers)
         self._messages.broken(self._broken, quiet=self._stopped)
         figures = self._figures("", sums)
+        if self.budget is not None:
+            figures[NEEDLESS_MACS] = self.budget.step.read()
         if self._moving:
             for group in self._groups:
                 group.take(figures, units.dead_shares, time)
@@ -171,6 +184,8 @@ class ControlledLayers:
         self._find_broken(loss)
         self._messages.broken(self._broken, quiet=self._stopped)
         figures = self._figures("", sums) if sums else {}
+        if sums and self.budget is not None:
+            figures[NEEDLESS_MACS] = self.budget.step.of_epoch()
         if probe_sums is not None:
             self.measure_probe(probe_sums)
             figures.update(self.probed)
@@ -261,8 +276,9 @@ class ControlledLayers:
 
     def _figures(self, prefix: str, sums: Sums) -> dict[str, float]:
         figures = read(sums, self._watched, self._metrics, self._broken).figures
-        keys = zip(self._keys(""), self._keys(prefix), strict=True)
-        return {new: figures[key] for key, new in keys}
+        keys = self._settings.keys(self._watched)
+        new = self._keys(prefix)
+        return {new: figures[key] for key, new in zip(keys, new, strict=True)}
 
     def _keys(self, prefix: str) -> list[str]:
-        return [f"{prefix}{self._settings.metric}/{w.name}" for w in self._watched]
+        return [prefix + key for key in self._settings.keys(self._watched)]

@@ -55,8 +55,7 @@ class StepGroup:
         self._messages = messages
         self._control = control
         self._index = control.group_of(watched[0].name)
-        names = ", ".join(w.name for w in watched)
-        self._subject = f"{settings.metric} of {names}"
+        self._subject = settings.subject(watched)
         self._figure = math.nan
         self._readings_at_bound = self._readings_wrong = 0
         self._is_wrong = False
@@ -89,7 +88,9 @@ class StepGroup:
 
     def shift_setpoint(self, figures: Mapping[str, float]) -> None:
         """Moves the setpoint by the gap to `figures` of probe data."""
-        gap = self._state("level") - self._mean("val_", figures)
+        gap = self._state("level") - self._settings.figure(
+            "val_", figures, self._watched
+        )
         # A layer that gives the zeros itself has a gap of its own only at the end of
         # the ramp: before, more may be zero by themselves.
         climbs = self._state("batches") < self._control.plan.ramp[self._index]
@@ -107,12 +108,10 @@ class StepGroup:
         """Notes an epoch's figures; returns settings and errors by log key."""
         logs = self.values()
         prefix = "val_" if self._settings.has_probe else ""
-        if self._key(prefix, self._watched[0]) in figures:
-            self._figure = self._mean(prefix, figures)
-            for w in self._watched:
-                error = self._target - figures[self._key(prefix, w)]
-                logs[f"error/{w.name}"] = error
-        return logs
+        errors = self._settings.errors(self._target, prefix, figures, self._watched)
+        if errors:
+            self._figure = self._settings.figure(prefix, figures, self._watched)
+        return logs | errors
 
     def check_reach(self) -> None:
         """Warns if nothing moves the layers, or the setting is at its bound."""
@@ -171,15 +170,6 @@ class StepGroup:
         for field, number in told.items():
             getattr(plan, field)[self._index] = number
         self._control.plan = plan
-
-    def _key(self, prefix: str, watched: WatchedLayer) -> str:
-        return f"{prefix}{self._settings.metric}/{watched.name}"
-
-    def _mean(self, prefix: str, figures: Mapping[str, float]) -> float:
-        """The mean of the layers' figures, of those that have one."""
-        known = [figures[self._key(prefix, w)] for w in self._watched]
-        known = [figure for figure in known if not math.isnan(figure)]
-        return float(np.mean(known)) if known else math.nan
 
     def _check_dead(self, dead_shares: Mapping[str, float]) -> None:
         """Holds the control back from sparser while too many units are dead."""
