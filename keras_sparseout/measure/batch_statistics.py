@@ -56,7 +56,8 @@ class BatchStatistics:
         """Returns the BatchNormalization layers that training may move."""
         kind = keras.layers.BatchNormalization
         every = layer_selection.all_layers(self.model)
-        return [w for w in every if isinstance(w.layer, kind) and w.layer.trainable]
+        norms = [w for w in every if isinstance(w.layer, kind) and w.layer.built]
+        return [w for w in norms if w.layer.trainable]
 
     def obstacle(self) -> str | None:
         """Returns the name of a layer with a tf.function of its own, None without one.
@@ -91,18 +92,15 @@ class BatchStatistics:
         """Gives the layers of these names these statistics."""
         for w in self.layers():
             if w.name in statistics:
-                w.layer.moving_mean.assign(statistics[w.name].mean)
-                w.layer.moving_variance.assign(statistics[w.name].variance)
+                _set_values(w.layer, statistics[w.name])
 
     def present(self) -> dict[str, Statistics]:
         """Returns the statistics that the layers have, by name."""
         return {
             w.name: Statistics(
-                np.array(variables.to_numpy(w.layer.moving_mean)),
-                np.array(variables.to_numpy(w.layer.moving_variance)),
+                *(np.array(variables.to_numpy(v)) for v in _moving(w.layer))
             )
             for w in self.layers()
-            if w.layer.built
         }
 
     @contextlib.contextmanager
@@ -129,11 +127,28 @@ class BatchStatistics:
     def _in_training(self, batch: Any) -> None:
         """Notes how a training step calls the layers."""
         noted: dict[str, list[bool]] = {}
-        with keras.StatelessScope() as scope:
-            note = functools.partial(_note, scope, noted)
-            with Overrides(self._around_calls(note)):
-                self.model(batch, training=True)
-        self._by_batch = noted
+        in_loops: set[str] = set()
+        graph = tracing.current_graph()
+        own = {w.name: _values(w.layer) for w in self._traced}
+
+        def note(w: WatchedLayer, call: Around, /, *args: Any, **kwargs: Any) -> Any:
+            if tracing.graph_of(_inputs(args, kwargs)) is not graph:
+                # Their tensors can't be had. An RNN also calls its cell once outside of
+                # its loop, and one timestep would stand for all.
+                in_loops.add(w.name)
+                outputs = call(*args, **kwargs)
+                _set_values(w.layer, own[w.name])
+                return outputs
+            before = scope.get_current_value(w.layer.moving_mean)
+            outputs = call(*args, **kwargs)
+            moved = scope.get_current_value(w.layer.moving_mean) is not before
+            noted.setdefault(w.name, []).append(moved)
+            return outputs
+
+        # In the scope assignments to variables have no effect outside of it.
+        with keras.StatelessScope() as scope, Overrides(self._around_calls(note)):
+            self.model(batch, training=True)
+        self._by_batch = {n: calls for n, calls in noted.items() if n not in in_loops}
 
     def _by_batches(self, batch: Any) -> Moments:
         """Returns the moments of a batch, in which the layers normalise by it."""
@@ -144,18 +159,19 @@ class BatchStatistics:
         def normalise(
             w: WatchedLayer, call: Around, /, *args: Any, **kwargs: Any
         ) -> Any:
-            inputs = args[0] if args else next(iter(kwargs.values()))
-            flags = left.get(w.name)
-            # In a loop of its own, tensors can't be had, nor assigned for later.
-            if not (flags and flags.pop(0)) or tracing.graph_of(inputs) is not graph:
+            flags, inputs = left.get(w.name), _inputs(args, kwargs)
+            by_batch = flags and flags.pop(0)
+            if not by_batch or tracing.graph_of(inputs) is not graph:
                 return call(*args, **kwargs)
             mask = kwargs.get("mask", args[2] if len(args) > 2 else None)
             count, mean, variance = _moments(inputs, mask, w.layer.axis)
             moments.setdefault(w.name, []).append((count, mean, variance))
-            with _normalising_by(w.layer, mean, variance):
-                return call(*args, **kwargs)
+            own = _values(w.layer)
+            _set_values(w.layer, (mean, variance))
+            outputs = call(*args, **kwargs)
+            _set_values(w.layer, own)
+            return outputs
 
-        # In the scope assignments to variables have no effect outside of it.
         with keras.StatelessScope(), Overrides(self._around_calls(normalise)):
             self.model(batch, training=False)
         return moments
@@ -166,36 +182,25 @@ class BatchStatistics:
         return [(w.layer, "call", functools.partial(function, w)) for w in self._traced]
 
 
-def _note(
-    scope: keras.StatelessScope,
-    noted: dict[str, list[bool]],
-    w: WatchedLayer,
-    call: Around,
-    /,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    """Calls a layer, and notes whether that moves its statistics."""
-    before = scope.get_current_value(w.layer.moving_mean)
-    outputs = call(*args, **kwargs)
-    moved = scope.get_current_value(w.layer.moving_mean) is not before
-    noted.setdefault(w.name, []).append(moved)
-    return outputs
+def _inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    return args[0] if args else next(iter(kwargs.values()))
 
 
-@contextlib.contextmanager
-def _normalising_by(
-    layer: keras.layers.BatchNormalization, mean: Tensor, variance: Tensor
-) -> Iterator[None]:
-    """Gives a layer other statistics in this context, inside of a stateless scope."""
-    moving = layer.moving_mean, layer.moving_variance
+def _values(layer: keras.layers.BatchNormalization) -> list[Tensor]:
+    """Returns the moving statistics of a layer as tensors."""
     # A cast reads a variable.
-    own = [ops.cast(variable, variable.dtype) for variable in moving]
-    for variable, value in zip(moving, (mean, variance), strict=True):
+    return [ops.cast(variable, variable.dtype) for variable in _moving(layer)]
+
+
+def _set_values(
+    layer: keras.layers.BatchNormalization, values: Iterable[Tensor]
+) -> None:
+    for variable, value in zip(_moving(layer), values, strict=True):
         variable.assign(value)
-    yield
-    for variable, value in zip(moving, own, strict=True):
-        variable.assign(value)
+
+
+def _moving(layer: keras.layers.BatchNormalization) -> tuple[keras.Variable, ...]:
+    return layer.moving_mean, layer.moving_variance
 
 
 def _moments(x: Tensor, mask: Tensor | None, axis: int) -> tuple[Tensor, ...]:

@@ -22,6 +22,20 @@ class Renamed(keras.layers.BatchNormalization):
         return super().call(x, training=True)
 
 
+class NormalisingCell(keras.layers.SimpleRNNCell):
+    def __init__(self, units):
+        super().__init__(units)
+        self.norm = keras.layers.BatchNormalization()
+
+    def build(self, shape):
+        super().build(shape)
+        self.norm.build((None, self.units))
+
+    def call(self, x, states, training=False):
+        y, states = super().call(x, states, training=training)
+        return self.norm(y, training=training), states
+
+
 class AtInference(keras.layers.Layer):
     """Calls a layer as at inference, also in training."""
 
@@ -140,6 +154,18 @@ def test_a_shared_layer_has_the_statistics_of_the_calls_that_train():
     parts = [shared(inputs), quiet, shared(keras.layers.Rescaling(2.0, 1.0)(inputs))]
     model = keras.Model(inputs, parts)
     check(by_layer(model)["shared"], np.concatenate([X, 2 * X + 1]))
+
+
+def test_a_layer_in_a_loop_is_left_out_and_the_others_follow_it():
+    rnn = keras.layers.RNN(NormalisingCell(3))
+    norm = keras.layers.BatchNormalization(name="norm")
+    inputs = keras.Input((5, 4))
+    # Called twice, so that what is assigned in one loop is read in the next.
+    model = keras.Model(inputs, norm(rnn(inputs) + rnn(2 * inputs)))
+    x = np.random.default_rng(1).normal(size=(6, 5, 4)).astype("float32")
+    statistics = by_layer(model, [x[:4], x[4:]])
+    assert list(statistics) == ["norm"]
+    check(statistics["norm"], rnn(x) + rnn(2 * x))
 
 
 def test_masked_timesteps_do_not_count():
