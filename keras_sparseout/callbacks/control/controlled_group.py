@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_sparseout.callbacks import knobs
+from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import ACTUATORS, ActuatorName
 from keras_sparseout.callbacks.control.feedback_loop import FeedbackLoop
 from keras_sparseout.callbacks.control.loop_state import LoopState
@@ -73,6 +74,7 @@ class ControlledGroup:
         messages: ControllerMessages,
     ) -> None:
         self._watched = watched
+        self._target = target
         self._settings = settings
         self._messages = messages
         name = ", ".join(w.name for w in watched)
@@ -96,6 +98,11 @@ class ControlledGroup:
         self._frozen = False
         self._errors_at_bound: list[float] = []
         self._time = ANY_TIME
+
+    @property
+    def came_to(self) -> Outcome:
+        """What the last epoch came to."""
+        return Outcome(self._subject, self._target, self._figure)
 
     @property
     def started(self) -> bool:
@@ -141,6 +148,15 @@ class ControlledGroup:
         """Moves the setpoint toward the gap to `figures` of probe data."""
         self._loop.shift_setpoint(self._mean("val_", figures))
 
+    def aim_at(self, figure: float) -> None:
+        """Goes to `figure` instead of the target."""
+        self._loop.target = figure
+
+    def restored(self, figure: float) -> None:
+        """Takes in that the layers have earlier weights again, with this figure."""
+        self._figure = figure
+        self._restore()
+
     def freeze(self, batches: int) -> None:
         """Leaves the setting at the mean of the last ones.
 
@@ -166,7 +182,7 @@ class ControlledGroup:
             low, high = self._reached
             self._reached = min(low, self._figure), max(high, self._figure)
             for w in self._watched:
-                error = self._loop.target - figures[self._key(prefix, w)]
+                error = self._target - figures[self._key(prefix, w)]
                 logs[f"error/{w.name}"] = error
         return logs
 
@@ -174,7 +190,8 @@ class ControlledGroup:
         """Says that the setting is at a bound, and warns if nothing is gained there."""
         errors, loop, time = self._errors_at_bound, self._loop, self._time
         actuator = self._settings.actuator
-        if len(errors) < _AT_BOUND or not self._stays_off():
+        given_up = loop.target != self._target
+        if len(errors) < _AT_BOUND or given_up or not self._stays_off():
             return
         self._messages.at_bound(self._subject, loop.target, actuator, loop.setting)
         late = math.isinf(time.readings) or time.left <= time.readings / 2
@@ -194,7 +211,7 @@ class ControlledGroup:
     @property
     def has_reached(self) -> bool:
         """Whether the last figure is at the target."""
-        return abs(self._figure - self._loop.target) <= _REACHED
+        return abs(self._figure - self._target) <= _REACHED
 
     def steady_setting(self, batches: int) -> float | None:
         """Returns the setting that held over the last part of the run, if one did.
@@ -218,14 +235,14 @@ class ControlledGroup:
         self._messages.found(
             self._subject,
             figure=self._figure,
-            target=loop.target,
+            target=self._target,
             actuator=actuator,
-            setting=loop.setting,
+            setting=self._setting_of_layers(),
             mean=loop.mean_setting,
             calls=calls,
         )
         blocked = self._frozen or loop.state.sparser_blocked or loop.state.reversed
-        if not self.has_reached and not blocked:
+        if not (self.has_reached or blocked or loop.target != self._target):
             self._say_why_not()
 
     def _say_why_not(self) -> None:
