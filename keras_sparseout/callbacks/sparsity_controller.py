@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from keras_sparseout import plots
 from keras_sparseout.callbacks import knobs
 from keras_sparseout.callbacks.callback_list import Logs, calling_list
-from keras_sparseout.callbacks.control import arguments, macs_budget
+from keras_sparseout.callbacks.control import accuracy_floor, arguments, macs_budget
+from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
 from keras_sparseout.callbacks.control.controlled_group import ControlSettings
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
@@ -79,6 +80,13 @@ class SparsityController(MeasuringCallback):
     If `fit` raises, nothing of this callback is in the model: its hooks are there only
     while a step is traced. The callback keeps the step that measures.
 
+    With `max_loss_increase` or `min_metric` it does not push until an epoch kept both:
+    the first epoch, in a trained model. Then it rises by steps, until an epoch breaks
+    the floor, and goes back halfway to the sparsest epoch that kept it: a bisection,
+    with one try an epoch. In the last quarter it does not rise again after a break. If
+    the last epoch breaks the floor, the model gets the weights of the sparsest that
+    kept it, of which a copy is in memory.
+
     Args:
         target: The figure asked for: a number for all layers, or a dict of numbers by
             name of a layer, which then also chooses the layers.
@@ -108,6 +116,13 @@ class SparsityController(MeasuringCallback):
             about the last 8 readings; None for never.
         max_dead: Share of a layer's units that may be dead before it no longer makes it
             sparser. It decides after 256 vectors, counted over several epochs.
+        max_loss_increase: How far the loss may rise above the lowest of the run's
+            epochs so far, as a share of it, > 0; the validation's loss if there is one.
+            An epoch keeps this floor if loss <= lowest + max_loss_increase |lowest|.
+        min_metric: A name in Keras' epoch logs and its least value, as in
+            ("val_accuracy", 0.87). Where less is better, by the rules of
+            `keras.callbacks.EarlyStopping`, it is the largest value. Where Keras does
+            not know, add "max" or "min": ("val_score", 0.3, "max").
         backup_dir: Folder of the state for a resumed run, with the actuators "penalty"
             and "threshold": that of `BackupAndRestore`. The file is written at once at
             the end of each epoch, holds the states after the last two, and is removed
@@ -156,6 +171,8 @@ class SparsityController(MeasuringCallback):
         dead_band: float = 0.002,
         freeze_after: int | None = None,
         max_dead: float = 0.5,
+        max_loss_increase: float | None = None,
+        min_metric: MinMetric | None = None,
         backup_dir: PathLike | None = None,
         batch_size: int = 256,
         steps: int | None = None,
@@ -182,6 +199,8 @@ class SparsityController(MeasuringCallback):
         self.dead_band = validation.check_share("dead_band", dead_band)
         self.freeze_after = arguments.check_freeze_after(freeze_after)
         self.max_dead = validation.check_share("max_dead", max_dead)
+        self.max_loss_increase = arguments.check_max_loss_increase(max_loss_increase)
+        self.min_metric = arguments.check_min_metric(min_metric)
         self.backup_dir = check_folder(backup_dir)
         data = None if x is None else ProbeData(x, batch_size=batch_size, steps=steps)
         self.verbose = verbose
@@ -289,8 +308,8 @@ class SparsityController(MeasuringCallback):
             max_dead=self.max_dead,
             has_probe=self.data is not None,
         )
-        messages = self._messages
-        return ControlledLayers(self.model, self.metrics, settings, messages)
+        messages, floor = self._messages, self._floor()
+        return ControlledLayers(self.model, self.metrics, settings, messages, floor)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         control, _ = self._begun
@@ -301,12 +320,14 @@ class SparsityController(MeasuringCallback):
         self._begin_epoch(epoch)
         if self._moving_statistics is not None:
             self._moving_statistics.begin_epoch(self._progress.total)
-        self._plan_steps()
         frozen = epoch >= (self.freeze_after or math.inf)
         control.begin_epoch(frozen=frozen, batches=self._progress.total)
         if self._probe is not None and control.needs_probe:
             control.measure_probe(self._read_probe())
         control.shift_setpoints()
+        # Forgets the figures, which the setpoints needed.
+        control.begin_ramp()
+        self._plan_steps()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._end_batch(batch, logs)
@@ -335,6 +356,7 @@ class SparsityController(MeasuringCallback):
             control.count_units(training.read())
         probed = self._read_probe()
         figures = control.end_epoch(training.epoch_sums, probed, self._loss)
+        control.judge(epoch, logs)
         if self._backup is not None:
             self._backup.end_epoch(epoch, control)
         self._log.end_epoch(control.probed, logs)
@@ -375,8 +397,16 @@ class SparsityController(MeasuringCallback):
 
     def _plan_steps(self):
         """Tells the control in the step how long the run is."""
-        if self._stepping is not None:
-            self._stepping.plan_run(self._run_length.left, self.reach_by)
+        if self._stepping is not None and self._control is not None:
+            ramp = self._control.ramp(self.reach_by)
+            self._stepping.plan_run(self._run_length.left, ramp)
+
+    def _floor(self):
+        arguments.check_floor_fits(self.max_loss_increase, self.actuator)
+        asked = self.min_metric, self.max_loss_increase
+        epochs = (self.params or {}).get("epochs")
+        when = epochs, self.reach_by
+        return accuracy_floor.prepared(self.model, *asked, *when, self._messages)
 
     def _step_control(self):
         if not self._selected:

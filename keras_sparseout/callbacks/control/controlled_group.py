@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from keras_sparseout.callbacks import knobs
+from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import ACTUATORS, ActuatorName
 from keras_sparseout.callbacks.control.feedback_loop import FeedbackLoop
 from keras_sparseout.callbacks.control.loop_state import LoopState
@@ -124,6 +125,7 @@ class ControlledGroup:
         messages: ControllerMessages,
     ) -> None:
         self._watched = watched
+        self._target = target
         self._settings = settings
         self._messages = messages
         name = ", ".join(w.name for w in watched)
@@ -147,6 +149,11 @@ class ControlledGroup:
         self._frozen = False
         self._errors_at_bound: list[float] = []
         self._time = ANY_TIME
+
+    @property
+    def came_to(self) -> Outcome:
+        """What the last epoch came to."""
+        return Outcome(self._subject, self._target, self._figure)
 
     @property
     def started(self) -> bool:
@@ -193,6 +200,15 @@ class ControlledGroup:
         figure = self._settings.figure("val_", figures, self._watched)
         self._loop.shift_setpoint(figure)
 
+    def aim_at(self, figure: float) -> None:
+        """Goes to `figure` instead of the target."""
+        self._loop.target = figure
+
+    def restored(self, figure: float) -> None:
+        """Takes in that the layers have earlier weights again, with this figure."""
+        self._figure = figure
+        self._restore()
+
     def freeze(self, batches: int) -> None:
         """Leaves the setting at the mean of the last ones.
 
@@ -213,9 +229,7 @@ class ControlledGroup:
         """
         logs = self.values()
         prefix = "val_" if self._settings.has_probe else ""
-        errors = self._settings.errors(
-            self._loop.target, prefix, figures, self._watched
-        )
+        errors = self._settings.errors(self._target, prefix, figures, self._watched)
         if errors:
             self._figure = self._settings.figure(prefix, figures, self._watched)
             low, high = self._reached
@@ -226,7 +240,8 @@ class ControlledGroup:
         """Says that the setting is at a bound, and warns if nothing is gained there."""
         errors, loop, time = self._errors_at_bound, self._loop, self._time
         actuator = self._settings.actuator
-        if len(errors) < _PATIENCE or not self._stays_off():
+        given_up = loop.target != self._target
+        if len(errors) < _PATIENCE or given_up or not self._stays_off():
             return
         self._messages.at_bound(self._subject, loop.target, actuator, loop.setting)
         if math.isinf(time.readings) or time.left <= _LATE * time.readings:
@@ -245,12 +260,12 @@ class ControlledGroup:
     @property
     def has_reached(self) -> bool:
         """Whether the last figure is at the target."""
-        return abs(self._figure - self._loop.target) <= _REACHED
+        return abs(self._figure - self._target) <= _REACHED
 
     @property
     def is_repeatable(self) -> bool:
         """Whether the last figure is so near that the same may be got again."""
-        return abs(self._figure - self._loop.target) <= _REPEATABLE
+        return abs(self._figure - self._target) <= _REPEATABLE
 
     def steady_setting(self, batches: int) -> float | None:
         """Returns the setting that held over the run, None if it moved.
@@ -274,14 +289,14 @@ class ControlledGroup:
         self._messages.found(
             self._subject,
             figure=self._figure,
-            target=loop.target,
+            target=self._target,
             actuator=actuator,
-            setting=loop.setting,
+            setting=self._setting_of_layers(),
             mean=loop.mean_setting,
             calls=calls,
         )
         blocked = self._frozen or loop.state.sparser_blocked or loop.state.reversed
-        if not self.has_reached and not blocked:
+        if not (self.has_reached or blocked or loop.target != self._target):
             self._say_why_not()
 
     def _say_why_not(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from keras_sparseout.callbacks.control.accuracy_floor import AccuracyFloor
 from keras_sparseout.callbacks.control.arguments import targets_by_layer
 from keras_sparseout.callbacks.control.controlled_group import (
     ControlledGroup,
@@ -38,9 +39,11 @@ class ControlledLayers:
         metrics: Dict of streaming metrics by name: the controlled one, "dead_units".
         settings: What all groups share.
         messages: What the controller says.
+        floor: What stops the groups where the accuracy falls; None if nothing does.
 
     Attributes:
         budget: What counts the model's MACs, if that is what is controlled.
+        floor: The argument.
         probed: Figures of the probe data at the end of the last epoch, by log key.
     """
 
@@ -50,7 +53,9 @@ class ControlledLayers:
         metrics: Metrics,
         settings: ControlSettings,
         messages: ControllerMessages,
+        floor: AccuracyFloor | None = None,
     ) -> None:
+        self.floor = floor
         self._model = model
         self._metrics = metrics
         self._settings = settings
@@ -89,6 +94,23 @@ class ControlledLayers:
             shared = part, target, self._settings, self._messages
             group = StepGroup(*shared, control) if control else ControlledGroup(*shared)
             self._groups.append(group)
+        self._hold_back()
+
+    def begin_ramp(self) -> None:
+        """Lets the figures rise from where they are, if the floor allows more."""
+        rises = self.floor is not None and self.floor.new_ramp
+        if self._stepping is not None and rises:
+            self._stepping.begin_run()
+
+    def ramp(self, reach_by: float) -> float:
+        """Returns in which part of the batches left the figures come to their aims.
+
+        Args:
+            reach_by: The same for the targets.
+        """
+        if self.floor is None or self.floor.waits:
+            return reach_by
+        return self.floor.ramp
 
     def describe(self, names: Sequence[str]) -> None:
         """Says what is controlled, unless it said just that.
@@ -115,7 +137,8 @@ class ControlledLayers:
         self._units.begin_epoch()
         if self.budget is not None:
             self.budget.step.begin_epoch()
-        self._moving = not (frozen or self._stopped)
+        waits = self.floor is not None and self.floor.waits
+        self._moving = not (frozen or self._stopped or waits)
         if frozen and not self._stopped:
             for group in self._groups:
                 group.freeze(batches)
@@ -195,12 +218,27 @@ class ControlledLayers:
                 group.check_reach()
         return figures
 
+    def judge(self, epoch: int, logs: Mapping[str, Any] | None) -> None:
+        """Looks at the logs of an epoch, which tell how far the groups may go.
+
+        Args:
+            epoch: Number of the epoch.
+            logs: Keras' logs at its end.
+        """
+        if self.floor is not None:
+            outcomes = [group.came_to for group in self._groups]
+            stepping = self._stepping
+            numbers = () if stepping is None else stepping.numbers()
+            self.floor.end_epoch(epoch, logs or {}, outcomes, numbers)
+            self._hold_back()
+
     def conclude(self, batches: int) -> None:
         """Says what was found in a training of so many `batches`.
 
         Settings to repeat are named only if all targets were reached, and all settings
         were steady: the layers act on each other.
         """
+        self._restore()
         for group in self._groups:
             if isinstance(group, StepGroup):
                 group.conclude()
@@ -213,6 +251,8 @@ class ControlledLayers:
         reached = all(group.has_reached for group in groups)
         if groups and reached and None in steady:
             self._messages.setting_moved(self._settings.actuator)
+        if self.floor is not None:
+            self.floor.conclude([group.came_to for group in self._groups])
 
     def identity(self) -> dict[str, Any]:
         """Returns what must be the same in a run that resumes a `state`."""
@@ -270,6 +310,28 @@ class ControlledLayers:
         if self._stepping is not None:
             self._stepping.resume(step)
         self.probed, self._stopped = probed, stopped
+
+    def _hold_back(self) -> None:
+        """Tells the groups how far to go, and whether at all, by the floor."""
+        if self.floor is None or self._stopped:
+            return
+        for group in self._groups:
+            if isinstance(group, StepGroup):
+                group.hold(self.floor.waits)
+        if self.floor.aims is not None:
+            for aimed, aim in zip(self._groups, self.floor.aims, strict=True):
+                aimed.aim_at(float(aim))
+
+    def _restore(self) -> None:
+        """Gives the model the weights back that kept the floor, if it has to."""
+        restored = None if self.floor is None else self.floor.restore()
+        if restored is None:
+            return
+        figures, numbers = restored
+        if self._stepping is not None:
+            self._stepping.resume(numbers)
+        for group, figure in zip(self._groups, figures, strict=True):
+            group.restored(float(figure))
 
     def _find_broken(self, loss: float) -> None:
         self._broken = non_finite.invalid_layers(self._model, self._watched, loss)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_sparseout.callbacks.control import step_messages
+from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import setting_key
 from keras_sparseout.callbacks.control.controlled_group import ControlSettings
 from keras_sparseout.callbacks.control.messages import ControllerMessages
@@ -59,9 +60,14 @@ class StepGroup:
         self._figure = math.nan
         self._readings_at_bound = self._readings_wrong = 0
         self._is_wrong = False
-        self._offset = 0.0
+        self._aim, self._offset = target, 0.0
         # An earlier run may have ended frozen or blocked.
         self._tell(setpoint=target, frozen=0.0, blocked=0.0)
+
+    @property
+    def came_to(self) -> Outcome:
+        """What the last epoch came to."""
+        return Outcome(self._subject, self._target, self._figure)
 
     @property
     def started(self) -> bool:
@@ -81,7 +87,7 @@ class StepGroup:
     ) -> None:
         """Looks at a reading: at dead units, and whether the target is out of reach."""
         self._check_dead(dead_shares)
-        error = self._target + self._offset - self._state("level")
+        error = self._aim + self._offset - self._state("level")
         at_top = self._state("output") >= self._control.law.high and error > _REACHED
         self._readings_at_bound = self._readings_at_bound + 1 if at_top else 0
         self._check_direction(error)
@@ -98,7 +104,20 @@ class StepGroup:
             share = 0.25 if self._control.law.feedforward else 0.5
             offset = self._offset + (gap - self._offset) * share
             self._offset = float(np.clip(offset, -_LARGEST_GAP, _LARGEST_GAP))
-            self._tell(setpoint=self._target + self._offset)
+            self._tell(setpoint=self._aim + self._offset)
+
+    def aim_at(self, figure: float) -> None:
+        """Goes to `figure` instead of the target."""
+        self._aim = figure
+        self._tell(setpoint=figure + self._offset)
+
+    def restored(self, figure: float) -> None:
+        """Takes in that the layers have earlier weights again, with this figure."""
+        self._figure = figure
+
+    def hold(self, held: bool) -> None:
+        """Leaves the setting as it is, or lets it go."""
+        self._tell(frozen=float(held))
 
     def freeze(self, batches: int = 0) -> None:
         """Leaves the setting at the mean of the last ones."""
@@ -119,7 +138,7 @@ class StepGroup:
         for w in self._watched:
             if self.started and w.name in unpushed:
                 step_messages.warn_of_no_gradient(self._messages, w.name)
-        if self._readings_at_bound >= _AT_BOUND:
+        if self._readings_at_bound >= _AT_BOUND and self._aim == self._target:
             bounds = self._control.law.low, self._settings.bounds[1]
             reached = self._figure, self._figure
             actuator = self._settings.actuator
@@ -132,7 +151,7 @@ class StepGroup:
         figures = self._figure, self._target
         step_messages.say_found(self._messages, self._subject, *figures, self.values())
         missing = self._target - self._figure
-        if not abs(missing) > _REACHED:
+        if self._aim != self._target or not abs(missing) > _REACHED:
             return
         batches = int(self._state("batches"))
         if missing < 0 and self._state("output") <= self._control.law.low:
