@@ -39,11 +39,7 @@ class DeadUnitCount:
 
     def begin_epoch(self) -> None:
         """Forgets the layers of which enough vectors were seen; short epochs add up."""
-        self._sums = {
-            name: sums
-            for name, sums in self._sums.items()
-            if self._vectors(sums) < _ENOUGH_VECTORS
-        }
+        self._sums = self._of_few_vectors()
 
     def add(self, totals: Mapping[str, list[np.ndarray]]) -> None:
         """Adds sums of all metrics, by layer."""
@@ -68,11 +64,10 @@ class DeadUnitCount:
         return UnitReading(shares, reading.nan_layers)
 
     def state(self, names: Iterable[str]) -> list[list[Any] | None]:
-        """Returns the sums so far, of each of these layers; None for those without."""
+        """Returns what the next epoch knows of each of these layers, None for nothing."""
+        kept = self._of_few_vectors()
         return [
-            [np.asarray(part).tolist() for part in self._sums[name]]
-            if name in self._sums
-            else None
+            [np.asarray(part).tolist() for part in kept[name]] if name in kept else None
             for name in names
         ]
 
@@ -84,6 +79,13 @@ class DeadUnitCount:
             name: [np.array(part, "float64") for part in sums]
             for name, sums in zip(names, state, strict=True)
             if sums is not None
+        }
+
+    def _of_few_vectors(self) -> dict[str, list[np.ndarray]]:
+        return {
+            name: sums
+            for name, sums in self._sums.items()
+            if self._vectors(sums) < _ENOUGH_VECTORS
         }
 
     def _vectors(self, sums: Sequence[np.ndarray]) -> float:
