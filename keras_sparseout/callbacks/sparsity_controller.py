@@ -9,7 +9,7 @@ from keras_sparseout.callbacks import knobs
 from keras_sparseout.callbacks.callback_list import Logs
 from keras_sparseout.callbacks.control import arguments, macs_budget
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
-from keras_sparseout.callbacks.control.controlled_group import ControlSettings
+from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.penalty_push import Kind
