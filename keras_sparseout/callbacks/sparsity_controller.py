@@ -68,7 +68,11 @@ class SparsityController(MeasuringCallback):
             name of a layer, which then also chooses the layers.
         metric: "zero_fraction", "hoyer", "gini", "population_sparseness" or "pq_index",
             or a function f(x) that rises with sparsity. "zero_fraction" works only
-            where activations are exactly 0, as after ReLU.
+            where activations are exactly 0, as after ReLU. "needless_macs" is one figure
+            of the whole model: the share of its multiply-accumulates that have a zero
+            as a factor at inference, see `activation_sparsity`. All layers then share
+            one setting, and a penalty pushes each by what its zeros save. The keys in
+            `logs` are `needless_macs`, `error/needless_macs`, `zero_fraction/<layer>`.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
             Sparseout or ActivationPenalty layers with the actuator that can be read.
@@ -77,7 +81,8 @@ class SparsityController(MeasuringCallback):
             (0, 0.1) for weight. Sparsity is not free: as q falls to 1, so
             does accuracy.
         together: Whether all layers share one setting, moved until the mean over the
-            layers is the target. Otherwise each layer has its own.
+            layers is the target. Otherwise each layer has its own, except with
+            "needless_macs".
         every: After how many batches it moves, by the samples measured in all of them.
             In a shorter epoch it moves at its end. None: as often as the run of `fit`
             needs. It moves at least 100 times where there are that many batches, and
