@@ -68,10 +68,10 @@ class SparsityController(MeasuringCallback):
             name of a layer, which then also chooses the layers.
         metric: "zero_fraction", "hoyer", "gini", "population_sparseness" or "pq_index",
             or a function f(x) that rises with sparsity. "zero_fraction" works only
-            where activations are exactly 0, as after ReLU. "needless_macs" is one figure
-            of the whole model: the share of its multiply-accumulates that have a zero
-            as a factor at inference, see `activation_sparsity`. All layers then share
-            one setting, and a penalty pushes each by what its zeros save. The keys in
+            where activations are exactly 0, as after ReLU. "needless_macs" is one
+            figure of the whole model: the share of its multiply-accumulates with a zero
+            as a factor, as `activation_sparsity` counts them. All layers then share a
+            setting, and a penalty pushes each by what its zeros save. The keys in
             `logs` are `needless_macs`, `error/needless_macs`, `zero_fraction/<layer>`.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
