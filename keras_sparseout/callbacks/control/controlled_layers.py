@@ -8,10 +8,8 @@ import numpy as np
 
 from keras_sparseout.callbacks.control.accuracy_floor import AccuracyFloor
 from keras_sparseout.callbacks.control.arguments import targets_by_layer
-from keras_sparseout.callbacks.control.controlled_group import (
-    ControlledGroup,
-    ControlSettings,
-)
+from keras_sparseout.callbacks.control.control_settings import ControlSettings
+from keras_sparseout.callbacks.control.controlled_group import ControlledGroup
 from keras_sparseout.callbacks.control.dead_units import DeadUnitCount
 from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS, MacsBudget
 from keras_sparseout.callbacks.control.messages import ControllerMessages

@@ -8,7 +8,7 @@ import numpy as np
 from keras_sparseout.callbacks.control import step_messages
 from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import setting_key
-from keras_sparseout.callbacks.control.controlled_group import ControlSettings
+from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.callbacks.control.step_control import StepControl
