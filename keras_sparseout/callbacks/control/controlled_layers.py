@@ -201,6 +201,9 @@ class ControlledLayers:
         self._broken = non_finite.invalid_layers(self._model, self._watched, loss)
 
     def _figures(self, prefix: str, sums: Sums) -> dict[str, float]:
-        figures = read(sums, self._watched, self._metrics, self._broken).figures
-        keys = [f"{self._settings.metric}/{w.name}" for w in self._watched]
+        name = self._settings.metric
+        # The sums of the controlled metric come first.
+        metrics = {name: self._metrics[name]}
+        figures = read(sums, self._watched, metrics, self._broken).figures
+        keys = [f"{name}/{w.name}" for w in self._watched]
         return {prefix + key: figures[key] for key in keys}
