@@ -2,20 +2,25 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
+from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
 from keras_sparseout.callbacks.control.actuators import (
     DEFAULT_BOUNDS,
     LIMITS,
     ActuatorName,
 )
+from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS
 from keras_sparseout.callbacks.control.penalty_push import Kind
 from keras_sparseout.metrics import ActivationHistogram
 from keras_sparseout.metrics.get import Metric
 from keras_sparseout.utils import validation
 
 # Metrics that rise with sparsity. All of them lie between 0 and 1.
-RISING = ("gini", "hoyer", "population_sparseness", "pq_index", "zero_fraction")
+RISING = (
+    *("gini", "hoyer", NEEDLESS_MACS, "population_sparseness", "pq_index"),
+    "zero_fraction",
+)
 
 _Target = TypeVar("_Target", bound=float | Mapping[str, float])
 
@@ -125,6 +130,42 @@ def check_together(together: bool, target: float | Mapping[str, float]) -> bool:
             f"Received: target={target!r}. Give one number, or together=False."
         )
     return together
+
+
+def check_min_metric(min_metric: MinMetric | None) -> MinMetric | None:
+    """Returns `min_metric`; raises unless it is a name and a number, or None."""
+    if min_metric is None:
+        return None
+    asked: Any = min_metric
+    good = isinstance(asked, (tuple, list)) and len(asked) in (2, 3)
+    good = good and isinstance(asked[0], str) and validation.is_real(asked[1])
+    good = good and math.isfinite(asked[1])
+    if not good or any(mode not in ("max", "min") for mode in asked[2:]):
+        raise ValueError(
+            "`min_metric` must be the name of a metric in the logs, the least value to "
+            'keep, a finite number, and "max" or "min" if Keras does not know which is '
+            f"better. Received: min_metric={min_metric!r}. Give for example "
+            'min_metric=("val_accuracy", 0.87).'
+        )
+    return min_metric
+
+
+def check_max_loss_increase(max_loss_increase: float | None) -> float | None:
+    """Returns `max_loss_increase`; raises unless it is a number above 0, or None."""
+    if max_loss_increase is None:
+        return None
+    return validation.check_positive("max_loss_increase", max_loss_increase)
+
+
+def check_floor_fits(max_loss_increase: float | None, actuator: ActuatorName) -> None:
+    """Raises if the loss that must not rise has what the actuator moves in it."""
+    if max_loss_increase is not None and actuator == "weight":
+        raise ValueError(
+            '`max_loss_increase` can\'t be kept with actuator="weight": the loss has '
+            "the penalties of ActivationPenalty in it, and rises with their weight. "
+            f"Received: max_loss_increase={max_loss_increase!r}. Give min_metric=, or "
+            'actuator="penalty", which leaves the loss as it is.'
+        )
 
 
 def check_every(every: int | None) -> int | None:
