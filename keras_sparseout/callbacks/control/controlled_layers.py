@@ -335,7 +335,9 @@ class ControlledLayers:
         self._broken = non_finite.invalid_layers(self._model, self._watched, loss)
 
     def _figures(self, prefix: str, sums: Sums) -> dict[str, float]:
-        figures = read(sums, self._watched, self._metrics, self._broken).figures
+        # The sums of dead units come last, and are read by `DeadUnitCount`.
+        metrics = {n: m for n, m in self._metrics.items() if n != "dead_units"}
+        figures = read(sums, self._watched, metrics, self._broken).figures
         keys = self._settings.keys(self._watched)
         new = self._keys(prefix)
         return {new: figures[key] for key, new in zip(keys, new, strict=True)}
