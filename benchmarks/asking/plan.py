@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from benchmarks.asking.request import (
     FIXED,
     HELD,
+    LAYER,
     PLAIN,
     SQUARED,
     STAGED,
@@ -111,7 +112,7 @@ class Plan:
                 )
                 reasons[f"q in {name}"] = (
                     f"all seeds reach {shown or 'nothing'} with q held at its bounds, "
-                    f"a range narrower than {NARROWEST:g}"
+                    f"on average less than {NARROWEST:g} wide"
                 )
         return reasons
 
@@ -120,9 +121,10 @@ class Plan:
     ) -> Iterable[Mapping[str, float]]:
         if way == "q":
             ranges = self.reachable(job, outcomes)
-            widths = [high - low for low, high in ranges.values()]
+            widths = {layer: high - low for layer, (low, high) in ranges.items()}
             # A NaN is no range either.
-            if not ranges or not min(widths) >= NARROWEST:
+            reached = all(width > 0 for width in widths.values())
+            if not ranges or not reached or mean(widths) < NARROWEST:
                 return []
             return [
                 {
@@ -131,7 +133,7 @@ class Plan:
                 }
                 for index in self.targets
             ]
-        asked = job.shares if way == "threshold" else job.targets
+        asked = job.shares if way in ("threshold", LAYER) else job.targets
         return [dict.fromkeys(job.layers, asked[index]) for index in self.targets]
 
     def _last_weight(self, name, seed, target, outcomes):

@@ -3,7 +3,7 @@
 import contextlib
 import queue
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.asking.request import Outcome, Request
 from benchmarks.processes import Worker, WorkerError
@@ -23,7 +23,7 @@ class Pool:
         self._processes = processes
 
     def run(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Outcome]]:
-        """Yields each request with its outcome, as they end."""
+        """Yields each request with its outcome, in their order."""
         with contextlib.ExitStack() as stack:
             desks: queue.SimpleQueue[_Desk] = queue.SimpleQueue()
             for _ in range(self._processes):
@@ -33,9 +33,9 @@ class Pool:
             threads = ThreadPoolExecutor(self._processes)
             # What has not begun when one interrupts the command is not begun.
             stack.callback(threads.shutdown, cancel_futures=True)
-            futures = {threads.submit(_train, desks, one): one for one in requests}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+            futures = [threads.submit(_train, desks, one) for one in requests]
+            for request, future in zip(requests, futures, strict=True):
+                yield request, future.result()
 
 
 def _train(desks: "queue.SimpleQueue[_Desk]", request: Request) -> Outcome:

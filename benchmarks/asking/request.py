@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# What a controller moves, by the name that its argument `actuator` takes.
-ACTUATORS = ("penalty", "threshold", "q", "weight")
+# What a controller moves, by the name that its argument `actuator` takes; and a
+# threshold layer without a controller.
+LAYER = "layer"
+ACTUATORS = ("penalty", "threshold", "q", "weight", LAYER)
 # What comes before: the model as it is, and settings that are held.
 PLAIN, FIXED, HELD = "plain", "fixed weight", "q held"
 # What else people do who have a target.

@@ -16,7 +16,7 @@ def staged(done: float) -> float:
     """Returns which part of the last weight to apply when a part of the run is done."""
     stages = zip(ENDS, ENDS[1:], WEIGHTS, WEIGHTS[1:], strict=False)
     for begin, end, low, high in stages:
-        if begin < done < end:
+        if begin < done <= end:
             share = (done - begin) / (end - begin)
             return low + (high - low) * (1 - math.cos(math.pi * share)) / 2
     return WEIGHTS[0] if done <= ENDS[0] else WEIGHTS[-1]

@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.asking.request import (
     FIXED,
     HELD,
+    LAYER,
     PLAIN,
     SQUARED,
     STAGED,
@@ -72,7 +73,7 @@ def train(request: Request) -> Outcome:
 
 
 def _metric(job: Job, way: str) -> str:
-    return "zero_fraction" if way == "threshold" else job.metric
+    return "zero_fraction" if way in ("threshold", LAYER) else job.metric
 
 
 @functools.cache
@@ -127,6 +128,7 @@ def _asked(
         "threshold": lambda layer: TargetSparsity(
             request.target[layer], adjustable=True
         ),
+        LAYER: lambda layer: TargetSparsity(request.target[layer]),
     }
     if way in (PLAIN, "penalty"):
         return model, {name: name for name in job.layers}
@@ -157,7 +159,7 @@ def _callbacks(
             return last * staged(step / batches)
 
         return [SparseoutScheduler(weight=weight)]
-    if request.way in (PLAIN, FIXED, HELD, SQUARED):
+    if request.way in (PLAIN, FIXED, HELD, SQUARED, LAYER):
         return []
     asked = {layers[name]: target for name, target in request.target.items()}
     # All other arguments have their defaults: that is what is tried here.
@@ -193,7 +195,9 @@ def _history(callbacks, request, metric, layers):
     if not history:
         return (), None
     columns = [history.get(f"val_{metric}/{name}", ()) for name in layers.values()]
-    by_epoch = [float(np.mean(row)) for row in zip(*columns, strict=True)]
+    means = (float(np.mean(row)) for row in zip(*columns, strict=True))
+    # NaN stands in the rows of readings within an epoch.
+    by_epoch = [figure for figure in means if not np.isnan(figure)]
     settings = [history.get(f"{request.way}/{name}") for name in layers.values()]
     last = [one[-1] for one in settings if one]
     return tuple(by_epoch), float(statistics.mean(last)) if last else None
