@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from benchmarks.asking.request import (
     FIXED,
     HELD,
-    LAYER,
     PLAIN,
     SQUARED,
     STAGED,
+    THRESHOLDS,
     Outcome,
     Request,
 )
@@ -133,7 +133,7 @@ class Plan:
                 }
                 for index in self.targets
             ]
-        asked = job.shares if way in ("threshold", LAYER) else job.targets
+        asked = job.shares if way in THRESHOLDS else job.targets
         return [dict.fromkeys(job.layers, asked[index]) for index in self.targets]
 
     def _last_weight(self, name, seed, target, outcomes):

@@ -7,6 +7,7 @@ from typing import Any
 # What a controller moves, by the name that its argument `actuator` takes; and a
 # threshold layer without a controller.
 LAYER = "layer"
+THRESHOLDS = ("threshold", LAYER)
 ACTUATORS = ("penalty", "threshold", "q", "weight", LAYER)
 # What comes before: the model as it is, and settings that are held.
 PLAIN, FIXED, HELD = "plain", "fixed weight", "q held"

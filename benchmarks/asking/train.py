@@ -18,6 +18,7 @@ from benchmarks.asking.request import (
     PLAIN,
     SQUARED,
     STAGED,
+    THRESHOLDS,
     Outcome,
     Request,
 )
@@ -73,7 +74,7 @@ def train(request: Request) -> Outcome:
 
 
 def _metric(job: Job, way: str) -> str:
-    return "zero_fraction" if way in ("threshold", LAYER) else job.metric
+    return "zero_fraction" if way in THRESHOLDS else job.metric
 
 
 @functools.cache

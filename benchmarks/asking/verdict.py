@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from benchmarks.asking.plan import Outcomes, interpolated, mean
-from benchmarks.asking.request import FIXED, HELD, LAYER, PLAIN, Outcome, Request
+from benchmarks.asking.request import FIXED, HELD, PLAIN, THRESHOLDS, Outcome, Request
 
 # As near as this counts as met.
 NEAR = 0.02
@@ -56,7 +56,7 @@ def judge(outcomes: Outcomes) -> list[Verdict]:
     for layers, seed, job, metric in dict.fromkeys(
         (request.asked, request.seed, request.job, outcomes[request].metric)
         for request in asked
-        if request.way not in ("q", "threshold", LAYER)
+        if request.way not in ("q", *THRESHOLDS)
     ):
         grid = grids.get((job, seed))
         if grid is not None and metric == grid.metric:
