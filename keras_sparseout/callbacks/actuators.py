@@ -5,7 +5,9 @@ import math
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-ActuatorName: TypeAlias = Literal["q", "rate", "weight"]
+ActuatorName: TypeAlias = Literal["q", "rate", "weight", "penalty", "threshold"]
+# Those that are moved inside the training step.
+IN_STEP = ("penalty", "threshold")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,4 +76,16 @@ ACTUATORS: dict[ActuatorName, Actuator] = {
         to_scale=lambda weight: math.asinh(weight / _SMALL_WEIGHT),
         from_scale=lambda scale: _SMALL_WEIGHT * math.sinh(scale),
     ),
+}
+
+# The push of a penalty is in parts of the push that the loss has of its own.
+DEFAULT_BOUNDS: dict[ActuatorName, tuple[float, float]] = {
+    **{name: actuator.default_bounds for name, actuator in ACTUATORS.items()},
+    "penalty": (0.0, 10.0),
+    "threshold": (0.0, 0.99),
+}
+LIMITS: dict[ActuatorName, tuple[float, float]] = {
+    **{name: actuator.limits for name, actuator in ACTUATORS.items()},
+    "penalty": (0.0, 1000.0),
+    "threshold": (0.0, 0.999),
 }

@@ -10,12 +10,18 @@ import numpy as np
 from keras_sparseout.callbacks import knobs
 from keras_sparseout.callbacks.actuators import ACTUATORS, ActuatorName
 from keras_sparseout.callbacks.controller_messages import ControllerMessages
-from keras_sparseout.callbacks.feedback_loop import FeedbackLoop, LoopState
+from keras_sparseout.callbacks.feedback_loop import FeedbackLoop
+from keras_sparseout.callbacks.loop_state import LoopState
+from keras_sparseout.callbacks.run_length import ANY_TIME, LEAST_READINGS, ReadingTime
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.layer_text import call_of
 
 # Readings at a bound, with no gain, after which a target is out of reach.
 _PATIENCE = 32
+# Readings at a bound, away from the target, after which that is worth a line.
+_AT_BOUND = 16
+# The largest error with which a target counts as reached.
+_REACHED = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,28 +91,38 @@ class ControlledGroup:
         self._reached = math.inf, -math.inf
         self._frozen = False
         self._errors_at_bound: list[float] = []
+        self._time = ANY_TIME
 
     @property
     def started(self) -> bool:
         """Whether the loop has had a reading."""
         return self._loop.state.readings > 0
 
+    def values(self) -> dict[str, float]:
+        """Returns the settings of the layers by log key."""
+        return knobs.values(self._watched, self._settings.actuator)
+
     def take(
-        self, figures: Mapping[str, float], dead_shares: Mapping[str, float]
+        self,
+        figures: Mapping[str, float],
+        dead_shares: Mapping[str, float],
+        time: ReadingTime = ANY_TIME,
     ) -> None:
         """Moves the setting by the figures of a reading.
 
         Args:
             figures: Figures of training batches, by log key.
             dead_shares: Shares of dead units by layer, of those where they are known.
+            time: When the reading is taken.
 
         Raises:
             ValueError: if `zero_fraction` is asked of activations that are never 0.
         """
+        self._time = time
         self._check_zeros(figures)
         self._check_dead(dead_shares)
         bounds = self._loop.bounds
-        self._loop.update(self._mean("", figures))
+        self._loop.update(self._mean("", figures), time)
         self._assign()
         if self._loop.bounds != bounds:
             self._messages.retreat(
@@ -119,11 +135,15 @@ class ControlledGroup:
         """Moves the setpoint toward the gap to `figures` of probe data."""
         self._loop.shift_setpoint(self._mean("val_", figures))
 
-    def freeze(self) -> None:
-        """Leaves the setting at the mean of the last ones."""
+    def freeze(self, batches: int) -> None:
+        """Leaves the setting at the mean of the last ones.
+
+        Args:
+            batches: How many batches the model was trained on.
+        """
         if not self._frozen:
             self._frozen = True
-            self._loop.freeze()
+            self._loop.freeze(batches)
             self._assign()
 
     def end_epoch(self, figures: Mapping[str, float]) -> dict[str, float]:
@@ -133,7 +153,7 @@ class ControlledGroup:
             figures: Figures by log key. Those of probe data count if there are any; an
                 epoch without any batch may have none.
         """
-        logs = knobs.values(self._watched, self._settings.actuator)
+        logs = self.values()
         prefix = "val_" if self._settings.has_probe else ""
         if self._key(prefix, self._watched[0]) in figures:
             self._figure = self._mean(prefix, figures)
@@ -145,30 +165,53 @@ class ControlledGroup:
         return logs
 
     def check_reach(self) -> None:
-        """Warns if the target turned out to be out of reach."""
-        errors = self._errors_at_bound
+        """Says that the setting is at a bound, and warns if nothing is gained there."""
+        errors, loop = self._errors_at_bound, self._loop
+        actuator = self._settings.actuator
+        if len(errors) >= _AT_BOUND and errors[-1] > _REACHED:
+            self._messages.at_bound(self._subject, loop.target, actuator, loop.setting)
         if len(errors) == _PATIENCE and errors[-1] > max(0.01, errors[0] - 0.01):
             self._messages.out_of_reach(
-                self._subject,
-                self._loop.target,
-                self._settings.actuator,
-                self._loop.bounds,
-                self._reached,
+                self._subject, loop.target, actuator, loop.bounds, self._reached
             )
 
-    def conclude(self) -> None:
-        """Says what was found, so that it can be repeated."""
-        actuator, mean = self._settings.actuator, self._loop.mean_setting
-        fixed = self._loop.setting if self._frozen else mean
+    def conclude(self, batches: int) -> None:
+        """Says what was found, so that it can be repeated, or why it was not.
+
+        Args:
+            batches: How many batches the model was trained on.
+        """
+        actuator, loop = self._settings.actuator, self._loop
+        reached = abs(self._figure - loop.target) <= _REACHED
+        steady = loop.steady_setting(batches) if reached else None
+        calls = []
+        if steady is not None:
+            fixed = loop.setting if self._frozen else steady
+            calls = [call_of(w.layer, **{actuator: fixed}) for w in self._watched]
         self._messages.found(
             self._subject,
             figure=self._figure,
-            target=self._loop.target,
+            target=loop.target,
             actuator=actuator,
-            setting=self._loop.setting,
-            mean=mean,
-            calls=[call_of(w.layer, **{actuator: fixed}) for w in self._watched],
+            setting=loop.setting,
+            mean=loop.mean_setting,
+            calls=calls,
         )
+        if reached and not calls:
+            self._messages.still_moved(self._subject, actuator)
+        elif not reached and not self._frozen and not loop.state.sparser_blocked:
+            self._say_why_not()
+
+    def _say_why_not(self) -> None:
+        """Says why the target was not reached, where that is known."""
+        loop, readings = self._loop, self._loop.state.readings
+        if loop.at_bound:
+            actuator = self._settings.actuator
+            self._messages.at_bound(self._subject, loop.target, actuator, loop.setting)
+        elif 0 < readings < LEAST_READINGS:
+            self._messages.too_few_readings(
+                self._subject, loop.target, readings, self._time.every
+            )
 
     def _setting_of_layers(self) -> float:
         return getattr(self._watched[0].layer, self._settings.actuator)
@@ -201,8 +244,6 @@ class ControlledGroup:
         try:
             if math.isnan(signature):
                 raise ValueError("the first is NaN")
-            if len(numbers) != len(LoopState._fields):
-                raise ValueError(f"there should be {1 + len(LoopState._fields)}")
             state = LoopState.from_numbers(numbers)
         except ValueError as error:
             raise ValueError(

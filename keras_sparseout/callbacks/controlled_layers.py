@@ -6,11 +6,13 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_sparseout.callbacks import knobs
+from keras_sparseout.callbacks.control.step_control import StepControl
+from keras_sparseout.callbacks.control.step_group import StepGroup
 from keras_sparseout.callbacks.controlled_group import ControlledGroup, ControlSettings
 from keras_sparseout.callbacks.controller_arguments import targets_by_layer
 from keras_sparseout.callbacks.controller_messages import ControllerMessages
 from keras_sparseout.callbacks.dead_units import DeadUnitCount
+from keras_sparseout.callbacks.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.measure import non_finite
 from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.reading import read
@@ -48,7 +50,7 @@ class ControlledLayers:
         self._settings = settings
         self._messages = messages
         self._watched: Sequence[WatchedLayer] = []
-        self._groups: list[ControlledGroup] = []
+        self._groups: list[ControlledGroup | StepGroup] = []
         self._units = DeadUnitCount(metrics)
         self._broken: dict[str, str] = {}
         self._moving, self._stopped = True, False
@@ -60,8 +62,15 @@ class ControlledLayers:
         started = any(group.started for group in self._groups)
         return self._moving and started and not self.probed
 
-    def follow(self, watched: Sequence[WatchedLayer]) -> None:
-        """Makes new groups if the layers changed; they resume the layers' states."""
+    def follow(
+        self, watched: Sequence[WatchedLayer], control: StepControl | None = None
+    ) -> None:
+        """Makes new groups if the layers changed; they resume the layers' states.
+
+        Args:
+            watched: The layers.
+            control: What moves them inside the training step; None if nothing does.
+        """
         if watched is self._watched:
             return
         self._watched, self._groups = watched, []
@@ -69,7 +78,8 @@ class ControlledLayers:
         parts = [watched] if self._settings.together else [[w] for w in watched]
         for part in filter(None, parts):
             target = float(np.mean([targets[w.name] for w in part]))
-            group = ControlledGroup(part, target, self._settings, self._messages)
+            shared = part, target, self._settings, self._messages
+            group = StepGroup(*shared, control) if control else ControlledGroup(*shared)
             self._groups.append(group)
 
     def describe(self, names: Sequence[str]) -> None:
@@ -84,13 +94,18 @@ class ControlledLayers:
             settings.metric, targets, settings.actuator, settings.bounds
         )
 
-    def begin_epoch(self, *, frozen: bool) -> None:
-        """Decides whether the groups move in this epoch: not if they are frozen."""
+    def begin_epoch(self, *, frozen: bool, batches: int = 0) -> None:
+        """Decides whether the groups move in this epoch: not if they are frozen.
+
+        Args:
+            frozen: Whether they are.
+            batches: How many batches the model was trained on.
+        """
         self._units.begin_epoch()
         self._moving = not (frozen or self._stopped)
         if frozen and not self._stopped:
             for group in self._groups:
-                group.freeze()
+                group.freeze(batches)
 
     def measure_probe(self, sums: Sums) -> None:
         """Takes the sums of the probe data."""
@@ -108,17 +123,23 @@ class ControlledLayers:
         if not self._stopped and not np.all(np.isfinite(loss)):
             self._stopped, self._moving = True, False
             self._messages.loss_not_finite(loss)
+            for group in self._groups:
+                if isinstance(group, StepGroup):
+                    group.freeze()
 
     def count_units(self, sums: Sums) -> None:
         """Takes in sums without a reading, only to tell which units are dead."""
         self._units.add(sums)
 
-    def take(self, sums: Sums, loss: float) -> dict[str, float]:
+    def take(
+        self, sums: Sums, loss: float, time: ReadingTime = ANY_TIME
+    ) -> dict[str, float]:
         """Moves the settings by the sums of a reading; returns figures and settings.
 
         Args:
             sums: Sums of training batches by layer.
             loss: The loss of these batches.
+            time: When the reading is taken.
         """
         self._find_broken(loss)
         self._units.add(sums)
@@ -128,8 +149,10 @@ class ControlledLayers:
         figures = self._figures("", sums)
         if self._moving:
             for group in self._groups:
-                group.take(figures, units.dead_shares)
-        return {**figures, **knobs.values(self._watched, self._settings.actuator)}
+                group.take(figures, units.dead_shares, time)
+        for group in self._groups:
+            figures.update(group.values())
+        return figures
 
     def end_epoch(
         self, sums: Sums, probe_sums: Sums | None, loss: float
@@ -153,10 +176,10 @@ class ControlledLayers:
                 group.check_reach()
         return figures
 
-    def conclude(self) -> None:
-        """Says what was found."""
+    def conclude(self, batches: int) -> None:
+        """Says what was found in a training of so many `batches`."""
         for group in self._groups:
-            group.conclude()
+            group.conclude(batches)
 
     def _find_broken(self, loss: float) -> None:
         self._broken = non_finite.invalid_layers(self._model, self._watched, loss)

@@ -2,9 +2,14 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeVar, get_args
 
-from keras_sparseout.callbacks.actuators import ACTUATORS, ActuatorName
+from keras_sparseout.callbacks.actuators import (
+    DEFAULT_BOUNDS,
+    LIMITS,
+    ActuatorName,
+)
+from keras_sparseout.callbacks.control.penalty_push import Kind
 from keras_sparseout.metrics import ActivationHistogram
 from keras_sparseout.metrics.get import Metric
 from keras_sparseout.utils import validation
@@ -15,14 +20,44 @@ RISING = ("gini", "hoyer", "population_sparseness", "pq_index", "zero_fraction")
 _Target = TypeVar("_Target", bound=float | Mapping[str, float])
 
 
-def check_actuator(actuator: object) -> ActuatorName:
-    """Returns `actuator`; raises unless it is a name of `ACTUATORS`."""
-    if not isinstance(actuator, str) or actuator not in ACTUATORS:
+def check_actuator(actuator: object) -> ActuatorName | None:
+    """Returns `actuator`; raises unless it is the name of an actuator, or None."""
+    names = get_args(ActuatorName)
+    # A tuple: a list as `actuator` can't be looked up in a dict.
+    if actuator is not None and actuator not in names:
         raise ValueError(
-            f"`actuator` must be one of {', '.join(ACTUATORS)}. Received: "
-            f"actuator={actuator!r}. Leave it out to move q."
+            f"`actuator` must be one of {', '.join(names)}. Received: "
+            f"actuator={actuator!r}. Leave it out to move what the model has: "
+            "adjustable layers, or else a penalty."
         )
     return actuator
+
+
+def check_kind(kind: object, actuator: ActuatorName | None) -> Kind:
+    """Returns the kind of penalty; raises unless it is one, or None."""
+    if kind is None:
+        return "hoyer_square"
+    if kind not in get_args(Kind):
+        raise ValueError(
+            f"`kind` must be one of {', '.join(map(repr, get_args(Kind)))}. Received: "
+            f"kind={kind!r}. Leave it out for 'hoyer_square'."
+        )
+    if actuator not in (None, "penalty"):
+        raise ValueError(
+            '`kind` is the kind of penalty, so `actuator` must be "penalty". Received: '
+            f"kind={kind!r} with actuator={actuator!r}. Leave `kind` out."
+        )
+    return kind
+
+
+def check_reach_by(reach_by: float) -> float:
+    """Returns `reach_by`; raises unless it is a share of the run above 0."""
+    if not validation.is_real(reach_by) or not 0 < reach_by <= 1:
+        raise ValueError(
+            "`reach_by` must be the part of the run after which the target is reached, "
+            f"> 0 and <= 1. Received: reach_by={reach_by!r}. Leave it out for 0.5."
+        )
+    return float(reach_by)
 
 
 def check_metric(metric: Metric) -> Metric:
@@ -92,6 +127,13 @@ def check_together(together: bool, target: float | Mapping[str, float]) -> bool:
     return together
 
 
+def check_every(every: int | None) -> int | None:
+    """Returns `every`; raises unless it is an integer >= 1, or None."""
+    if every is not None:
+        validation.check_count("every", every)
+    return every
+
+
 def check_freeze_after(freeze_after: int | None) -> int | None:
     """Returns `freeze_after`; raises unless it is an integer >= 1, or None."""
     if freeze_after is not None:
@@ -116,16 +158,15 @@ def check_bounds(
     bounds: Sequence[float] | None, actuator: ActuatorName
 ) -> tuple[float, float]:
     """Returns `bounds` as two floats, for None the default ones of the actuator."""
-    known = ACTUATORS[actuator]
+    default, (low, high) = DEFAULT_BOUNDS[actuator], LIMITS[actuator]
     if bounds is None:
-        return known.default_bounds
-    low, high = known.limits
+        return default
     good = isinstance(bounds, (tuple, list)) and len(bounds) == 2
     good = good and all(validation.is_real(bound) for bound in bounds)
     if not good or not low <= bounds[0] < bounds[1] <= high:
         raise ValueError(
             f"`bounds` must be two numbers, the least and the largest {actuator}, "
             f"rising and within [{low:g}, {high:g}]. Received: bounds={bounds!r}. "
-            f"Leave it out for {known.default_bounds}."
+            f"Leave it out for {default}."
         )
     return float(bounds[0]), float(bounds[1])

@@ -1,7 +1,7 @@
 """What a SparsityController says: the lines that it prints, and its warnings."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from keras_sparseout.utils import validation
 
@@ -30,12 +30,12 @@ class ControllerMessages:
     ) -> None:
         """Prints what is controlled."""
         wanted = ", ".join(f"{name} to {target:g}" for name, target in targets.items())
-        self._print(f"{metric} of {wanted}, by {actuator} in {_range(bounds)}")
+        self.print(f"{metric} of {wanted}, by {actuator} in {_range(bounds)}")
 
     def left_out(self, reasons: Mapping[str, str]) -> None:
         """Prints which layers can't be read, and why not."""
         names = [f"{name} ({reason})" for name, reason in reasons.items()]
-        self._print(f"left out: {validation.some_of(names)}")
+        self.print(f"left out: {validation.some_of(names)}")
 
     def found(
         self,
@@ -46,9 +46,9 @@ class ControllerMessages:
         actuator: str,
         setting: float,
         mean: float,
-        calls: Iterable[str],
+        calls: Sequence[str],
     ) -> None:
-        """Prints what the run came to, with the calls that repeat it.
+        """Prints what the run came to, with the calls that repeat it, if there are any.
 
         Args:
             subject: What was controlled, for example "hoyer of hidden".
@@ -59,15 +59,40 @@ class ControllerMessages:
             mean: The mean setting of the run.
             calls: Calls of the layers, with a constant setting.
         """
-        self._print(
+        repeat = f". To repeat it fixed: {', '.join(calls)}" if calls else ""
+        self.print(
             f"{subject} is {figure:.3f}, asked for {target:g}, at {actuator} = "
-            f"{setting:.3g}, over the run {mean:.3g}. To repeat it fixed: "
-            f"{', '.join(calls)}"
+            f"{setting:.3g}, over the run {mean:.3g}{repeat}"
+        )
+
+    def still_moved(self, subject: str, actuator: str) -> None:
+        """Prints that no constant setting is known to give the same."""
+        self.print(
+            f"{actuator} still moved in the second half of the training, so no fixed "
+            f"{actuator} is known to repeat {subject}"
+        )
+
+    def too_few_readings(
+        self, subject: str, target: float, readings: int, every: int
+    ) -> None:
+        """Prints that the run had too few readings to reach the target."""
+        remedy = "Give more epochs" + (", or every=1" if every > 1 else "")
+        self.print(
+            f"the run has {readings} readings, which were too few to bring {subject} "
+            f"to {target:g}. {remedy}"
+        )
+
+    def at_bound(
+        self, subject: str, target: float, actuator: str, bound: float
+    ) -> None:
+        """Prints that the setting is at a bound while the target is not reached."""
+        self.print(
+            f"{actuator} is at its bound {bound:g}, and {subject} is not at {target:g}"
         )
 
     def loss_not_finite(self, loss: float) -> None:
         """Warns that the loss is not finite."""
-        self._warn(
+        self.warn(
             f"the loss is {loss}: the settings stay what they are. Lower the learning "
             "rate, or ask for less",
             about=("loss", ""),
@@ -76,7 +101,7 @@ class ControllerMessages:
     def nan_activations(self, layers: Iterable[str]) -> None:
         """Warns of layers with NaN among their activations."""
         for name in layers:
-            self._warn(
+            self.warn(
                 f"the activations of {name} contain NaN, so its setting stays",
                 about=("layer", name),
             )
@@ -97,13 +122,13 @@ class ControllerMessages:
             if len(layers) > 1:
                 stay = f"settings of {names} stay"
             if not quiet:
-                self._warn(f"{cause}, so the {stay}", about=(cause, names))
+                self.warn(f"{cause}, so the {stay}", about=(cause, names))
 
     def dead_units(
         self, subject: str, layer: str, share: float, max_dead: float
     ) -> None:
         """Warns that too many units of `layer` are dead."""
-        self._warn(
+        self.warn(
             f"{share:.0%} of the units of {layer} are dead, so the controller no "
             "longer makes it sparser. Ask for less, or raise `max_dead`, now "
             f"{max_dead:g}",
@@ -112,7 +137,7 @@ class ControllerMessages:
 
     def retreat(self, subject: str, actuator: str, bounds: tuple[float, float]) -> None:
         """Warns that the setting came back within `bounds`."""
-        self._warn(
+        self.warn(
             f"Above {bounds[1]:g}, {actuator} moved {subject} away from its target. "
             f"From now on {actuator} stays in {_range(bounds)}. Give narrower `bounds` "
             "to keep it from there",
@@ -129,19 +154,26 @@ class ControllerMessages:
     ) -> None:
         """Warns that the target can't be reached, with the figures that were."""
         low, high = reached
-        self._warn(
+        self.warn(
             f"{subject} can't be brought to {target:g} with {actuator} in "
             f"{_range(bounds)}: it reached {low:.3f} to {high:.3f}. Widen `bounds`, or "
             "change the target",
             about=("reach", subject),
         )
 
-    def _print(self, text: str) -> None:
+    def print(self, text: str) -> None:
+        """Prints a line, unless it was printed before."""
         if self.verbose and text not in self._printed:
             self._printed.add(text)
             print(f"SparsityController: {text}")
 
-    def _warn(self, text: str, *, about: tuple[str, str]) -> None:
+    def warn(self, text: str, *, about: tuple[str, str]) -> None:
+        """Gives a warning, unless there was one about the same.
+
+        Args:
+            text: What it says.
+            about: What it is about, in two words of the caller.
+        """
         if about not in self._warned:
             self._warned.add(about)
             warnings.warn(f"SparsityController: {text}.", stacklevel=4)

@@ -1,10 +1,10 @@
 """The control law of SparsityController: from figures to settings of an actuator."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
 
 from keras_sparseout.callbacks.actuators import Actuator
+from keras_sparseout.callbacks.loop_state import LoopState
+from keras_sparseout.callbacks.run_length import ANY_TIME, ReadingTime
 
 # The filter keeps this share of the readings before: it remembers about 4 of them.
 FILTER_MEMORY = 0.7
@@ -16,58 +16,15 @@ INTEGRAL_TIME = 6
 # How much the error may grow above the actuator's default bounds.
 RETREAT_MARGIN = 0.015
 # Readings over which the gain rises to its full size: an untrained network becomes
-# sparser by itself.
+# sparser by itself. In a short run they are at most this share of its readings.
 GAIN_RAMP = 16
+GAIN_RAMP_SHARE = 1 / 6
 # The recent output is an exponential mean over about so many readings.
 RECENT_READINGS = 8
-
-
-class LoopState(NamedTuple):
-    """What a resumed run needs of a loop; saved with the layer, in this order.
-
-    Attributes:
-        low: Lower bound of the setting.
-        high: Upper bound of the setting.
-        output: The setting on the actuator's scale.
-        integral: The integral term, on the same scale.
-        recent_output: Exponential mean of the last outputs.
-        readings: Number of readings so far.
-        level: The filtered figure, NaN before the first reading.
-        slope: Its rise from one reading to the next.
-        setpoint_offset: Gap between training and probe data, added to the target.
-        error_in_default_bounds: Size of the last error with a setting that was not
-            above the actuator's default bounds; infinite if there was none.
-        sparser_blocked: Whether the setting may not move toward sparser.
-        output_sum: Sum of the outputs over all readings.
-    """
-
-    low: float
-    high: float
-    output: float
-    integral: float
-    recent_output: float
-    readings: int = 0
-    level: float = math.nan
-    slope: float = 0.0
-    setpoint_offset: float = 0.0
-    error_in_default_bounds: float = math.inf
-    sparser_blocked: bool = False
-    output_sum: float = 0.0
-
-    @classmethod
-    def from_numbers(cls, numbers: Sequence[float]) -> "LoopState":
-        """Returns the state that was saved as `numbers`; raises if none can be that."""
-        state = cls._make(map(float, numbers))
-        # At first these two are not finite.
-        required = state._replace(error_in_default_bounds=0.0)
-        if state.readings == 0:
-            required = required._replace(level=0.0)
-        no_error = math.isnan(state.error_in_default_bounds)
-        if no_error or not all(map(math.isfinite, required)):
-            raise ValueError("not all are finite")
-        return state._replace(
-            readings=int(state.readings), sparser_blocked=bool(state.sparser_blocked)
-        )
+# The setting is steady while the outputs lie in a band of at most this width, and in a
+# run that can be repeated it is steady over this share of all batches.
+STEADY_BAND = 0.1
+STEADY_SHARE = 0.5
 
 
 class FeedbackLoop:
@@ -121,7 +78,7 @@ class FeedbackLoop:
         self.gain = sign * gain * actuator.gain
         self.dead_band = dead_band
         output = actuator.to_scale(_limited(setting, *bounds))
-        self.state = LoopState(*bounds, output, integral=output, recent_output=output)
+        self.state = LoopState.initial(bounds, output)
 
     @property
     def setting(self) -> float:
@@ -153,37 +110,54 @@ class FeedbackLoop:
         """Setpoint minus level, on training batches."""
         return self.target + self.state.setpoint_offset - self.state.level
 
-    def update(self, figure: float) -> float:
-        """Takes the figure of a reading; returns the setting.
+    def steady_setting(self, batches: int) -> float | None:
+        """Returns the setting that held over the last part of the run, if one did.
+
+        Args:
+            batches: How many batches the model was trained on.
+        """
+        state = self.state
+        if batches - state.steady_since < STEADY_SHARE * batches:
+            return None
+        return self.actuator.from_scale((state.band_low + state.band_high) / 2)
+
+    def update(self, figure: float, time: ReadingTime = ANY_TIME) -> float:
+        """Takes the figure of a reading at `time`; returns the setting.
 
         A figure that is not finite changes nothing.
         """
         if math.isfinite(figure):
             self._filter(figure)
             self._retreat()
-            self._move()
+            self._move(time)
+            self._note_steadiness(time.batches)
         return self.setting
 
     def shift_setpoint(self, probe_figure: float) -> None:
         """Moves the setpoint toward the gap between training and probe data.
 
         By a quarter: with a seed, Keras shows the same batches at the end of each
-        epoch, and a reading there is off by more than the gap.
+        epoch, and a reading there is off by more than the gap. By more at first.
         """
-        offset = self.state.setpoint_offset
+        offset, shifts = self.state.setpoint_offset, self.state.shifts + 1
         gap = self.state.level - probe_figure
         if math.isfinite(gap):
-            offset += (gap - offset) / 4
-            self.state = self.state._replace(setpoint_offset=offset)
+            offset += (gap - offset) * max(1 / 4, 1 / (shifts + 1))
+            self.state = self.state._replace(setpoint_offset=offset, shifts=shifts)
 
     def block_sparser(self, blocked: bool) -> None:
         """Forbids or allows moves toward sparser activations."""
         self.state = self.state._replace(sparser_blocked=blocked)
 
-    def freeze(self) -> None:
-        """Makes the setting the mean of the last ones."""
+    def freeze(self, batches: int = 0) -> None:
+        """Makes the setting the mean of the last ones.
+
+        Args:
+            batches: How many batches the model was trained on.
+        """
         mean = self.state.recent_output
         self.state = self.state._replace(output=mean, integral=mean)
+        self._note_steadiness(batches)
 
     def _filter(self, figure: float) -> None:
         """Takes a reading into the level and the slope."""
@@ -216,15 +190,16 @@ class FeedbackLoop:
             output = self.actuator.to_scale(high)
             self.state = self.state._replace(high=high, output=output, integral=output)
 
-    def _move(self) -> None:
+    def _move(self, time: ReadingTime) -> None:
         """Moves the output, and the integral where nothing limits the output."""
         state, error, slew = self.state, self.error, self.actuator.slew_limit
         predicted_rise = self.actuator.lag * state.slope
-        gain = self.gain * min(1.0, state.readings / GAIN_RAMP)
+        ramp = min(GAIN_RAMP, GAIN_RAMP_SHARE * time.readings)
+        gain = self.gain * min(1.0, state.readings / ramp)
         wanted = state.integral + gain * (error - predicted_rise)
         low, high = map(self.actuator.to_scale, self.bounds)
         output = _limited(wanted, state.output - slew, state.output + slew)
-        output = _limited(output, low, high)
+        output = self._kept_from_away(_limited(output, low, high))
         if state.sparser_blocked and (output - state.output) * self.gain > 0:
             return
         near = _limited(error, -MAX_INTEGRATED_ERROR, MAX_INTEGRATED_ERROR)
@@ -240,6 +215,30 @@ class FeedbackLoop:
         self.state = state._replace(
             output=output, integral=integral, recent_output=recent
         )
+
+    def _kept_from_away(self, output: float) -> float:
+        """Returns `output`, but not farther from the target than it was at the start.
+
+        The derivative term may brake, and take back what was moved. Beyond the start it
+        would push the figure away from its target.
+        """
+        state, toward = self.state, self.error * self.gain
+        if toward > 0:
+            return max(output, min(state.start, state.output))
+        return min(output, max(state.start, state.output))
+
+    def _note_steadiness(self, batches: int) -> None:
+        """Widens the band of the last outputs, or begins a new one."""
+        state = self.state
+        low, high = (
+            min(state.band_low, state.output),
+            max(state.band_high, state.output),
+        )
+        since = state.steady_since
+        if high - low > STEADY_BAND or batches < since:
+            low = high = state.output
+            since = batches
+        self.state = state._replace(band_low=low, band_high=high, steady_since=since)
 
 
 def _limited(value: float, low: float, high: float) -> float:

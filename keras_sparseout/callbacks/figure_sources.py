@@ -14,7 +14,7 @@ import numpy as np
 from keras_sparseout.measure.layer_sums import Metrics, add
 from keras_sparseout.measure.probe import Probe
 from keras_sparseout.measure.probe_data import ProbeData
-from keras_sparseout.measure.step_sums import StepSums
+from keras_sparseout.measure.step_sums import Control, StepSums
 from keras_sparseout.measure.watched_layer import WatchedLayer
 
 Sums: TypeAlias = dict[str, list[np.ndarray]]
@@ -39,9 +39,11 @@ class TrainingSteps(StepSums):
         metrics: Metrics,
         sample_size: int,
         missing: Missing,
+        control: Control | None = None,
     ) -> None:
-        super().__init__(model, "train", watched, metrics, sample_size, missing)
-        self.arguments = model, watched, metrics, sample_size, missing
+        settings = model, watched, metrics, sample_size, missing, control
+        super().__init__(model, "train", *settings[1:])
+        self.arguments = settings
         self.epoch_sums: Sums = {}
         self.is_checked = False
 

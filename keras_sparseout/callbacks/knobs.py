@@ -6,17 +6,33 @@ from collections.abc import Iterable, Sequence
 import keras
 import numpy as np
 
+from keras_sparseout.callbacks.actuators import ActuatorName
 from keras_sparseout.layers.activation_penalty import ActivationPenalty
-from keras_sparseout.layers.adjustable import has_knob
+from keras_sparseout.layers.adjustable import AdjustableLayer, has_knob
 from keras_sparseout.layers.sparseout import Sparseout
+from keras_sparseout.layers.target_sparsity import TargetSparsity
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.layer_text import call_of
 
+# What is moved by default, in a model with adjustable layers of a kind.
+_ACTUATORS: dict[type[AdjustableLayer], ActuatorName] = {
+    Sparseout: "q",
+    ActivationPenalty: "weight",
+    TargetSparsity: "threshold",
+}
+_AFTER = "adjustable=True) after the activations that are meant."
+_REMEDIES = {
+    "q": f"Put Sparseout(0.5, {_AFTER}",
+    "rate": f"Put Sparseout(0.5, {_AFTER}",
+    "weight": f"Put ActivationPenalty(1e-4, {_AFTER}",
+    "target": "Insert them: models.insert(model, {'relu': lambda layer: "
+    "TargetSparsity(0.5, adjustable=True)}).",
+}
 # Noise on weights, or inside a cell, does not act on the activations that go in.
-_ACTING_ON_THEIR_INPUT = (ActivationPenalty, Sparseout)
+_ACTING = (ActivationPenalty, Sparseout, TargetSparsity)
 
 
 def values(watched: Iterable[WatchedLayer], knob: str) -> dict[str, float]:
@@ -30,6 +46,51 @@ def assign(watched: Iterable[WatchedLayer], knob: str, value: float) -> None:
         # What a float32 variable would keep of it.
         if np.float32(getattr(w.layer, knob)) != np.float32(value):
             setattr(w.layer, knob, value)
+
+
+def default_actuator(
+    model: keras.Model, layers: Sequence[LayerChoice] | None
+) -> ActuatorName:
+    """Returns what a controller moves: what the layers have, or else a penalty.
+
+    Args:
+        model: The model.
+        layers: What the user named, from `layer_selection.check_layers`, or None.
+    """
+    chosen = layer_selection.all_layers(model)
+    if layers is not None:
+        chosen = layer_selection.select(model, layers)
+    for kind, actuator in _ACTUATORS.items():
+        if any(isinstance(w.layer, kind) and w.layer.adjustable for w in chosen):
+            return actuator
+    return "penalty"
+
+
+def layers_to_push(
+    model: keras.Model, layers: Sequence[LayerChoice] | None
+) -> list[WatchedLayer]:
+    """Returns the layers of `model` whose activations a penalty may push.
+
+    Those are the ones that a tracker would watch, without the end of the model, unless
+    the user named them.
+    """
+    watched = layer_selection.select(model, layers)
+    if layers is not None:
+        return watched
+    outputs = [id(tensor) for tensor in getattr(model, "outputs", None) or ()]
+    inner = [
+        w
+        for w in watched
+        if not layer_selection.has_output_activation(w.layer)
+        and id(getattr(w.layer, "output", None)) not in outputs
+    ]
+    if not inner:
+        raise ValueError(
+            "`layers` must name the layers to push, since the nonlinear layers of the "
+            f"model are its outputs. Received: layers=None for model {model.name!r}, "
+            f"with {validation.some_of([w.name for w in watched])}. Give layers=[...]."
+        )
+    return inner
 
 
 def layers_to_control(
@@ -49,7 +110,7 @@ def layers_to_control(
     named = layers is not None
     if named:
         chosen = layer_selection.select(model, layers)
-    acting = [w for w in chosen if isinstance(w.layer, _ACTING_ON_THEIR_INPUT)]
+    acting = [w for w in chosen if isinstance(w.layer, _ACTING)]
     watched = _adjustable(acting, knob, named=named)
     others = [w.name for w in chosen if w not in watched]
     if not found:
@@ -61,11 +122,12 @@ def layers_to_control(
     if not watched or (named and others):
         names = validation.some_of(others)
         received = f"layers={names}" if named else f"layers=None, for {names}"
-        kind = "ActivationPenalty(1e-4" if knob == "weight" else "Sparseout(0.5"
         raise ValueError(
             f"`layers` must be layers with an adjustable {knob}. Received: {received}. "
-            f"Put {kind}, adjustable=True) after the activations that are meant."
+            f"{_REMEDIES[knob]}"
         )
+    if knob == "target":
+        return watched
     # A penalty passes its input on, so its input is what is meant too.
     return [dataclasses.replace(w, side="input") for w in watched]
 

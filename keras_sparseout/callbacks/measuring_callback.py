@@ -25,7 +25,7 @@ from keras_sparseout.callbacks.reading_log import ReadingLog
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.probe_data import ProbeData
-from keras_sparseout.measure.step_sums import StepSums
+from keras_sparseout.measure.step_sums import Control, StepSums
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.tables import dataframe
 
@@ -267,7 +267,12 @@ class MeasuringCallback(keras.callbacks.Callback):
 
     def _training_steps(self) -> TrainingSteps:
         settings = self.model, self._selected, self.metrics, self.sample_size
-        return prepared(TrainingSteps, self._training, *settings, self._missing)
+        rest = self._missing, self._step_control()
+        return prepared(TrainingSteps, self._training, *settings, *rest)
+
+    def _step_control(self) -> Control | None:
+        """What acts on the layers in each training step; a subclass may have one."""
+        return None
 
     def _arm(self, kind: callback_list.Kind) -> None:
         steps = self._training if kind == "train" else self._testing

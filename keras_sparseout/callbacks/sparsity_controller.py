@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING
 from keras_sparseout import plots
 from keras_sparseout.callbacks import controller_arguments as arguments
 from keras_sparseout.callbacks import knobs
-from keras_sparseout.callbacks.actuators import ActuatorName
+from keras_sparseout.callbacks.actuators import IN_STEP, ActuatorName
 from keras_sparseout.callbacks.callback_list import Logs
+from keras_sparseout.callbacks.control.penalty_push import Kind
+from keras_sparseout.callbacks.control.step_control import (
+    SETTING_KEYS,
+    StepControl,
+    StepSettings,
+)
 from keras_sparseout.callbacks.controlled_group import ControlSettings
 from keras_sparseout.callbacks.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.controller_messages import ControllerMessages
 from keras_sparseout.callbacks.figure_sources import TrainingSteps, not_begun
 from keras_sparseout.callbacks.measuring_callback import MeasuringCallback
+from keras_sparseout.callbacks.run_length import RunLength
 from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
@@ -73,7 +80,9 @@ class SparsityController(MeasuringCallback):
         together: Whether all layers share one setting, moved until the mean over the
             layers is the target. Otherwise each layer has its own.
         every: After how many batches it moves, by the samples measured in all of them.
-            In a shorter epoch it moves at its end.
+            In a shorter epoch it moves at its end. None: as often as the run of `fit`
+            needs. It moves at least 100 times where there are that many batches, and
+            each 32 batches in long runs.
         sample_size: How many samples of each batch are measured, the first ones, on
             each replica.
         gain: How strongly it reacts; 2 for twice as strongly. Lower it where the
@@ -116,10 +125,12 @@ class SparsityController(MeasuringCallback):
         *,
         x: Data | None = None,
         layers: LayerChoice | Sequence[LayerChoice] | None = None,
-        actuator: ActuatorName = "q",
+        actuator: ActuatorName | None = None,
+        kind: Kind | None = None,
         bounds: tuple[float, float] | None = None,
         together: bool = False,
-        every: int = 32,
+        reach_by: float = 0.5,
+        every: int | None = None,
         sample_size: int = 16,
         gain: float = 1.0,
         dead_band: float = 0.002,
@@ -129,15 +140,19 @@ class SparsityController(MeasuringCallback):
         steps: int | None = None,
         verbose: int = 1,
     ) -> None:
-        self.actuator = arguments.check_actuator(actuator)
+        self._asked = arguments.check_actuator(actuator), bounds
+        self.kind = arguments.check_kind(kind, actuator)
         [self.metric] = metrics = check_metrics([arguments.check_metric(metric)])
         self.target = arguments.check_target(target, self.metric)
         chosen = layer_selection.check_layers(layers)
         if chosen is None and isinstance(target, Mapping):
             chosen = list(target)
-        self.bounds = arguments.check_bounds(bounds, actuator)
+        self.actuator, self.bounds = self._asked
+        if actuator is not None:
+            self.bounds = arguments.check_bounds(bounds, actuator)
         self.together = arguments.check_together(together, target)
-        self.every = validation.check_count("every", every)
+        self.reach_by = arguments.check_reach_by(reach_by)
+        self.every = arguments.check_every(every)
         sample_size = validation.check_count("sample_size", sample_size)
         self.gain = validation.check_positive("gain", gain)
         self.dead_band = validation.check_share("dead_band", dead_band)
@@ -152,12 +167,18 @@ class SparsityController(MeasuringCallback):
         super()._forget()
         self._messages = ControllerMessages()
         self._control: ControlledLayers | None = None
+        self._stepping: StepControl | None = None
 
     @property
     def _begun(self) -> tuple[ControlledLayers, TrainingSteps]:
         if self._control is None or self._training is None:
             raise not_begun(self)
         return self._control, self._training
+
+    @property
+    def _run_length(self) -> RunLength:
+        # Made anew, as another callback may have assigned `every`.
+        return RunLength(self._progress, self.every, self.params)
 
     @property
     def targets(self) -> dict[str, float]:
@@ -191,7 +212,7 @@ class SparsityController(MeasuringCallback):
         for other in self._beside:
             if isinstance(other, SparsityTracker):
                 figures -= other.log_keys()
-        keys = (self.actuator, "error")
+        keys = (SETTING_KEYS.get(self.actuator, self.actuator), "error")
         return figures | {f"{key}/{name}" for key in keys for name in self._names}
 
     def probe_keys(self) -> set[str]:
@@ -200,6 +221,9 @@ class SparsityController(MeasuringCallback):
         return {f"val_{self.metric}/{name}" for name in names}
 
     def on_train_begin(self, logs: Logs = None) -> None:
+        actuator, bounds = self._asked
+        self.actuator = actuator or knobs.default_actuator(self.model, self.layers)
+        self.bounds = arguments.check_bounds(bounds, self.actuator)
         settings = ControlSettings(
             target=self.target,
             metric=self.metric,
@@ -214,15 +238,19 @@ class SparsityController(MeasuringCallback):
         self._messages = messages = ControllerMessages(self.verbose)
         self._control = ControlledLayers(self.model, self.metrics, settings, messages)
         self._begin()
+        if self._stepping is not None:
+            self._stepping.begin_run()
         if self.model.built:
             self._control.describe(self._names)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         control, _ = self._begun
         # Not when training begins, as BackupAndRestore loads weights then.
-        control.follow(self._watched)
+        control.follow(self._watched, self._stepping)
         self._begin_epoch(epoch)
-        control.begin_epoch(frozen=epoch >= (self.freeze_after or math.inf))
+        self._plan_steps()
+        frozen = epoch >= (self.freeze_after or math.inf)
+        control.begin_epoch(frozen=frozen, batches=self._progress.total)
         if self._probe is not None and control.needs_probe:
             control.measure_probe(self._probe.read())
         control.shift_setpoints()
@@ -231,16 +259,17 @@ class SparsityController(MeasuringCallback):
         self._end_batch(batch, logs)
         if not self._settled:
             self._settle(logs)
+            self._plan_steps()
             control, _ = self._begun
             control.describe(self._names)
         control, training = self._begun
         if self._log.unread and not training.is_checked:
             training.check_reached()
             self._leave_out(training)
-        control.follow(self._watched)
+        control.follow(self._watched, self._stepping)
         control.check_loss(self._loss)
         # In an epoch that is shorter, at its last batch, if its length is known.
-        if self._log.due(min(self.every, self._progress.steps or self.every)):
+        if self._log.due(self._run_length.every):
             self._take_reading()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
@@ -258,12 +287,13 @@ class SparsityController(MeasuringCallback):
     def on_train_end(self, logs: Logs = None) -> None:
         self._messages.verbose = self.verbose
         if self._control is not None:
-            self._control.conclude()
+            self._control.conclude(self._progress.total)
 
     def _take_reading(self):
         control, training = self._begun
         self._correct_progress()
-        self._log.add(control.take(training.read(), self._loss))
+        now = self._run_length.now
+        self._log.add(control.take(training.read(), self._loss, now))
 
     def _leave_out(self, measured):
         reasons = measured.left_out
@@ -272,7 +302,34 @@ class SparsityController(MeasuringCallback):
             self._messages.left_out(left_out)
             self._watch([w for w in self._watched if w.name not in left_out])
 
+    def _plan_steps(self):
+        """Tells the control in the step how long the run is."""
+        if self._stepping is not None:
+            self._stepping.plan_run(self._run_length.left, self.reach_by)
+
+    def _step_control(self):
+        if self.actuator not in IN_STEP:
+            return None
+        settings = StepSettings(
+            actuator=self.actuator,
+            kind=self.kind,
+            metric=self.metrics[self.metric],
+            together=self.together,
+            shares=None,
+            sample_size=self.sample_size,
+            bounds=self.bounds,
+            gain=self.gain,
+        )
+        asked = self.model, self._selected, settings
+        if self._stepping is None or self._stepping.arguments != asked:
+            self._stepping = StepControl(*asked)
+        return self._stepping
+
     def _select(self):
-        watched = knobs.layers_to_control(self.model, self.layers, self.actuator)
+        if self.actuator == "penalty":
+            watched = knobs.layers_to_push(self.model, self.layers)
+        else:
+            knob = SETTING_KEYS.get(self.actuator, self.actuator)
+            watched = knobs.layers_to_control(self.model, self.layers, knob)
         arguments.check_targets_fit(self.target, [w.name for w in watched])
         return watched

@@ -1,12 +1,13 @@
 """Penalties on activations: two plain rivals of Sparseout, and the two of AWD-LSTM."""
 
-from typing import Any, Literal
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_sparseout.backend import unknown_rank
 from keras_sparseout.layers.adjustable import AdjustableLayer, Knob
+from keras_sparseout.ops import penalties
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Shape, Tensor
 
@@ -95,7 +96,7 @@ class ActivationPenalty(AdjustableLayer):
     def __init__(
         self,
         weight: float,
-        kind: Literal["l1", "hoyer_square", "ar", "tar"] = "l1",
+        kind: penalties.Kind = "l1",
         *,
         epsilon: float | None = None,
         adjustable: bool = False,
@@ -115,7 +116,7 @@ class ActivationPenalty(AdjustableLayer):
     weight = Knob(validation.check_weight, "Factor of the penalty")
 
     @property
-    def kind(self) -> Literal["l1", "hoyer_square", "ar", "tar"]:
+    def kind(self) -> penalties.Kind:
         """Which penalty it is."""
         return self._kind
 
@@ -132,19 +133,9 @@ class ActivationPenalty(AdjustableLayer):
         x = ops.cast(inputs, "float64" if dtype == "float64" else "float32")
         if shape is None:
             x, mask = _to_known_rank(x, mask, self._kind)
-        vectors = ops.shape(x)[:-1]
-        counted = ops.ones(vectors, "bool")
         if mask is not None:
-            counted = ops.broadcast_to(_check_mask(mask, x), vectors)
-        if self._kind == "tar":
-            x = x[:, 1:] - x[:, :-1]
-            counted = ops.logical_and(counted[:, 1:], counted[:, :-1])
-        if mask is not None:
-            # Before the penalty: a NaN in padding would come back through its gradient.
-            x = ops.where(counted[..., None], x, 0)
-        penalty = _PENALTIES[self._kind](x, self._epsilon)
-        count = ops.cast(ops.count_nonzero(counted), x.dtype)
-        mean = ops.sum(penalty) / ops.maximum(count, 1)
+            mask = _check_mask(mask, x)
+        mean = penalties.mean_penalty(x, mask, self._kind, self._epsilon)
         self.add_loss(ops.cast(self._weight, x.dtype) * mean)
         return inputs
 
@@ -182,44 +173,14 @@ class ActivationPenalty(AdjustableLayer):
         return shape
 
 
-def _l1(x, epsilon):
-    return ops.sum(ops.abs(x), axis=-1)
-
-
-def _hoyer_square(x, epsilon):
-    # Divide by the largest element, so that no square overflows or vanishes. It cancels
-    # out, so it is a constant in the gradient.
-    magnitude = ops.abs(x)
-    unit = ops.max(magnitude, axis=-1, keepdims=True, initial=epsilon)
-    unit = ops.stop_gradient(unit)
-    magnitude = magnitude / unit
-    squares = ops.sum(ops.square(magnitude), axis=-1)
-    squares = squares + ops.square(epsilon / unit[..., 0])
-    return ops.square(ops.sum(magnitude, axis=-1)) / squares
-
-
-def _mean_square(x, epsilon):
-    # Without elements the mean would be NaN; the other penalties are 0 there.
-    count = ops.maximum(ops.cast(ops.shape(x)[-1], x.dtype), 1)
-    return ops.sum(ops.square(x), axis=-1) / count
-
-
-_PENALTIES = {
-    "l1": _l1,
-    "hoyer_square": _hoyer_square,
-    "ar": _mean_square,
-    "tar": _mean_square,  # of the differences
-}
-
-
 def _check_kind(kind):
     # A tuple: a list as `kind` can't be looked up in a dict.
-    if kind not in tuple(_PENALTIES):
+    if kind not in penalties.KINDS:
         remedy = validation.did_you_mean(
-            str(kind).lower(), _PENALTIES, "Leave it out for 'l1'.", cutoff=0.55
+            str(kind).lower(), penalties.KINDS, "Leave it out for 'l1'.", cutoff=0.55
         )
         raise ValueError(
-            f"`kind` must be one of {', '.join(map(repr, _PENALTIES))}. Received: "
+            f"`kind` must be one of {', '.join(map(repr, penalties.KINDS))}. Received: "
             f"kind={kind!r}. {remedy}"
         )
     return kind

@@ -71,6 +71,8 @@ class _KnobVariable(keras.Variable):
             dtype="float32",
             trainable=False,
             autocast=False,
+            # The same on all replicas, also where a training step assigns it.
+            aggregation="mean",
             name=name,
         )
 

@@ -144,27 +144,40 @@ def _report(
         record(w, outputs, None)
         return
     inputs = args[0] if args else next(iter(kwargs.values()), None)
-    mask = kwargs.get("mask")
-    if mask is None:
-        mask = keras.tree.map_structure(_mask_of, inputs)
-    activations = inputs
-    if w.side == "output":
-        activations = outputs
-        supported = w.layer.supports_masking
-        mask = w.layer.compute_mask(inputs, mask) if supported else None
-    x, mask = _first(activations), _first(mask)
+    x = first_of(outputs if w.side == "output" else inputs)
     if tensors.is_sparse(x):
         x = ops.convert_to_tensor(x, sparse=False)
     rank = rank_of(x)
+    mask = mask_of_call(w, rank, inputs, kwargs.get("mask"))
+    if w.is_channels_first(rank):
+        x = ops.moveaxis(x, 1, -1)
+    record(w, x, mask)
+
+
+def mask_of_call(
+    w: WatchedLayer, rank: int, inputs: Any, mask: Any = None
+) -> Tensor | None:
+    """Returns the mask of timesteps of a layer's activations, None if there is none.
+
+    Args:
+        w: The layer, with the side that is meant.
+        rank: The rank of the activations.
+        inputs: What the layer is called with.
+        mask: The mask that it is called with, None for that of the inputs.
+    """
+    if mask is None:
+        mask = keras.tree.map_structure(_mask_of, inputs)
+    if w.side == "output":
+        supported = w.layer.supports_masking
+        mask = w.layer.compute_mask(inputs, mask) if supported else None
+    mask = first_of(mask)
     if mask is not None and len(mask.shape) >= rank:
         mask = None
     # Outputs are in the order in which the layer goes through the timesteps.
     backwards = w.side == "output" and getattr(w.layer, "go_backwards", False)
     if mask is not None and backwards:
         mask = ops.flip(mask, axis=1)
-    if w.is_channels_first(rank):
-        x = ops.moveaxis(x, 1, -1)
-    record(w, x, mask)
+    return mask
 
 
 def rank_of(x: Any) -> int:
@@ -173,7 +186,8 @@ def rank_of(x: Any) -> int:
     return 0 if getattr(shape, "rank", 0) is None else len(shape)
 
 
-def _first(structure: Any) -> Tensor | None:
+def first_of(structure: Any) -> Tensor | None:
+    """The first tensor of what a layer gets or returns."""
     return next(iter(keras.tree.flatten(structure)), None)
 
 

@@ -3,8 +3,9 @@
 import contextlib
 import functools
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, Protocol
 
 import keras
 import numpy as np
@@ -15,6 +16,17 @@ from keras_sparseout.measure.hooks import rank_of
 from keras_sparseout.measure.layer_calls import OUTPUT, LayerCall, LayerCalls
 from keras_sparseout.measure.layer_selection import unreadable
 from keras_sparseout.measure.watched_layer import WatchedLayer
+from keras_sparseout.utils.types import Tensor
+
+
+class Control(Protocol):
+    """Something that acts on layers in each step, and gets their sums."""
+
+    def acting(self) -> AbstractContextManager[None]:
+        """Acts on the layers that are called in this context."""
+
+    def update(self, sums: Mapping[str, Tensor]) -> None:
+        """Takes the sums of a batch, a vector for each layer that was called."""
 
 
 class StepSums:
@@ -34,6 +46,8 @@ class StepSums:
         sample_size: How many samples of each batch are measured: the first ones.
         missing: What to do with a layer that can't be read: "raise", "leave out", or
             "keep" it with sums of 0.
+        control: What acts on the layers in each step, and gets their sums. None for
+            nothing.
 
     Attributes:
         watched: The layers that are measured.
@@ -48,12 +62,14 @@ class StepSums:
         metrics: layer_sums.Metrics,
         sample_size: int,
         missing: Literal["raise", "leave out", "keep"] = "raise",
+        control: Control | None = None,
     ) -> None:
         self.model = model
         self.watched = self._candidates = watched
         self.metrics = metrics
         self.sample_size = sample_size
         self.missing = missing
+        self._control = control
         self.left_out: dict[str, str] = {}
         self._calls: dict[str, int] = {}
         whole_step = functools.partial(self.reading, whole=True)
@@ -128,7 +144,8 @@ class StepSums:
         variables = len(self.model.variables)
         self._thread.reads = True
         try:
-            with step.reading():
+            acting = self._control.acting if self._control else contextlib.nullcontext
+            with acting(), step.reading():
                 yield
         finally:
             self._thread.reads = False
@@ -166,6 +183,7 @@ class StepSums:
             if call.watched.name in self._calls
         ]
         sums = layer_sums.packed_sums(calls, self.metrics)
+        of_batch: dict[str, Tensor] = {}
         for (watched, x, _), vector in zip(calls, sums, strict=True):
             name, units = watched.name, x.shape[-1]
             if name not in self._variables:
@@ -180,7 +198,10 @@ class StepSums:
             shapes = layer_sums.shapes(self.metrics, units)
             layer_sums.check_same_units(watched, self._shapes[name], shapes)
             self._variables[name].assign_add(vector)
+            of_batch[name] = of_batch[name] + vector if name in of_batch else vector
         self._steps.assign_add(1.0)
+        if self._control is not None:
+            self._control.update(of_batch)
 
     def _first_samples(self, call: LayerCall) -> LayerCall:
         watched, x, mask = call

@@ -13,7 +13,7 @@ from keras_sparseout import SparsityController
 def test_dead_units_are_told_over_short_epochs():
     model = mostly_dead()
     model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
-    controller = SparsityController(0.99, gain=0.1, verbose=0)
+    controller = SparsityController(0.99, every=32, gain=0.1, verbose=0)
     with pytest.warns(UserWarning, match="75% of the units of hidden are dead"):
         model.fit(
             X[:48], Y[:48], batch_size=16, epochs=12, verbose=0, callbacks=[controller]
@@ -52,7 +52,8 @@ def test_what_stopped_stays_so_and_is_not_frozen_elsewhere(freeze_after):
 
 
 def test_after_freeze_after_the_setting_stays(capsys):
-    controller = SparsityController(0.8, every=8, gain=0.1, freeze_after=1)
+    # About what this model has: only a figure near the target is to be repeated.
+    controller = SparsityController(0.483, every=8, gain=0.1, freeze_after=1)
     history = fit(classifier(), controller, epochs=3)
     q = history["q/hidden"]
     assert q[0] != q[1] == q[2]

@@ -130,8 +130,10 @@ def test_the_setpoint_moves_to_the_gap():
     controlled.shift_setpoint(0.5)
     assert controlled.state.setpoint_offset == 0.0  # There is no training figure yet.
     controlled.update(0.62)
-    controlled.shift_setpoint(0.58)
-    assert controlled.state.setpoint_offset == pytest.approx(0.01)
+    # By a half, a third, and then by a quarter each time.
+    for left in (1 / 2, 1 / 3, 1 / 4, 3 / 16):
+        controlled.shift_setpoint(0.58)
+        assert controlled.state.setpoint_offset == pytest.approx(0.04 * (1 - left))
     for _ in range(40):
         controlled.shift_setpoint(0.58)
     assert controlled.state.setpoint_offset == pytest.approx(0.04, abs=1e-5)

@@ -1,0 +1,1 @@
+"""What a SparsityController is made of."""

@@ -1,0 +1,286 @@
+"""Control inside the training step: the layers' figures in, their settings out."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_sparseout.backend import variables
+from keras_sparseout.callbacks.control import step_law
+from keras_sparseout.callbacks.control.penalty_push import Kind, PenaltyPush
+from keras_sparseout.callbacks.control.step_law import Law, Plan, State
+from keras_sparseout.measure.hooks import Overrides
+from keras_sparseout.measure.watched_layer import WatchedLayer
+from keras_sparseout.metrics.base import StreamingMetric
+from keras_sparseout.utils.types import Tensor
+
+StepActuator: TypeAlias = Literal["penalty", "threshold"]
+
+# A run has so many units of time, if these are not too short or too long.
+_UNITS = 200
+_LONGEST_UNIT = 32
+# Until the end of a first epoch of unknown length.
+_UNKNOWN_BATCHES = 1000
+# What the settings are called in logs.
+SETTING_KEYS: dict[StepActuator, str] = {"penalty": "penalty", "threshold": "target"}
+
+# The push of a penalty, in parts of the push of the loss, is linear in the output up to
+# about here, and exponential above.
+_SMALL_PUSH = 0.01
+# The bounds are set by the user.
+LAWS: dict[StepActuator, Law] = {
+    "penalty": Law(
+        gain=40.0,
+        integral_time=12.0,
+        lag=5.0,
+        slew=1.0,
+    ),
+    "threshold": Law(gain=0.5, integral_time=2.0, lag=0.0, slew=0.2),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StepSettings:
+    """What is controlled, and how.
+
+    Attributes:
+        actuator: What is moved.
+        kind: Which penalty; only for "penalty".
+        metric: The streaming metric whose figure is controlled.
+        together: Whether all layers are one group, with the mean figure.
+        shares: Dict of weights of the layers' figures, by name: the figure of a group is
+            the sum of these, each times its weight. None for the mean.
+        sample_size: How many samples of each batch are measured, the first ones.
+        bounds: Least and largest push of a penalty, or target of a layer.
+        gain: Factor of the gain.
+    """
+
+    actuator: StepActuator
+    kind: Kind
+    metric: StreamingMetric
+    together: bool
+    shares: Mapping[str, float] | None
+    sample_size: int
+    bounds: tuple[float, float]
+    gain: float
+
+
+class StepControl:
+    """Moves penalties or thresholds of layers, one step of control each batch.
+
+    While the model's step is traced, `acting` puts functions around the layers' calls,
+    and `update` adds the law to the graph. The variables are ours: nothing of it
+    belongs to the model.
+
+    Args:
+        model: The model that is trained.
+        watched: The layers.
+        settings: What is controlled, and how.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        watched: Sequence[WatchedLayer],
+        settings: StepSettings,
+    ) -> None:
+        self.arguments = model, watched, settings
+        self.model = model
+        self.watched = watched
+        self.settings = settings
+        low, high = settings.bounds
+        if settings.actuator == "penalty":
+            low, high = map(_to_output, settings.bounds)
+        law = LAWS[settings.actuator]
+        self.law = law._replace(gain=law.gain * settings.gain, low=low, high=high)
+        names = [w.name for w in watched]
+        self.groups = [names] if settings.together else [[name] for name in names]
+        self._group_of = {n: i for i, names in enumerate(self.groups) for n in names}
+        members = [[name in group for name in names] for group in self.groups]
+        self._members = np.array(members, "float32")
+        shares = settings.shares or dict.fromkeys(names, 1.0)
+        self._shares = np.array([shares[name] for name in names], "float32")
+        self._pushes: list[PenaltyPush] = []
+        with model.distribute_strategy.scope():
+            self._state = _vectors("state", len(State._fields), len(self.groups))
+            self._plan = _vectors("plan", len(Plan._fields), len(self.groups))
+            if settings.actuator == "penalty":
+                arguments = settings.kind, settings.sample_size
+                self._pushes = [PenaltyPush(model, w, *arguments) for w in watched]
+        plan = Plan(*np.zeros((len(Plan._fields), len(self.groups))))
+        self.plan = plan._replace(unit=np.ones(len(self.groups)))
+        if settings.actuator == "threshold":
+            self._start_at_targets()
+
+    @contextlib.contextmanager
+    def acting(self) -> Iterator[None]:
+        """Puts the settings to work on the calls of the layers in this context."""
+        # A cast reads a variable.
+        outputs = State(*ops.unstack(ops.cast(self._state, "float32"))).output
+        if self.settings.actuator == "threshold":
+            for w in self.watched:
+                w.layer.target = outputs[self._group_of[w.name]]
+            yield
+            return
+        norms = ops.stack([ops.cast(push.norms, "float32") for push in self._pushes])
+        weights = ops.unstack(self._penalties(outputs, norms))
+        arounds = [
+            (push.watched.layer, "call", push.around(weight))
+            for push, weight in zip(self._pushes, weights, strict=True)
+        ]
+        with Overrides(arounds):
+            yield
+
+    def update(self, sums: Mapping[str, Tensor]) -> None:
+        """Makes a step of control.
+
+        Args:
+            sums: Dict of the sums of a batch by layer, those of the metric first. A
+                layer that was not called is missing.
+        """
+        figures = [ops.convert_to_tensor(np.nan, "float32")] * len(self.watched)
+        for i, w in enumerate(self.watched):
+            if w.name in sums:
+                figures[i] = ops.cast(self._figure(sums[w.name]), "float32")
+        of_layers = ops.stack(figures)
+        known = ops.isfinite(of_layers)
+        of_layers = ops.where(known, of_layers, 0.0)
+        figure = _dot(self._members, self._shares * of_layers)
+        counted = _dot(self._members, ops.cast(known, "float32"))
+        if self.settings.shares is None:
+            figure = figure / counted
+        figure = ops.where(counted > 0, figure, np.nan)
+        state = State(*ops.unstack(ops.cast(self._state, "float32")))
+        plan = Plan(*ops.unstack(ops.cast(self._plan, "float32")))
+        new = step_law.step(self.law, state, plan, figure)
+        self._state.assign(ops.stack(new))
+
+    def group_of(self, name: str) -> int:
+        """Returns the number of the group that the layer of this name is in."""
+        return self._group_of[name]
+
+    @property
+    def state(self) -> State:
+        """The state of the law, as NumPy arrays."""
+        return State(*np.array(variables.to_numpy(self._state), "float64"))
+
+    @property
+    def plan(self) -> Plan:
+        """What the law is told, as NumPy arrays."""
+        return Plan(*np.array(variables.to_numpy(self._plan), "float64"))
+
+    @plan.setter
+    def plan(self, plan: Plan) -> None:
+        self._plan.assign(np.stack(np.broadcast_arrays(*plan)))
+
+    def begin_run(self) -> None:
+        """Begins a new ramp at the present figures. The settings go on."""
+        old = self.state
+        fresh = State(*np.zeros_like(np.stack(old)))
+        kept = {"integral": old.integral, "output": old.output, "recent": old.recent}
+        self._state.assign(np.stack(fresh._replace(**kept)))
+
+    def plan_run(self, left: int | None, reach_by: float) -> None:
+        """Sets the ramp, and the unit of time, by the length of the run.
+
+        Args:
+            left: How many batches it has left; None if that is unknown.
+            reach_by: The part of it after which the ramp ends.
+        """
+        total = float(np.max(self.state.batches)) + (left or _UNKNOWN_BATCHES)
+        unit = np.clip(total / _UNITS, 1, _LONGEST_UNIT)
+        plan = self.plan
+        ones = np.ones_like(plan.unit)
+        self.plan = plan._replace(unit=unit * ones, ramp=reach_by * total * ones)
+
+    def numbers(self) -> list[np.ndarray]:
+        """Returns all that a resumed run needs."""
+        kept = [self._state, self._plan, *(push.norms for push in self._pushes)]
+        return [np.array(variables.to_numpy(variable)) for variable in kept]
+
+    def resume(self, numbers: Sequence[np.ndarray]) -> None:
+        """Goes on from the `numbers` of an earlier run."""
+        kept = [self._state, self._plan, *(push.norms for push in self._pushes)]
+        for variable, number in zip(kept, numbers, strict=True):
+            variable.assign(number)
+
+    def values(self) -> dict[str, float]:
+        """Returns the setting of each layer by name: a penalty's weight or a target."""
+        outputs = self.state.output
+        if self.settings.actuator == "threshold":
+            return {name: float(outputs[i]) for name, i in self._group_of.items()}
+        norms = np.stack([variables.to_numpy(push.norms) for push in self._pushes])
+        weights = self._penalties(np.array(outputs, "float32"), norms)
+        names = [w.name for w in self.watched]
+        return dict(zip(names, map(float, weights), strict=True))
+
+    def pushes(self) -> np.ndarray:
+        """Returns how hard each group is pushed: in parts of the loss's own push."""
+        return _SMALL_PUSH * np.sinh(self.state.output)
+
+    def unpushed(self) -> list[str]:
+        """Returns the names of layers that no gradient of the loss came through."""
+        return [
+            push.watched.name
+            for push in self._pushes
+            if variables.to_numpy(push.norms)[0] == 0
+        ]
+
+    def _penalties(self, outputs, norms):
+        """Returns the weights of the layers' penalties, so that they push as asked.
+
+        In a group the penalties of the layers have fixed proportions. Together they
+        push so many times as hard as the loss does.
+
+        Args:
+            outputs: The output of each group.
+            norms: The `norms` of the layers' pushes, a row each.
+        """
+        _, loss, pushing, _, units = ops.unstack(norms, axis=1)
+        # A penalty of n units is up to n.
+        proportions = self._shares / ops.maximum(units, 1.0)
+        ratios = _dot(self._members, loss) / (
+            _dot(self._members, proportions * pushing) + 1e-30
+        )
+        of_groups = _SMALL_PUSH * ops.sinh(outputs) * ratios
+        return proportions * _dot(np.transpose(self._members), of_groups)
+
+    def _figure(self, sums):
+        """Returns the figure of a layer, from the vector of its sums of a batch."""
+        metric, parts, start = self.settings.metric, [], 0
+        for shape in metric.shapes(None):
+            size = shape[0] if shape else 1
+            parts.append(ops.reshape(sums[start : start + size], shape))
+            start += size
+        return metric.figure(*parts)
+
+    def _start_at_targets(self):
+        first = [names[0] for names in self.groups]
+        targets = {w.name: w.layer.target for w in self.watched}
+        output = np.array([targets[name] for name in first])
+        state = State(*np.zeros((len(State._fields), len(first))))
+        state = state._replace(integral=output, output=output, recent=output)
+        self._state.assign(np.stack(state))
+
+
+def _to_output(push: float) -> float:
+    return float(np.arcsinh(push / _SMALL_PUSH))
+
+
+def _vectors(name: str, fields: int, groups: int) -> keras.Variable:
+    """Makes a variable with a vector for each field, the same on all replicas."""
+    return keras.Variable(
+        ops.zeros((fields, groups)),
+        trainable=False,
+        dtype="float32",
+        aggregation="mean",
+        name=name,
+    )
+
+
+def _dot(matrix, vector):
+    return ops.matmul(matrix, vector[:, None])[:, 0]

@@ -1,0 +1,181 @@
+"""The layers that one control inside the training step moves together."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from keras_sparseout.callbacks.control import step_messages
+from keras_sparseout.callbacks.control.step_control import SETTING_KEYS, StepControl
+from keras_sparseout.callbacks.controlled_group import ControlSettings
+from keras_sparseout.callbacks.controller_messages import ControllerMessages
+from keras_sparseout.callbacks.run_length import ANY_TIME, ReadingTime
+from keras_sparseout.measure.watched_layer import WatchedLayer
+
+# The largest error with which a target counts as reached.
+_REACHED = 0.02
+# Readings at a bound, with an error, after which that is worth a line.
+_AT_BOUND = 16
+# A push of so much of the loss's own moves a figure, if it can.
+_FELT_PUSH = 0.1
+# After so many readings in which it moved it the wrong way, a penalty is stopped.
+_WRONG_READINGS = 8
+# Fewer batches are too few for most targets.
+_FEW_BATCHES = 100
+
+
+class StepGroup:
+    """One layer, or all together: what the control is told, and what it came to.
+
+    It has the methods of `ControlledGroup`. Here they only tell the control in the step
+    what to do, and read what it did.
+
+    Args:
+        watched: The layers.
+        target: The figure asked for.
+        settings: What all groups share.
+        messages: What the controller says.
+        control: The control of all groups.
+    """
+
+    def __init__(
+        self,
+        watched: Sequence[WatchedLayer],
+        target: float,
+        settings: ControlSettings,
+        messages: ControllerMessages,
+        control: StepControl,
+    ) -> None:
+        self._watched = watched
+        self._target = target
+        self._settings = settings
+        self._messages = messages
+        self._control = control
+        self._index = control.group_of(watched[0].name)
+        names = ", ".join(w.name for w in watched)
+        self._subject = f"{settings.metric} of {names}"
+        self._figure = math.nan
+        self._readings_at_bound = self._readings_wrong = 0
+        self._is_wrong = False
+        self._offset = 0.0
+        self._tell(setpoint=target)
+
+    @property
+    def started(self) -> bool:
+        """Whether the control has had a batch."""
+        return self._state("batches") > 0
+
+    def values(self) -> dict[str, float]:
+        """Returns the settings of the layers by log key."""
+        key, values = SETTING_KEYS[self._settings.actuator], self._control.values()
+        return {f"{key}/{w.name}": values[w.name] for w in self._watched}
+
+    def take(
+        self,
+        figures: Mapping[str, float],
+        dead_shares: Mapping[str, float],
+        time: ReadingTime = ANY_TIME,
+    ) -> None:
+        """Looks at a reading: at dead units, and whether the target is out of reach."""
+        self._check_dead(dead_shares)
+        error = self._target + self._offset - self._state("level")
+        at_top = self._state("output") >= self._control.law.high and error > _REACHED
+        self._readings_at_bound = self._readings_at_bound + 1 if at_top else 0
+        self._check_direction(error)
+
+    def shift_setpoint(self, figures: Mapping[str, float]) -> None:
+        """Moves the setpoint by the gap to `figures` of probe data."""
+        gap = self._state("level") - self._mean("val_", figures)
+        if math.isfinite(gap):
+            self._offset += (gap - self._offset) / 2
+            self._tell(setpoint=self._target + self._offset)
+
+    def freeze(self, batches: int = 0) -> None:
+        """Leaves the setting at the mean of the last ones."""
+        self._tell(frozen=1.0)
+
+    def end_epoch(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Notes an epoch's figures; returns settings and errors by log key."""
+        logs = self.values()
+        prefix = "val_" if self._settings.has_probe else ""
+        if self._key(prefix, self._watched[0]) in figures:
+            self._figure = self._mean(prefix, figures)
+            for w in self._watched:
+                error = self._target - figures[self._key(prefix, w)]
+                logs[f"error/{w.name}"] = error
+        return logs
+
+    def check_reach(self) -> None:
+        """Warns if nothing moves the layers, or the setting is at its bound."""
+        unpushed = set(self._control.unpushed())
+        for w in self._watched:
+            if self.started and w.name in unpushed:
+                step_messages.warn_of_no_gradient(self._messages, w.name)
+        if self._readings_at_bound >= _AT_BOUND:
+            bounds = self._control.law.low, self._settings.bounds[1]
+            reached = self._figure, self._figure
+            actuator = self._settings.actuator
+            self._messages.out_of_reach(
+                self._subject, self._target, actuator, bounds, reached
+            )
+
+    def conclude(self, batches: int) -> None:
+        """Says what was found, or why the target was not reached."""
+        figures = self._figure, self._target
+        step_messages.say_found(self._messages, self._subject, *figures, self.values())
+        missing = self._target - self._figure
+        if not abs(missing) > _REACHED:
+            return
+        batches = int(self._state("batches"))
+        if missing < 0 and self._state("output") <= self._control.law.low:
+            step_messages.say_sparse_by_itself(self._messages, self._subject, *figures)
+        elif missing > 0 and batches < _FEW_BATCHES:
+            step_messages.say_too_few_batches(
+                self._messages, self._subject, self._target, batches
+            )
+
+    def _state(self, field: str) -> float:
+        return float(getattr(self._control.state, field)[self._index])
+
+    def _tell(self, **told: float) -> None:
+        """Changes what the control is told of this group."""
+        plan = self._control.plan
+        for field, number in told.items():
+            getattr(plan, field)[self._index] = number
+        self._control.plan = plan
+
+    def _key(self, prefix: str, watched: WatchedLayer) -> str:
+        return f"{prefix}{self._settings.metric}/{watched.name}"
+
+    def _mean(self, prefix: str, figures: Mapping[str, float]) -> float:
+        """The mean of the layers' figures, of those that have one."""
+        known = [figures[self._key(prefix, w)] for w in self._watched]
+        known = [figure for figure in known if not math.isnan(figure)]
+        return float(np.mean(known)) if known else math.nan
+
+    def _check_dead(self, dead_shares: Mapping[str, float]) -> None:
+        """Holds the control back from sparser while too many units are dead."""
+        known = [w.name for w in self._watched if w.name in dead_shares]
+        if known and self._settings.actuator == "penalty":
+            worst = max(known, key=lambda name: dead_shares[name])
+            share, max_dead = dead_shares[worst], self._settings.max_dead
+            self._tell(blocked=float(share > max_dead or self._is_wrong))
+            if share > max_dead:
+                self._messages.dead_units(self._subject, worst, share, max_dead)
+
+    def _check_direction(self, error: float) -> None:
+        """Stops a penalty that moves the figure away from the target."""
+        if self._settings.actuator != "penalty" or self._is_wrong:
+            return
+        push = self._control.pushes()[self._index]
+        level, start = self._state("level"), self._state("start")
+        felt = push > _FELT_PUSH and error > _REACHED
+        self._readings_wrong = (
+            self._readings_wrong + 1 if felt and level < start - _REACHED else 0
+        )
+        if self._readings_wrong >= _WRONG_READINGS:
+            self._is_wrong = True
+            self._tell(blocked=1.0)
+            step_messages.warn_of_wrong_way(
+                self._messages, self._subject, self._control.settings.kind, level, start
+            )

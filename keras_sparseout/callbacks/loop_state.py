@@ -1,0 +1,79 @@
+"""The state of a feedback loop, which a resumed run goes on from."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+# Files of version 0.1.0 may end here, after `output_sum`.
+_EARLIER_LENGTH = 12
+
+
+class LoopState(NamedTuple):
+    """What a resumed run needs of a loop; saved with the layer, in this order.
+
+    Attributes:
+        low: Lower bound of the setting.
+        high: Upper bound of the setting.
+        output: The setting on the actuator's scale.
+        integral: The integral term, on the same scale.
+        recent_output: Exponential mean of the last outputs.
+        readings: Number of readings so far.
+        level: The filtered figure, NaN before the first reading.
+        slope: Its rise from one reading to the next.
+        setpoint_offset: Gap between training and probe data, added to the target.
+        error_in_default_bounds: Size of the last error with a setting that was not
+            above the actuator's default bounds; infinite if there was none.
+        sparser_blocked: Whether the setting may not move toward sparser.
+        output_sum: Sum of the outputs over all readings.
+        start: The first output.
+        shifts: How often the setpoint has moved.
+        band_low: Least of the outputs since the setting has been steady.
+        band_high: Largest of them.
+        steady_since: Batches that the model was trained on before these.
+    """
+
+    low: float
+    high: float
+    output: float
+    integral: float
+    recent_output: float
+    readings: int = 0
+    level: float = math.nan
+    slope: float = 0.0
+    setpoint_offset: float = 0.0
+    error_in_default_bounds: float = math.inf
+    sparser_blocked: bool = False
+    output_sum: float = 0.0
+    start: float = 0.0
+    shifts: int = 0
+    band_low: float = 0.0
+    band_high: float = 0.0
+    steady_since: int = 0
+
+    @classmethod
+    def initial(cls, bounds: tuple[float, float], output: float) -> "LoopState":
+        """Returns the state before the first reading."""
+        state = cls(*bounds, output, integral=output, recent_output=output)
+        return state._replace(start=output, band_low=output, band_high=output)
+
+    @classmethod
+    def from_numbers(cls, numbers: Sequence[float]) -> "LoopState":
+        """Returns the state that was saved as `numbers`; raises if none can be that."""
+        if len(numbers) not in (_EARLIER_LENGTH, len(cls._fields)):
+            raise ValueError(f"there should be {1 + len(cls._fields)}")
+        names = cls._fields[: len(numbers)]
+        known: dict[str, Any] = dict(zip(names, map(float, numbers), strict=True))
+        state = cls.initial((0.0, 0.0), 0.0)._replace(**known)
+        # At first these two are not finite.
+        required = state._replace(error_in_default_bounds=0.0)
+        if state.readings == 0:
+            required = required._replace(level=0.0)
+        no_error = math.isnan(state.error_in_default_bounds)
+        if no_error or not all(map(math.isfinite, required)):
+            raise ValueError("not all are finite")
+        return state._replace(
+            readings=int(state.readings),
+            sparser_blocked=bool(state.sparser_blocked),
+            shifts=int(state.shifts),
+            steady_since=int(state.steady_since),
+        )
