@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 ActuatorName: TypeAlias = Literal["q", "rate", "weight", "penalty", "threshold"]
-# Those that are moved inside the training step.
-IN_STEP = ("penalty", "threshold")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,3 +87,8 @@ LIMITS: dict[ActuatorName, tuple[float, float]] = {
     "penalty": (0.0, 1000.0),
     "threshold": (0.0, 0.999),
 }
+
+
+def setting_key(actuator: ActuatorName) -> str:
+    """Returns what the setting of an actuator is called in logs, and in layers."""
+    return "target" if actuator == "threshold" else actuator

@@ -128,6 +128,8 @@ class ControlledGroup:
             self._messages.retreat(
                 self._subject, self._settings.actuator, self._loop.bounds
             )
+        if self._loop.state.reversed:
+            self._messages.wrong_way(self._subject, self._settings.actuator)
         errors = [*self._errors_at_bound, abs(self._loop.error)]
         self._errors_at_bound = errors[-_PATIENCE:] if self._loop.at_bound else []
 
@@ -166,27 +168,48 @@ class ControlledGroup:
 
     def check_reach(self) -> None:
         """Says that the setting is at a bound, and warns if nothing is gained there."""
-        errors, loop = self._errors_at_bound, self._loop
+        errors, loop, time = self._errors_at_bound, self._loop, self._time
         actuator = self._settings.actuator
-        if len(errors) >= _AT_BOUND and errors[-1] > _REACHED:
-            self._messages.at_bound(self._subject, loop.target, actuator, loop.setting)
-        if len(errors) == _PATIENCE and errors[-1] > max(0.01, errors[0] - 0.01):
+        if len(errors) < _AT_BOUND or not self._stays_off():
+            return
+        self._messages.at_bound(self._subject, loop.target, actuator, loop.setting)
+        late = math.isinf(time.readings) or time.left <= time.readings / 2
+        if len(errors) == _PATIENCE and late:
             self._messages.out_of_reach(
                 self._subject, loop.target, actuator, loop.bounds, self._reached
             )
 
-    def conclude(self, batches: int) -> None:
-        """Says what was found, so that it can be repeated, or why it was not.
+    def _stays_off(self) -> bool:
+        """Whether the error at the bound will last until the end, as it goes on now."""
+        errors, left = self._errors_at_bound, self._time.left
+        gained = errors[0] - errors[-1]
+        if math.isinf(left):
+            return errors[-1] > 0.01 >= gained
+        return errors[-1] - max(gained, 0.0) * left / len(errors) > _REACHED
+
+    @property
+    def has_reached(self) -> bool:
+        """Whether the last figure is at the target."""
+        return abs(self._figure - self._loop.target) <= _REACHED
+
+    def steady_setting(self, batches: int) -> float | None:
+        """Returns the setting that held over the last part of the run, if one did.
 
         Args:
             batches: How many batches the model was trained on.
         """
+        steady = self._loop.steady_setting(batches)
+        return self._loop.setting if self._frozen and steady is not None else steady
+
+    def conclude(self, fixed: float | None) -> None:
+        """Says what was found, so that it can be repeated, or why it was not.
+
+        Args:
+            fixed: The setting that gives the same if it is held, None if none is known.
+        """
         actuator, loop = self._settings.actuator, self._loop
-        reached = abs(self._figure - loop.target) <= _REACHED
-        steady = loop.steady_setting(batches) if reached else None
         calls = []
-        if steady is not None:
-            fixed = loop.setting if self._frozen else steady
+        if fixed is not None:
             calls = [call_of(w.layer, **{actuator: fixed}) for w in self._watched]
         self._messages.found(
             self._subject,
@@ -197,9 +220,8 @@ class ControlledGroup:
             mean=loop.mean_setting,
             calls=calls,
         )
-        if reached and not calls:
-            self._messages.still_moved(self._subject, actuator)
-        elif not reached and not self._frozen and not loop.state.sparser_blocked:
+        blocked = self._frozen or loop.state.sparser_blocked or loop.state.reversed
+        if not self.has_reached and not blocked:
             self._say_why_not()
 
     def _say_why_not(self) -> None:
@@ -229,7 +251,7 @@ class ControlledGroup:
         """Gives the layers the setting of the loop, and saves its state."""
         knobs.assign(self._watched, self._settings.actuator, self._loop.setting)
         # Where a resumed run finds it: it is saved with the layer's weights.
-        state = [self._signature, *self._loop.state]
+        state = [self._signature, *self._loop.state.numbers]
         self._watched[0].layer.controller_state = state
 
     def _restore(self) -> None:

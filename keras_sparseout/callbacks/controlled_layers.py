@@ -177,9 +177,18 @@ class ControlledLayers:
         return figures
 
     def conclude(self, batches: int) -> None:
-        """Says what was found in a training of so many `batches`."""
-        for group in self._groups:
-            group.conclude(batches)
+        """Says what was found in a training of so many `batches`.
+
+        Settings to repeat are named only if all targets were reached, and all settings
+        were steady: the layers act on each other.
+        """
+        fixed = [group.steady_setting(batches) for group in self._groups]
+        reached = all(group.has_reached for group in self._groups)
+        steady = reached and None not in fixed
+        for group, setting in zip(self._groups, fixed, strict=True):
+            group.conclude(setting if steady else None)
+        if reached and not steady:
+            self._messages.still_moved(self._settings.actuator)
 
     def _find_broken(self, loss: float) -> None:
         self._broken = non_finite.invalid_layers(self._model, self._watched, loss)

@@ -20,7 +20,7 @@ RISING = ("gini", "hoyer", "population_sparseness", "pq_index", "zero_fraction")
 _Target = TypeVar("_Target", bound=float | Mapping[str, float])
 
 
-def check_actuator(actuator: object) -> ActuatorName | None:
+def check_actuator(actuator: ActuatorName | None) -> ActuatorName | None:
     """Returns `actuator`; raises unless it is the name of an actuator, or None."""
     names = get_args(ActuatorName)
     # A tuple: a list as `actuator` can't be looked up in a dict.
@@ -33,7 +33,7 @@ def check_actuator(actuator: object) -> ActuatorName | None:
     return actuator
 
 
-def check_kind(kind: object, actuator: ActuatorName | None) -> Kind:
+def check_kind(kind: Kind | None, actuator: ActuatorName | None) -> Kind:
     """Returns the kind of penalty; raises unless it is one, or None."""
     if kind is None:
         return "hoyer_square"

@@ -65,11 +65,11 @@ class ControllerMessages:
             f"{setting:.3g}, over the run {mean:.3g}{repeat}"
         )
 
-    def still_moved(self, subject: str, actuator: str) -> None:
+    def still_moved(self, actuator: str) -> None:
         """Prints that no constant setting is known to give the same."""
         self.print(
             f"{actuator} still moved in the second half of the training, so no fixed "
-            f"{actuator} is known to repeat {subject}"
+            f"{actuator} is known to repeat it"
         )
 
     def too_few_readings(
@@ -142,6 +142,14 @@ class ControllerMessages:
             f"From now on {actuator} stays in {_range(bounds)}. Give narrower `bounds` "
             "to keep it from there",
             about=("retreat", subject),
+        )
+
+    def wrong_way(self, subject: str, actuator: str) -> None:
+        """Warns that the actuator moves the metric away from its target."""
+        self._warn(
+            f"{actuator} moves {subject} the wrong way here, so it goes back to where "
+            "it began. Choose another `metric` or `actuator`",
+            about=("wrong way", subject),
         )
 
     def out_of_reach(

@@ -25,6 +25,14 @@ RECENT_READINGS = 8
 # run that can be repeated it is steady over this share of all batches.
 STEADY_BAND = 0.1
 STEADY_SHARE = 0.5
+# A step of 1 on the scale is assumed to move the metric by this over the actuator's
+# gain.
+ASSUMED_LOOP_GAIN = 3
+# Evidence that the plant answers the other way, in standard errors: to believe it, and
+# to keep to it. It is believed only while an error of at least this size does not fall.
+CLEAR_EVIDENCE = 5
+DOUBTFUL_EVIDENCE = 2
+FAILING_ERROR = 0.02
 
 
 class FeedbackLoop:
@@ -76,6 +84,7 @@ class FeedbackLoop:
         self.target = target
         self.actuator = actuator
         self.gain = sign * gain * actuator.gain
+        self.assumed_effect = sign * ASSUMED_LOOP_GAIN / actuator.gain
         self.dead_band = dead_band
         output = actuator.to_scale(_limited(setting, *bounds))
         self.state = LoopState.initial(bounds, output)
@@ -128,6 +137,7 @@ class FeedbackLoop:
         """
         if math.isfinite(figure):
             self._filter(figure)
+            self._learn(figure)
             self._retreat()
             self._move(time)
             self._note_steadiness(time.batches)
@@ -176,6 +186,23 @@ class FeedbackLoop:
             readings=n, level=level, slope=slope, output_sum=total
         )
 
+    def _learn(self, figure: float) -> None:
+        """Takes a reading into the model of the plant, and decides on its sign.
+
+        Where the plant clearly answers the other way, the loop acts the other way: it
+        goes back to the start. Without an error that stays, a rise that training alone
+        brings could pass for an answer.
+        """
+        state, assumed = self.state, self.assumed_effect
+        plant = state.plant.after(state.output, figure)
+        effect = plant.effect(assumed)
+        against = -math.copysign(effect.size, effect.size * assumed)
+        turned = state.reversed and against > DOUBTFUL_EVIDENCE * effect.error
+        failing = abs(self.error) > FAILING_ERROR and self.error * state.slope <= 0
+        if failing and state.readings > GAIN_RAMP:
+            turned = turned or against > CLEAR_EVIDENCE * effect.error
+        self.state = state._replace(plant=plant, reversed=turned)
+
     def _retreat(self) -> None:
         """Comes back from above the default bounds if the error grew there.
 
@@ -195,7 +222,8 @@ class FeedbackLoop:
         state, error, slew = self.state, self.error, self.actuator.slew_limit
         predicted_rise = self.actuator.lag * state.slope
         ramp = min(GAIN_RAMP, GAIN_RAMP_SHARE * time.readings)
-        gain = self.gain * min(1.0, state.readings / ramp)
+        full_gain = -self.gain if state.reversed else self.gain
+        gain = full_gain * min(1.0, state.readings / ramp)
         wanted = state.integral + gain * (error - predicted_rise)
         low, high = map(self.actuator.to_scale, self.bounds)
         output = _limited(wanted, state.output - slew, state.output + slew)
@@ -204,7 +232,7 @@ class FeedbackLoop:
             return
         near = _limited(error, -MAX_INTEGRATED_ERROR, MAX_INTEGRATED_ERROR)
         missing = near - predicted_rise
-        step = self.gain * missing / INTEGRAL_TIME
+        step = full_gain * missing / INTEGRAL_TIME
         integral = state.integral
         # Anti-windup, and the dead band.
         cut = (wanted - output) * step > 0

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from keras_sparseout.callbacks.plant_model import PlantModel
+
 # Files of version 0.1.0 may end here, after `output_sum`.
 _EARLIER_LENGTH = 12
 
@@ -30,6 +32,8 @@ class LoopState(NamedTuple):
         band_low: Least of the outputs since the setting has been steady.
         band_high: Largest of them.
         steady_since: Batches that the model was trained on before these.
+        reversed: Whether the plant clearly answers the other way than was assumed.
+        plant: What was learned of the plant.
     """
 
     low: float
@@ -49,31 +53,52 @@ class LoopState(NamedTuple):
     band_low: float = 0.0
     band_high: float = 0.0
     steady_since: int = 0
+    reversed: bool = False
+    plant: PlantModel = PlantModel.initial(0.0)
 
     @classmethod
     def initial(cls, bounds: tuple[float, float], output: float) -> "LoopState":
         """Returns the state before the first reading."""
         state = cls(*bounds, output, integral=output, recent_output=output)
-        return state._replace(start=output, band_low=output, band_high=output)
+        return state._replace(
+            start=output,
+            band_low=output,
+            band_high=output,
+            plant=PlantModel.initial(output),
+        )
+
+    @property
+    def numbers(self) -> list[float]:
+        """The numbers to save."""
+        return [*map(float, self[:-1]), *self.plant.numbers()]
 
     @classmethod
     def from_numbers(cls, numbers: Sequence[float]) -> "LoopState":
         """Returns the state that was saved as `numbers`; raises if none can be that."""
-        if len(numbers) not in (_EARLIER_LENGTH, len(cls._fields)):
-            raise ValueError(f"there should be {1 + len(cls._fields)}")
-        names = cls._fields[: len(numbers)]
-        known: dict[str, Any] = dict(zip(names, map(float, numbers), strict=True))
-        state = cls.initial((0.0, 0.0), 0.0)._replace(**known)
-        # At first these two are not finite.
+        numbers = [float(number) for number in numbers]
+        fresh, own = cls.initial((0.0, 0.0), 0.0), len(cls._fields) - 1
+        if len(numbers) == _EARLIER_LENGTH:
+            output = numbers[cls._fields.index("output")]
+            later = cls.initial((0.0, 0.0), output)._replace(start=0.0)
+            numbers += later.numbers[_EARLIER_LENGTH:]
+        if len(numbers) != len(fresh.numbers):
+            raise ValueError(f"there should be {1 + len(fresh.numbers)}")
+        known: dict[str, Any] = dict(zip(cls._fields, numbers[:own], strict=False))
+        plant = PlantModel.from_numbers(numbers[own:])
+        state = fresh._replace(**known, plant=plant)
+        # At first these are not finite.
         required = state._replace(error_in_default_bounds=0.0)
+        if math.isnan(plant.filtered):
+            required = required._replace(plant=plant._replace(filtered=0.0))
         if state.readings == 0:
             required = required._replace(level=0.0)
         no_error = math.isnan(state.error_in_default_bounds)
-        if no_error or not all(map(math.isfinite, required)):
+        if no_error or not all(map(math.isfinite, required.numbers)):
             raise ValueError("not all are finite")
         return state._replace(
             readings=int(state.readings),
             sparser_blocked=bool(state.sparser_blocked),
             shifts=int(state.shifts),
             steady_since=int(state.steady_since),
+            reversed=bool(state.reversed),
         )

@@ -18,11 +18,13 @@ class ReadingTime(NamedTuple):
     Attributes:
         batches: How many batches the model was trained on before it ends.
         readings: How many readings the whole run has; infinite if that is unknown.
+        left: How many of them are still to come; infinite too.
         every: After how many batches a reading comes.
     """
 
     batches: int = 0
     readings: float = math.inf
+    left: float = math.inf
     every: int = LONGEST_READING
 
 
@@ -70,10 +72,13 @@ class RunLength:
     @property
     def now(self) -> ReadingTime:
         """The `ReadingTime` of a reading that is taken now."""
-        readings = math.inf
-        if self._epochs and self._steps:
-            readings = self._epochs * math.ceil(self._steps / self.every)
-        return ReadingTime(self._progress.total, readings, self.every)
+        progress, steps, every = self._progress, self._steps, self.every
+        readings = left = math.inf
+        if self._epochs and steps:
+            readings = self._epochs * math.ceil(steps / every)
+            done = (progress.epoch + progress.batches / steps) / self._epochs
+            left = readings * max(1 - done, 0)
+        return ReadingTime(progress.total, readings, left, every)
 
     @property
     def _steps(self) -> int | None:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from keras_sparseout import plots
 from keras_sparseout.callbacks import controller_arguments as arguments
 from keras_sparseout.callbacks import knobs
-from keras_sparseout.callbacks.actuators import IN_STEP, ActuatorName
+from keras_sparseout.callbacks.actuators import ActuatorName, setting_key
 from keras_sparseout.callbacks.callback_list import Logs
 from keras_sparseout.callbacks.control.penalty_push import Kind
 from keras_sparseout.callbacks.control.step_control import (
-    SETTING_KEYS,
     StepControl,
     StepSettings,
 )
@@ -141,15 +140,16 @@ class SparsityController(MeasuringCallback):
         verbose: int = 1,
     ) -> None:
         self._asked = arguments.check_actuator(actuator), bounds
+        self.actuator: ActuatorName = actuator or "penalty"
         self.kind = arguments.check_kind(kind, actuator)
         [self.metric] = metrics = check_metrics([arguments.check_metric(metric)])
         self.target = arguments.check_target(target, self.metric)
         chosen = layer_selection.check_layers(layers)
         if chosen is None and isinstance(target, Mapping):
             chosen = list(target)
-        self.actuator, self.bounds = self._asked
-        if actuator is not None:
-            self.bounds = arguments.check_bounds(bounds, actuator)
+        # Bounds of an unknown actuator are checked when training begins.
+        known = bounds if actuator else None
+        self.bounds = arguments.check_bounds(known, self.actuator)
         self.together = arguments.check_together(together, target)
         self.reach_by = arguments.check_reach_by(reach_by)
         self.every = arguments.check_every(every)
@@ -212,7 +212,7 @@ class SparsityController(MeasuringCallback):
         for other in self._beside:
             if isinstance(other, SparsityTracker):
                 figures -= other.log_keys()
-        keys = (SETTING_KEYS.get(self.actuator, self.actuator), "error")
+        keys = (setting_key(self.actuator), "error")
         return figures | {f"{key}/{name}" for key in keys for name in self._names}
 
     def probe_keys(self) -> set[str]:
@@ -308,7 +308,7 @@ class SparsityController(MeasuringCallback):
             self._stepping.plan_run(self._run_length.left, self.reach_by)
 
     def _step_control(self):
-        if self.actuator not in IN_STEP:
+        if self.actuator != "penalty" and self.actuator != "threshold":
             return None
         settings = StepSettings(
             actuator=self.actuator,
@@ -329,7 +329,7 @@ class SparsityController(MeasuringCallback):
         if self.actuator == "penalty":
             watched = knobs.layers_to_push(self.model, self.layers)
         else:
-            knob = SETTING_KEYS.get(self.actuator, self.actuator)
+            knob = setting_key(self.actuator)
             watched = knobs.layers_to_control(self.model, self.layers, knob)
         arguments.check_targets_fit(self.target, [w.name for w in watched])
         return watched

@@ -188,6 +188,15 @@ class AdjustableLayer(keras.layers.Layer):
         # A cast reads the variable; convert_to_tensor would return it as it is.
         return {name: ops.cast(knob, knob.dtype) for name, knob in knobs.items()}
 
+    def move_knob(self, name: str, value: Tensor) -> None:
+        """Assigns a tensor to a knob, in a training step that is being traced.
+
+        Args:
+            name: Name of the knob of an adjustable layer.
+            value: A number that the knob may have. It can't be checked while tracing.
+        """
+        getattr(self, f"_{name}").assign(value)
+
     def _add_knob(self, name, value):
         if not self._adjustable:
             return value

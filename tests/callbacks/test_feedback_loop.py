@@ -243,7 +243,7 @@ def test_the_state_is_all_of_it():
     for figure in (0.5, 0.52, 0.55, 0.57, 0.6):
         first.update(figure)
     first.shift_setpoint(0.59)
-    second.state = LoopState.from_numbers(list(first.state))
+    second.state = LoopState.from_numbers(first.state.numbers)
     for figure in (0.61, 0.64, 0.66, 0.69):
         assert second.update(figure) == first.update(figure)
     for controlled in (first, second):
@@ -294,3 +294,60 @@ def test_it_comes_back_only_to_where_it_has_been(start, bounds):
         controlled.update(figure)
         assert controlled.bounds == bounds
         assert bounds[0] <= controlled.setting <= bounds[1]
+
+
+def test_while_the_figure_is_below_q_stays_at_or_below_its_start():
+    controlled = loop(0.8, 1.5, bounds=(0.5, 8.0))
+    # The derivative term alone would raise it: in 3 readings the figure would be there.
+    settings = [controlled.update(0.4 + 0.09 * n) for n in range(4)]
+    assert max(settings) == pytest.approx(1.5)
+    # Above the target it may rise.
+    assert [controlled.update(0.9) for _ in range(6)][-1] > 1.5
+
+
+def test_braking_goes_back_to_the_start_at_most():
+    controlled = free(0.8, level=0.5, slope=0.1, output=-0.3, integral=-0.3)
+    controlled.update(0.6)
+    assert controlled.state.output == controlled.state.start == 0
+    # What is above the start already may stay.
+    controlled = free(0.8, level=0.5, slope=0.1, output=0.2, integral=0.2)
+    controlled.update(0.6)
+    assert controlled.state.output == 0.2
+
+
+def test_where_the_plant_clearly_answers_the_other_way_it_goes_back():
+    rng = np.random.default_rng(0)
+    controlled, figure, settings = loop(0.8, bounds=(1.0, 4.0)), 0.6, []
+    for _ in range(150):
+        # Sparser at high q, and noise as of some hundred samples.
+        figure += (0.6 + 0.2 * math.log(controlled.setting / 2) - figure) / 3
+        settings.append(controlled.update(figure + 0.004 * rng.normal()))
+    assert min(settings) < 1.2
+    assert controlled.state.reversed
+    assert settings[-1] == pytest.approx(2)
+    assert max(settings) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_drift_does_not_pass_for_an_answer(seed):
+    rng = np.random.default_rng(seed)
+    controlled, answer = loop(0.8, bounds=(1.0, 4.0)), 0.0
+    for n in range(200):
+        # Training alone makes it denser, while q falls to its bound.
+        answer += (-0.1 * math.log(controlled.setting / 2) - answer) / 9
+        drift = 0.1 * math.exp(-n / 40)
+        controlled.update(0.5 + drift + answer + 0.004 * rng.normal())
+        assert not controlled.state.reversed
+    assert controlled.setting == 1
+
+
+def test_a_setting_is_steady_if_it_hardly_moved_over_half_of_the_run():
+    controlled = loop(0.6, level=0.6, readings=100)
+    assert controlled.steady_setting(0) == pytest.approx(2)
+    for output, batches in ((0.3, 10), (0.32, 20), (0.26, 30), (0.33, 40)):
+        controlled.state = controlled.state._replace(output=output)
+        controlled._note_steadiness(batches)
+    middle = controlled.actuator.from_scale((0.26 + 0.33) / 2)
+    assert controlled.steady_setting(40) == pytest.approx(middle)
+    assert controlled.steady_setting(20) == pytest.approx(middle)
+    assert controlled.steady_setting(19) is None

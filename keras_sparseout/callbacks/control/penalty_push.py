@@ -39,7 +39,7 @@ class PenaltyPush:
 
     Attributes:
         norms: Variable: how many batches were measured, moving means of the norms of
-            g and of dP/dx, and of the length of a vector of x; and how many units it has.
+            g and of dP/dx, and of the length of a vector of x; how many units it has.
     """
 
     def __init__(
@@ -84,7 +84,12 @@ class PenaltyPush:
         x = flat[0] if flat else None
         rank = hooks.rank_of(x)
         # What can't be read can't be pushed either: `StepSums` says which layers.
-        if rank < 2 or tensors.is_sparse(x) or tracing.graph_of(x) is not graph:
+        if (
+            x is None
+            or rank < 2
+            or tensors.is_sparse(x)
+            or tracing.graph_of(x) is not graph
+        ):
             return structure
         if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
             return structure

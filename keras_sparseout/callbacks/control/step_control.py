@@ -13,8 +13,10 @@ from keras_sparseout.backend import variables
 from keras_sparseout.callbacks.control import step_law
 from keras_sparseout.callbacks.control.penalty_push import Kind, PenaltyPush
 from keras_sparseout.callbacks.control.step_law import Law, Plan, State
+from keras_sparseout.measure import layer_sums
 from keras_sparseout.measure.hooks import Overrides
 from keras_sparseout.measure.watched_layer import WatchedLayer
+from keras_sparseout.metrics import ZeroFraction
 from keras_sparseout.metrics.base import StreamingMetric
 from keras_sparseout.utils.types import Tensor
 
@@ -25,8 +27,6 @@ _UNITS = 200
 _LONGEST_UNIT = 32
 # Until the end of a first epoch of unknown length.
 _UNKNOWN_BATCHES = 1000
-# What the settings are called in logs.
-SETTING_KEYS: dict[StepActuator, str] = {"penalty": "penalty", "threshold": "target"}
 
 # The push of a penalty, in parts of the push of the loss, is linear in the output up to
 # about here, and exponential above.
@@ -52,8 +52,8 @@ class StepSettings:
         kind: Which penalty; only for "penalty".
         metric: The streaming metric whose figure is controlled.
         together: Whether all layers are one group, with the mean figure.
-        shares: Dict of weights of the layers' figures, by name: the figure of a group is
-            the sum of these, each times its weight. None for the mean.
+        shares: Dict of weights of the layers' figures, by name: the figure of a group
+            is the sum of these, each times its weight. None for the mean.
         sample_size: How many samples of each batch are measured, the first ones.
         bounds: Least and largest push of a penalty, or target of a layer.
         gain: Factor of the gain.
@@ -96,7 +96,12 @@ class StepControl:
         if settings.actuator == "penalty":
             low, high = map(_to_output, settings.bounds)
         law = LAWS[settings.actuator]
-        self.law = law._replace(gain=law.gain * settings.gain, low=low, high=high)
+        # The share of zeros is what a threshold is asked for.
+        direct = settings.actuator == "threshold"
+        direct = direct and isinstance(settings.metric, ZeroFraction)
+        self.law = law._replace(
+            gain=law.gain * settings.gain, feedforward=float(direct), low=low, high=high
+        )
         names = [w.name for w in watched]
         self.groups = [names] if settings.together else [[name] for name in names]
         self._group_of = {n: i for i, names in enumerate(self.groups) for n in names}
@@ -123,7 +128,7 @@ class StepControl:
         outputs = State(*ops.unstack(ops.cast(self._state, "float32"))).output
         if self.settings.actuator == "threshold":
             for w in self.watched:
-                w.layer.target = outputs[self._group_of[w.name]]
+                w.layer.move_knob("target", outputs[self._group_of[w.name]])
             yield
             return
         norms = ops.stack([ops.cast(push.norms, "float32") for push in self._pushes])
@@ -227,7 +232,7 @@ class StepControl:
         return [
             push.watched.name
             for push in self._pushes
-            if variables.to_numpy(push.norms)[0] == 0
+            if not np.any(variables.to_numpy(push.norms))
         ]
 
     def _penalties(self, outputs, norms):
@@ -253,7 +258,7 @@ class StepControl:
         """Returns the figure of a layer, from the vector of its sums of a batch."""
         metric, parts, start = self.settings.metric, [], 0
         for shape in metric.shapes(None):
-            size = shape[0] if shape else 1
+            size = layer_sums.size([shape])
             parts.append(ops.reshape(sums[start : start + size], shape))
             start += size
         return metric.figure(*parts)
@@ -263,7 +268,8 @@ class StepControl:
         targets = {w.name: w.layer.target for w in self.watched}
         output = np.array([targets[name] for name in first])
         state = State(*np.zeros((len(State._fields), len(first))))
-        state = state._replace(integral=output, output=output, recent=output)
+        integral = (1 - self.law.feedforward) * output
+        state = state._replace(integral=integral, output=output, recent=output)
         self._state.assign(np.stack(state))
 
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from keras_sparseout.callbacks.actuators import setting_key
 from keras_sparseout.callbacks.control import step_messages
-from keras_sparseout.callbacks.control.step_control import SETTING_KEYS, StepControl
+from keras_sparseout.callbacks.control.step_control import StepControl
 from keras_sparseout.callbacks.controlled_group import ControlSettings
 from keras_sparseout.callbacks.controller_messages import ControllerMessages
 from keras_sparseout.callbacks.run_length import ANY_TIME, ReadingTime
@@ -67,7 +68,7 @@ class StepGroup:
 
     def values(self) -> dict[str, float]:
         """Returns the settings of the layers by log key."""
-        key, values = SETTING_KEYS[self._settings.actuator], self._control.values()
+        key, values = setting_key(self._settings.actuator), self._control.values()
         return {f"{key}/{w.name}": values[w.name] for w in self._watched}
 
     def take(
@@ -169,10 +170,8 @@ class StepGroup:
             return
         push = self._control.pushes()[self._index]
         level, start = self._state("level"), self._state("start")
-        felt = push > _FELT_PUSH and error > _REACHED
-        self._readings_wrong = (
-            self._readings_wrong + 1 if felt and level < start - _REACHED else 0
-        )
+        wrong = push > _FELT_PUSH and error > _REACHED and level < start - _REACHED
+        self._readings_wrong = self._readings_wrong + 1 if wrong else 0
         if self._readings_wrong >= _WRONG_READINGS:
             self._is_wrong = True
             self._tell(blocked=1.0)

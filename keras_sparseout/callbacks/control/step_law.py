@@ -33,6 +33,7 @@ class Law(NamedTuple):
             as the gain moves the output.
         lag: Units of time that the figure takes to follow. The law looks ahead by them.
         slew: Largest step of the output in a unit of time.
+        feedforward: What the setpoint adds to the output, times this.
         low: Least output.
         high: Largest output.
     """
@@ -41,6 +42,7 @@ class Law(NamedTuple):
     integral_time: float
     lag: float
     slew: float
+    feedforward: float = 0.0
     low: float = 0.0
     high: float = 1.0
 
@@ -95,10 +97,12 @@ def step(law: Law, state: State, plan: Plan, figure: Tensor) -> State:
         figure: The figure of the batch, a vector. What is not finite moves nothing.
     """
     new = _filtered(state, plan, figure)
-    error, climb = _setpoint(new, plan)
+    setpoint, climb = _setpoint(new, plan)
+    error = setpoint - new.level
     ahead = law.lag * plan.unit * (climb - new.slope)
     slew = law.slew / plan.unit
-    wanted = new.integral + law.gain * (error + ahead)
+    fed = law.feedforward * setpoint
+    wanted = fed + new.integral + law.gain * (error + ahead)
     output = ops.clip(wanted, new.output - slew, new.output + slew)
     output = ops.clip(output, law.low, law.high)
     near = ops.clip(error, -MAX_INTEGRATED_ERROR, MAX_INTEGRATED_ERROR)
@@ -107,7 +111,7 @@ def step(law: Law, state: State, plan: Plan, figure: Tensor) -> State:
     counts = (near + ahead) * error > 0
     counts = ops.logical_and(counts, (wanted - output) * change <= 0)
     integral = ops.where(counts, new.integral + change, new.integral)
-    integral = ops.clip(integral, law.low, law.high)
+    integral = ops.clip(integral, law.low - law.feedforward, law.high)
     held = ops.logical_or(new.batches <= WARM_UP * plan.unit, plan.frozen > 0)
     rises = ops.logical_and(plan.blocked > 0, output > new.output)
     held = ops.logical_or(held, rises)
@@ -138,10 +142,10 @@ def _filtered(state: State, plan: Plan, figure: Tensor) -> State:
 
 
 def _setpoint(state: State, plan: Plan) -> tuple[Tensor, Tensor]:
-    """Returns how far the level is below the ramp, and how fast that rises."""
+    """Returns where the ramp is, and how fast it rises."""
     begin = WARM_UP * plan.unit
     length = ops.maximum(plan.ramp - begin, 1.0)
     part = ops.clip((state.batches - begin) / length, 0.0, 1.0)
     rise = plan.setpoint - state.start
     climb = ops.where(ops.logical_and(part > 0, part < 1), rise / length, 0.0)
-    return state.start + rise * part - state.level, climb
+    return state.start + rise * part, climb
