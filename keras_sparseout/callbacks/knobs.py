@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import keras
 import numpy as np
 
-from keras_sparseout.callbacks.actuators import ActuatorName
+from keras_sparseout.callbacks.control.actuators import ActuatorName
 from keras_sparseout.layers.activation_penalty import ActivationPenalty
 from keras_sparseout.layers.adjustable import AdjustableLayer, has_knob
 from keras_sparseout.layers.sparseout import Sparseout

@@ -5,21 +5,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from keras_sparseout import plots
-from keras_sparseout.callbacks import controller_arguments as arguments
 from keras_sparseout.callbacks import knobs
-from keras_sparseout.callbacks.actuators import ActuatorName, setting_key
 from keras_sparseout.callbacks.callback_list import Logs
+from keras_sparseout.callbacks.control import arguments as arguments
+from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
+from keras_sparseout.callbacks.control.controlled_group import ControlSettings
+from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
+from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.penalty_push import Kind
+from keras_sparseout.callbacks.control.run_length import RunLength
 from keras_sparseout.callbacks.control.step_control import (
     StepControl,
     StepSettings,
 )
-from keras_sparseout.callbacks.controlled_group import ControlSettings
-from keras_sparseout.callbacks.controlled_layers import ControlledLayers
-from keras_sparseout.callbacks.controller_messages import ControllerMessages
 from keras_sparseout.callbacks.figure_sources import TrainingSteps, not_begun
 from keras_sparseout.callbacks.measuring_callback import MeasuringCallback
-from keras_sparseout.callbacks.run_length import RunLength
 from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice

@@ -14,7 +14,7 @@ from keras_sparseout import (
     SparsityTracker,
     metrics,
 )
-from keras_sparseout.callbacks.feedback_loop import LoopState
+from keras_sparseout.callbacks.control.feedback_loop import LoopState
 
 
 def zeros(model, name="hidden"):

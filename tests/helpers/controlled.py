@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_sparseout import Sparseout
-from keras_sparseout.callbacks.feedback_loop import LoopState
+from keras_sparseout.callbacks.control.feedback_loop import LoopState
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(640, 12)).astype("float32")

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from keras_sparseout.callbacks.actuators import setting_key
 from keras_sparseout.callbacks.control import step_messages
+from keras_sparseout.callbacks.control.actuators import setting_key
+from keras_sparseout.callbacks.control.controlled_group import ControlSettings
+from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.callbacks.control.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.callbacks.control.step_control import StepControl
-from keras_sparseout.callbacks.controlled_group import ControlSettings
-from keras_sparseout.callbacks.controller_messages import ControllerMessages
-from keras_sparseout.callbacks.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.measure.watched_layer import WatchedLayer
 
 # The largest error with which a target counts as reached.
@@ -120,7 +120,7 @@ class StepGroup:
                 self._subject, self._target, actuator, bounds, reached
             )
 
-    def conclude(self, batches: int) -> None:
+    def conclude(self) -> None:
         """Says what was found, or why the target was not reached."""
         figures = self._figure, self._target
         step_messages.say_found(self._messages, self._subject, *figures, self.values())

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from keras_sparseout.callbacks.controller_messages import ControllerMessages
+from keras_sparseout.callbacks.control.messages import ControllerMessages
 
 
 def say_found(

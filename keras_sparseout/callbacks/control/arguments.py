@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar, get_args
 
-from keras_sparseout.callbacks.actuators import (
+from keras_sparseout.callbacks.control.actuators import (
     DEFAULT_BOUNDS,
     LIMITS,
     ActuatorName,

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from keras_sparseout.callbacks.control.run_length import RunLength
 from keras_sparseout.callbacks.progress import Progress
-from keras_sparseout.callbacks.run_length import RunLength
 
 
 def length(epochs, steps, every=None, **progress):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from keras_sparseout.callbacks.actuators import ACTUATORS
+from keras_sparseout.callbacks.control.actuators import ACTUATORS
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from keras_sparseout.callbacks.plant_model import PlantModel
+from keras_sparseout.callbacks.control.plant_model import PlantModel
 
 # Files of version 0.1.0 may end here, after `output_sum`.
 _EARLIER_LENGTH = 12

@@ -146,7 +146,7 @@ class ControllerMessages:
 
     def wrong_way(self, subject: str, actuator: str) -> None:
         """Warns that the actuator moves the metric away from its target."""
-        self._warn(
+        self.warn(
             f"{actuator} moves {subject} the wrong way here, so it goes back to where "
             "it began. Choose another `metric` or `actuator`",
             about=("wrong way", subject),

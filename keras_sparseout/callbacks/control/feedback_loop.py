@@ -2,9 +2,9 @@
 
 import math
 
-from keras_sparseout.callbacks.actuators import Actuator
-from keras_sparseout.callbacks.loop_state import LoopState
-from keras_sparseout.callbacks.run_length import ANY_TIME, ReadingTime
+from keras_sparseout.callbacks.control.actuators import Actuator
+from keras_sparseout.callbacks.control.loop_state import LoopState
+from keras_sparseout.callbacks.control.run_length import ANY_TIME, ReadingTime
 
 # The filter keeps this share of the readings before: it remembers about 4 of them.
 FILTER_MEMORY = 0.7

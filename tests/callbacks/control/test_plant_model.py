@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from keras_sparseout.callbacks.plant_model import LAGS, PlantModel
+from keras_sparseout.callbacks.control.plant_model import LAGS, PlantModel
 
 
 def learned(size, lag, *, noise=0.0, drift=0.0, readings=150, seed=0):

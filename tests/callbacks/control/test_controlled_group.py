@@ -11,8 +11,11 @@ from controlled import loop_state
 
 from keras_sparseout import ActivationPenalty, Sparseout
 from keras_sparseout.callbacks import knobs
-from keras_sparseout.callbacks.controlled_group import ControlledGroup, ControlSettings
-from keras_sparseout.callbacks.controller_messages import ControllerMessages
+from keras_sparseout.callbacks.control.controlled_group import (
+    ControlledGroup,
+    ControlSettings,
+)
+from keras_sparseout.callbacks.control.messages import ControllerMessages
 
 BOUNDS = {"q": (1.0, 4.0), "rate": (0.05, 0.9), "weight": (0.0, 0.1)}
 

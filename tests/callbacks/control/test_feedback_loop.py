@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from keras_sparseout.callbacks.actuators import ACTUATORS
-from keras_sparseout.callbacks.feedback_loop import (
+from keras_sparseout.callbacks.control.actuators import ACTUATORS
+from keras_sparseout.callbacks.control.feedback_loop import (
     INTEGRAL_TIME,
     FeedbackLoop,
     LoopState,

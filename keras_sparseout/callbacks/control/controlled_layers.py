@@ -6,13 +6,16 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
+from keras_sparseout.callbacks.control.arguments import targets_by_layer
+from keras_sparseout.callbacks.control.controlled_group import (
+    ControlledGroup,
+    ControlSettings,
+)
+from keras_sparseout.callbacks.control.dead_units import DeadUnitCount
+from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.callbacks.control.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.callbacks.control.step_control import StepControl
 from keras_sparseout.callbacks.control.step_group import StepGroup
-from keras_sparseout.callbacks.controlled_group import ControlledGroup, ControlSettings
-from keras_sparseout.callbacks.controller_arguments import targets_by_layer
-from keras_sparseout.callbacks.controller_messages import ControllerMessages
-from keras_sparseout.callbacks.dead_units import DeadUnitCount
-from keras_sparseout.callbacks.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.measure import non_finite
 from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.reading import read
@@ -182,12 +185,16 @@ class ControlledLayers:
         Settings to repeat are named only if all targets were reached, and all settings
         were steady: the layers act on each other.
         """
-        fixed = [group.steady_setting(batches) for group in self._groups]
-        reached = all(group.has_reached for group in self._groups)
+        for group in self._groups:
+            if isinstance(group, StepGroup):
+                group.conclude()
+        groups = [g for g in self._groups if isinstance(g, ControlledGroup)]
+        fixed = [group.steady_setting(batches) for group in groups]
+        reached = all(group.has_reached for group in groups)
         steady = reached and None not in fixed
-        for group, setting in zip(self._groups, fixed, strict=True):
+        for group, setting in zip(groups, fixed, strict=True):
             group.conclude(setting if steady else None)
-        if reached and not steady:
+        if groups and reached and not steady:
             self._messages.still_moved(self._settings.actuator)
 
     def _find_broken(self, loss: float) -> None:

@@ -8,11 +8,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_sparseout.callbacks import knobs
-from keras_sparseout.callbacks.actuators import ACTUATORS, ActuatorName
-from keras_sparseout.callbacks.controller_messages import ControllerMessages
-from keras_sparseout.callbacks.feedback_loop import FeedbackLoop
-from keras_sparseout.callbacks.loop_state import LoopState
-from keras_sparseout.callbacks.run_length import ANY_TIME, LEAST_READINGS, ReadingTime
+from keras_sparseout.callbacks.control.actuators import ACTUATORS, ActuatorName
+from keras_sparseout.callbacks.control.feedback_loop import FeedbackLoop
+from keras_sparseout.callbacks.control.loop_state import LoopState
+from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.callbacks.control.run_length import (
+    ANY_TIME,
+    LEAST_READINGS,
+    ReadingTime,
+)
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.layer_text import call_of
 
