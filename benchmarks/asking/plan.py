@@ -17,7 +17,7 @@ from benchmarks.asking.request import (
 )
 from benchmarks.jobs import JOBS
 from benchmarks.jobs.job import Job
-from keras_sparseout.callbacks.actuators import ACTUATORS
+from keras_sparseout.callbacks.control.actuators import ACTUATORS
 
 # Where the targets of q are, between the ends of what all seeds reach.
 SHARES = (0.25, 0.5, 0.75)
