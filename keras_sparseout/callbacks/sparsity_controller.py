@@ -198,8 +198,9 @@ class SparsityController(MeasuringCallback):
             self.history,
             self.targets,
             metric=self.metric,
-            actuator=self.actuator,
-            bounds=self.bounds,
+            actuator=setting_key(self.actuator),
+            # Those of a penalty are about its push, not its weight.
+            bounds=None if self.actuator == "penalty" else self.bounds,
             path=path,
         )
 

@@ -22,8 +22,8 @@ from keras_sparseout.utils.layer_text import call_of
 
 # Readings at a bound, with no gain, after which a target is out of reach.
 _PATIENCE = 32
-# Readings at a bound, away from the target, after which that is worth a line.
-_AT_BOUND = 16
+# The share of a run that may be left when a target is called out of reach.
+_LATE = 1 / 4
 # The largest error with which a target counts as reached.
 _REACHED = 0.02
 
@@ -174,11 +174,10 @@ class ControlledGroup:
         """Says that the setting is at a bound, and warns if nothing is gained there."""
         errors, loop, time = self._errors_at_bound, self._loop, self._time
         actuator = self._settings.actuator
-        if len(errors) < _AT_BOUND or not self._stays_off():
+        if len(errors) < _PATIENCE or not self._stays_off():
             return
         self._messages.at_bound(self._subject, loop.target, actuator, loop.setting)
-        late = math.isinf(time.readings) or time.left <= time.readings / 2
-        if len(errors) == _PATIENCE and late:
+        if math.isinf(time.readings) or time.left <= _LATE * time.readings:
             self._messages.out_of_reach(
                 self._subject, loop.target, actuator, loop.bounds, self._reached
             )

@@ -21,10 +21,12 @@ GAIN_RAMP = 16
 GAIN_RAMP_SHARE = 1 / 6
 # The recent output is an exponential mean over about so many readings.
 RECENT_READINGS = 8
-# The setting is steady while the outputs lie in a band of at most this width, and in a
-# run that can be repeated it is steady over this share of all batches.
+# The setting is steady while the outputs lie in a band of at most this width. In a run
+# that can be repeated it is steady over this share of all batches, and its mean over
+# the run is at most so far off: what it was before leaves its traces.
 STEADY_BAND = 0.1
 STEADY_SHARE = 0.5
+STEADY_MEAN = 0.15
 # A step of 1 on the scale is assumed to move the metric by this over the actuator's
 # gain.
 ASSUMED_LOOP_GAIN = 3
@@ -53,6 +55,11 @@ class FeedbackLoop:
     limit cuts the output, and while the predicted rise alone makes up for the error.
     The derivative term looks ahead, since sparsity follows the setting only over
     hundreds of steps, and units that die meanwhile don't come back.
+
+    While the figure is short of its target, the output does not go beyond its start in
+    the direction that leads away. Recursive least squares (Ljung 1999, "System
+    Identification") tells how the figure answers to the setting. Where it clearly
+    answers the other way, and the error stays, the gain changes its sign.
 
     Whoever uses a loop gives it figures with `update`, and assigns its `setting`. The
     constants of the law stand at the top of this file.
@@ -99,9 +106,12 @@ class FeedbackLoop:
     @property
     def mean_setting(self) -> float:
         """The mean of the settings so far, on the actuator's scale."""
+        return self.actuator.from_scale(self._mean_output)
+
+    @property
+    def _mean_output(self) -> float:
         state = self.state
-        mean = state.output_sum / state.readings if state.readings else state.output
-        return self.actuator.from_scale(mean)
+        return state.output_sum / state.readings if state.readings else state.output
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -126,9 +136,12 @@ class FeedbackLoop:
             batches: How many batches the model was trained on.
         """
         state = self.state
-        if batches - state.steady_since < STEADY_SHARE * batches:
+        middle = (state.band_low + state.band_high) / 2
+        off = abs(self._mean_output - middle)
+        early = batches - state.steady_since < STEADY_SHARE * batches
+        if early or off > STEADY_MEAN:
             return None
-        return self.actuator.from_scale((state.band_low + state.band_high) / 2)
+        return self.actuator.from_scale(middle)
 
     def update(self, figure: float, time: ReadingTime = ANY_TIME) -> float:
         """Takes the figure of a reading at `time`; returns the setting.

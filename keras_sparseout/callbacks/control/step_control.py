@@ -34,7 +34,7 @@ _SMALL_PUSH = 0.01
 # The bounds are set by the user.
 LAWS: dict[StepActuator, Law] = {
     "penalty": Law(
-        gain=40.0,
+        gain=30.0,
         integral_time=12.0,
         lag=5.0,
         slew=1.0,

@@ -129,7 +129,9 @@ class StepGroup:
             return
         batches = int(self._state("batches"))
         if missing < 0 and self._state("output") <= self._control.law.low:
-            step_messages.say_sparse_by_itself(self._messages, self._subject, *figures)
+            step_messages.say_too_sparse(
+                self._messages, self._subject, *figures, self._settings.actuator
+            )
         elif missing > 0 and batches < _FEW_BATCHES:
             step_messages.say_too_few_batches(
                 self._messages, self._subject, self._target, batches

@@ -14,12 +14,14 @@ from keras import ops
 from keras_sparseout.utils.types import Tensor
 
 # The filter keeps this share of what it knew a unit of time before.
-FILTER_MEMORY = 0.7
+FILTER_MEMORY = 0.8
 # The integral takes in an error of at most this size. Far from the target it would
 # wind up.
 MAX_INTEGRATED_ERROR = 0.06
 # Units of time before anything moves: the first figures tell where the ramp begins.
 WARM_UP = 2.0
+# How far the integral may be off zero where the setpoint is fed forward.
+_LARGEST_CORRECTION = 0.05
 # The recent output is an exponential mean over about so many units of time.
 RECENT = 8.0
 
@@ -111,6 +113,10 @@ def step(law: Law, state: State, plan: Plan, figure: Tensor) -> State:
     counts = (near + ahead) * error > 0
     counts = ops.logical_and(counts, (wanted - output) * change <= 0)
     integral = ops.where(counts, new.integral + change, new.integral)
+    if law.feedforward:
+        # A small correction: far from the setpoint something else is at work, such as
+        # more natural zeros than asked.
+        integral = ops.clip(integral, -_LARGEST_CORRECTION, _LARGEST_CORRECTION)
     integral = ops.clip(integral, law.low - law.feedforward, law.high)
     held = ops.logical_or(new.batches <= WARM_UP * plan.unit, plan.frozen > 0)
     rises = ops.logical_and(plan.blocked > 0, output > new.output)

@@ -16,6 +16,7 @@ from keras_sparseout.callbacks.control.controlled_group import (
     ControlSettings,
 )
 from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.callbacks.control.run_length import ReadingTime
 
 BOUNDS = {"q": (1.0, 4.0), "rate": (0.05, 0.9), "weight": (0.0, 0.1)}
 
@@ -125,6 +126,41 @@ def test_a_target_that_comes_nearer_is_not_out_of_reach():
     assert not warned
     # It was at the bound for as long as a warning takes.
     assert model.get_layer("hidden").q == BOUNDS["q"][0]
+
+
+def test_out_of_reach_is_said_only_if_it_stays_so_until_the_end(capsys):
+    group = group_of(model_of(), 0.7)
+
+    def read(figure, left):
+        group.take({"zero_fraction/hidden": figure}, {}, ReadingTime(0, 100, left, 4))
+        group.check_reach()
+
+    for n in range(40):  # By the end it would be at .7.
+        read(0.4 + 0.004 * n, 100 - n)
+    assert capsys.readouterr().out == ""
+    for n in range(40, 75):  # It is late only in the last quarter.
+        read(0.556, 100 - n)
+    assert capsys.readouterr().out == (
+        "SparsityController: q is at its bound 1, and zero_fraction of hidden is not "
+        "at 0.7\n"
+    )
+    with pytest.warns(UserWarning, match="can't be brought to 0.7"):
+        read(0.556, 25)
+
+
+def test_a_knob_that_moves_the_metric_the_wrong_way_is_named():
+    group, rng, figure = group_of(model_of(), 0.8), np.random.default_rng(0), 0.6
+    layer = group._watched[0].layer
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(60):
+            figure += (0.6 + 0.2 * math.log(layer.q / 2) - figure) / 3
+            take(group, figure + 0.004 * rng.normal())
+    assert [str(w.message) for w in warned] == [
+        "SparsityController: q moves zero_fraction of hidden the wrong way here, so it "
+        "goes back to where it began. Choose another `metric` or `actuator`."
+    ]
+    assert layer.q == pytest.approx(2)
 
 
 def test_too_many_dead_units_stop_the_push_toward_sparser():
