@@ -4,7 +4,7 @@ import functools
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -118,34 +118,33 @@ def _asked(
     model: keras.Model, job: Job, request: Request
 ) -> tuple[keras.Model, dict[str, str]]:
     """Returns the model to train, and the names of the layers to measure, by layer."""
-    way, setting = request.way, request.setting
-    makers: dict[str, Callable[[str], keras.layers.Layer]] = {
-        FIXED: lambda _: ActivationPenalty(setting, job.kind),
-        STAGED: lambda _: ActivationPenalty(0.0, job.kind, adjustable=True),
-        SQUARED: lambda layer: _squared(job)(request.target[layer]),
-        HELD: lambda _: Sparseout(job.rate, q=setting),
-        "q": lambda _: Sparseout(job.rate, q=2.0, adjustable=True),
-        "weight": lambda _: ActivationPenalty(0.0, job.kind, adjustable=True),
-        "threshold": lambda layer: TargetSparsity(
-            request.target[layer], adjustable=True
-        ),
-        LAYER: lambda layer: TargetSparsity(request.target[layer]),
-    }
-    if way in (PLAIN, "penalty"):
+    if request.way in (PLAIN, "penalty"):
         return model, {name: name for name in job.layers}
-    make = makers[way]
 
-    def added(layer):
-        new = make(layer.name)
-        new.name = layer.name + _ADDED
-        return new
+    def added(layer: keras.layers.Layer) -> keras.layers.Layer:
+        target = request.target.get(layer.name, 0.0)
+        return _added(job, request.way, target, request.setting, layer.name + _ADDED)
 
     model = models.insert(model, dict.fromkeys(job.layers, added))
     return model, {name: name + _ADDED for name in job.layers}
 
 
-def _squared(job: Job) -> Callable[[float], keras.layers.Layer]:
-    return JumpReLU if job.metric == "zero_fraction" else HoyerLoss
+def _added(
+    job: Job, way: str, target: float, setting: float | None, name: str
+) -> keras.layers.Layer:
+    """Returns the layer that a way puts behind the activations."""
+    if way == FIXED:
+        return ActivationPenalty(setting, job.kind, name=name)
+    if way in (STAGED, "weight"):
+        return ActivationPenalty(0.0, job.kind, adjustable=True, name=name)
+    if way == HELD:
+        return Sparseout(job.rate, q=setting, name=name)
+    if way == "q":
+        return Sparseout(job.rate, q=2.0, adjustable=True, name=name)
+    if way in THRESHOLDS:
+        return TargetSparsity(target, adjustable=way != LAYER, name=name)
+    kind = JumpReLU if job.metric == "zero_fraction" else HoyerLoss
+    return kind(target, name=name)
 
 
 def _callbacks(
