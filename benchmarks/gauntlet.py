@@ -110,16 +110,26 @@ def _about(quick: bool) -> Iterable[str]:
 
 def _run(plan: Plan, pool: Pool, outcomes: dict[Request, Outcome]) -> None:
     first = plan.first()
-    # A terminal gets a progress bar, a log does not.
-    with tqdm(total=len(first) + plan.most(), unit="run", disable=None) as progress:
-        for requests in (lambda: first, lambda: plan.second(outcomes)):
-            asked = requests()
-            progress.total = len(outcomes) + len(asked)
-            progress.total += plan.most() if asked is first else 0
-            for request, outcome in pool.run(asked):
-                outcomes[request] = outcome
-                progress.update()
-                progress.set_postfix_str(f"{request.job}, {request.way}")
+    total = len(first) + plan.most()
+    # A log gets a line a minute.
+    interval = 0.1 if sys.stderr.isatty() else 60.0
+    with tqdm(total=total, unit="run", mininterval=interval) as progress:
+        _train(pool, first, outcomes, progress)
+        second = plan.second(outcomes)
+        progress.total = len(first) + len(second)
+        _train(pool, second, outcomes, progress)
+
+
+def _train(
+    pool: Pool,
+    requests: Sequence[Request],
+    outcomes: dict[Request, Outcome],
+    progress: tqdm,
+) -> None:
+    for request, outcome in pool.run(requests):
+        outcomes[request] = outcome
+        progress.set_postfix_str(f"{request.job}, {request.way}", refresh=False)
+        progress.update()
 
 
 def _write(

@@ -158,7 +158,7 @@ def _callbacks(
         def weight(step):
             return last * staged(step / batches)
 
-        return [SparseoutScheduler(weight=weight)]
+        return [SparseoutScheduler(weight=weight, verbose=0)]
     if request.way in (PLAIN, FIXED, HELD, SQUARED, LAYER):
         return []
     asked = {layers[name]: target for name, target in request.target.items()}
