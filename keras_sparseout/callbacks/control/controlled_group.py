@@ -3,14 +3,16 @@
 import dataclasses
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from keras_sparseout.callbacks import knobs
+from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import ACTUATORS, ActuatorName
 from keras_sparseout.callbacks.control.feedback_loop import FeedbackLoop
 from keras_sparseout.callbacks.control.loop_state import LoopState
+from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.run_length import (
     ANY_TIME,
@@ -24,8 +26,10 @@ from keras_sparseout.utils.layer_text import call_of
 _PATIENCE = 32
 # The share of a run that may be left when a target is called out of reach.
 _LATE = 1 / 4
-# The largest error with which a target counts as reached.
+# The largest error with which a target counts as reached, and with which a held setting
+# counts as one that would reach it too: it comes out a little differently.
 _REACHED = 0.02
+_REPEATABLE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,54 @@ class ControlSettings:
     max_dead: float
     has_probe: bool
 
+    @property
+    def of_model(self) -> bool:
+        """Whether the figure is one of the whole model."""
+        return self.metric == NEEDLESS_MACS
+
+    def subject(self, watched: Sequence[WatchedLayer]) -> str:
+        """Returns what is controlled, for example "hoyer of hidden"."""
+        names = ", ".join(w.name for w in watched)
+        return f"{self.metric} of {'the model' if self.of_model else names}"
+
+    def figure(
+        self, prefix: str, figures: Mapping[str, float], watched: Iterable[WatchedLayer]
+    ) -> float:
+        """Returns the mean of layers' figures, of those that have one, or the model's.
+
+        Args:
+            prefix: "val_" for figures of probe data, otherwise "".
+            figures: Dict of figures by log key.
+            watched: The layers.
+        """
+        keys = [self.metric] if self.of_model else self.keys(watched)
+        known = [figures.get(prefix + key, math.nan) for key in keys]
+        known = [figure for figure in known if not math.isnan(figure)]
+        return float(np.mean(known)) if known else math.nan
+
+    def keys(self, watched: Iterable[WatchedLayer]) -> list[str]:
+        """Returns the log keys of the layers' figures."""
+        metric = "zero_fraction" if self.of_model else self.metric
+        return [f"{metric}/{w.name}" for w in watched]
+
+    def errors(
+        self,
+        target: float,
+        prefix: str,
+        figures: Mapping[str, float],
+        watched: Sequence[WatchedLayer],
+    ) -> dict[str, float]:
+        """Returns target minus figure, by log key; nothing without figures."""
+        names, keys = [w.name for w in watched], self.keys(watched)
+        if self.of_model:
+            names = keys = [self.metric]
+        if prefix + keys[0] not in figures:
+            return {}
+        return {
+            f"error/{name}": target - figures[prefix + key]
+            for name, key in zip(names, keys, strict=True)
+        }
+
 
 class ControlledGroup:
     """One layer, or all together: their feedback loop, and what it came to.
@@ -73,10 +125,11 @@ class ControlledGroup:
         messages: ControllerMessages,
     ) -> None:
         self._watched = watched
+        self._target = target
         self._settings = settings
         self._messages = messages
         name = ", ".join(w.name for w in watched)
-        self._subject = f"{settings.metric} of {name}"
+        self._subject = settings.subject(watched)
         self._loop = FeedbackLoop(
             target,
             self._setting_of_layers(),
@@ -96,6 +149,11 @@ class ControlledGroup:
         self._frozen = False
         self._errors_at_bound: list[float] = []
         self._time = ANY_TIME
+
+    @property
+    def came_to(self) -> Outcome:
+        """What the last epoch came to."""
+        return Outcome(self._subject, self._target, self._figure)
 
     @property
     def started(self) -> bool:
@@ -126,7 +184,7 @@ class ControlledGroup:
         self._check_zeros(figures)
         self._check_dead(dead_shares)
         bounds = self._loop.bounds
-        self._loop.update(self._mean("", figures), time)
+        self._loop.update(self._settings.figure("", figures, self._watched), time)
         self._assign()
         if self._loop.bounds != bounds:
             self._messages.retreat(
@@ -139,7 +197,17 @@ class ControlledGroup:
 
     def shift_setpoint(self, figures: Mapping[str, float]) -> None:
         """Moves the setpoint toward the gap to `figures` of probe data."""
-        self._loop.shift_setpoint(self._mean("val_", figures))
+        figure = self._settings.figure("val_", figures, self._watched)
+        self._loop.shift_setpoint(figure)
+
+    def aim_at(self, figure: float) -> None:
+        """Goes to `figure` instead of the target."""
+        self._loop.target = figure
+
+    def restored(self, figure: float) -> None:
+        """Takes in that the layers have earlier weights again, with this figure."""
+        self._figure = figure
+        self._restore()
 
     def freeze(self, batches: int) -> None:
         """Leaves the setting at the mean of the last ones.
@@ -161,20 +229,19 @@ class ControlledGroup:
         """
         logs = self.values()
         prefix = "val_" if self._settings.has_probe else ""
-        if self._key(prefix, self._watched[0]) in figures:
-            self._figure = self._mean(prefix, figures)
+        errors = self._settings.errors(self._target, prefix, figures, self._watched)
+        if errors:
+            self._figure = self._settings.figure(prefix, figures, self._watched)
             low, high = self._reached
             self._reached = min(low, self._figure), max(high, self._figure)
-            for w in self._watched:
-                error = self._loop.target - figures[self._key(prefix, w)]
-                logs[f"error/{w.name}"] = error
-        return logs
+        return logs | errors
 
     def check_reach(self) -> None:
         """Says that the setting is at a bound, and warns if nothing is gained there."""
         errors, loop, time = self._errors_at_bound, self._loop, self._time
         actuator = self._settings.actuator
-        if len(errors) < _PATIENCE or not self._stays_off():
+        given_up = loop.target != self._target
+        if len(errors) < _PATIENCE or given_up or not self._stays_off():
             return
         self._messages.at_bound(self._subject, loop.target, actuator, loop.setting)
         if math.isinf(time.readings) or time.left <= _LATE * time.readings:
@@ -193,10 +260,15 @@ class ControlledGroup:
     @property
     def has_reached(self) -> bool:
         """Whether the last figure is at the target."""
-        return abs(self._figure - self._loop.target) <= _REACHED
+        return abs(self._figure - self._target) <= _REACHED
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the last figure is so near that the same may be got again."""
+        return abs(self._figure - self._target) <= _REPEATABLE
 
     def steady_setting(self, batches: int) -> float | None:
-        """Returns the setting that held over the last part of the run, if one did.
+        """Returns the setting that held over the run, None if it moved.
 
         Args:
             batches: How many batches the model was trained on.
@@ -217,14 +289,14 @@ class ControlledGroup:
         self._messages.found(
             self._subject,
             figure=self._figure,
-            target=loop.target,
+            target=self._target,
             actuator=actuator,
-            setting=loop.setting,
+            setting=self._setting_of_layers(),
             mean=loop.mean_setting,
             calls=calls,
         )
         blocked = self._frozen or loop.state.sparser_blocked or loop.state.reversed
-        if not self.has_reached and not blocked:
+        if not (self.has_reached or blocked or loop.target != self._target):
             self._say_why_not()
 
     def _say_why_not(self) -> None:
@@ -240,15 +312,6 @@ class ControlledGroup:
 
     def _setting_of_layers(self) -> float:
         return getattr(self._watched[0].layer, self._settings.actuator)
-
-    def _key(self, prefix: str, watched: WatchedLayer) -> str:
-        return f"{prefix}{self._settings.metric}/{watched.name}"
-
-    def _mean(self, prefix: str, figures: Mapping[str, float]) -> float:
-        """The mean of the layers' figures, of those that have one."""
-        known = [figures[self._key(prefix, w)] for w in self._watched]
-        known = [figure for figure in known if not math.isnan(figure)]
-        return float(np.mean(known)) if known else math.nan
 
     def _assign(self) -> None:
         """Gives the layers the setting of the loop, and saves its state."""

@@ -1,7 +1,7 @@
 """Which share of the layers' units is dead, told over several short epochs."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,6 +66,25 @@ class DeadUnitCount:
             if self._vectors(self._sums[w.name]) >= _ENOUGH_VECTORS
         }
         return UnitReading(shares, reading.nan_layers)
+
+    def state(self, names: Iterable[str]) -> list[list[Any] | None]:
+        """Returns the sums so far, of each of these layers; None for those without."""
+        return [
+            [np.asarray(part).tolist() for part in self._sums[name]]
+            if name in self._sums
+            else None
+            for name in names
+        ]
+
+    def resume(
+        self, names: Iterable[str], state: Sequence[Sequence[Any] | None]
+    ) -> None:
+        """Goes on from the `state` of an earlier run, for the layers of these names."""
+        self._sums = {
+            name: [np.array(part, "float64") for part in sums]
+            for name, sums in zip(names, state, strict=True)
+            if sums is not None
+        }
 
     def _vectors(self, sums: Sequence[np.ndarray]) -> float:
         """Returns how many vectors one layer's `sums` come from."""

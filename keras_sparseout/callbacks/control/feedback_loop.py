@@ -22,11 +22,12 @@ GAIN_RAMP_SHARE = 1 / 6
 # The recent output is an exponential mean over about so many readings.
 RECENT_READINGS = 8
 # The setting is steady while the outputs lie in a band of at most this width. In a run
-# that can be repeated it is steady over this share of all batches, and its mean over
-# the run is at most so far off: what it was before leaves its traces.
+# that can be repeated it is steady over this share of all batches, and the root mean
+# square of how far off it was in the run is at most the spread: what it was before
+# leaves its traces.
 STEADY_BAND = 0.1
 STEADY_SHARE = 0.5
-STEADY_MEAN = 0.15
+STEADY_SPREAD = 0.2
 # A step of 1 on the scale is assumed to move the metric by this over the actuator's
 # gain.
 ASSUMED_LOOP_GAIN = 3
@@ -137,9 +138,10 @@ class FeedbackLoop:
         """
         state = self.state
         middle = (state.band_low + state.band_high) / 2
-        off = abs(self._mean_output - middle)
         early = batches - state.steady_since < STEADY_SHARE * batches
-        if early or off > STEADY_MEAN:
+        mean_square = state.square_sum / max(state.readings, 1)
+        off = mean_square - 2 * middle * self._mean_output + middle**2
+        if early or (state.readings and off > STEADY_SPREAD**2):
             return None
         return self.actuator.from_scale(middle)
 
@@ -194,9 +196,12 @@ class FeedbackLoop:
             innovation = figure - state.level - state.slope
             level = state.level + (state.slope + of_level * innovation)
             slope = state.slope + of_slope * innovation
-        total = state.output_sum + state.output
         self.state = state._replace(
-            readings=n, level=level, slope=slope, output_sum=total
+            readings=n,
+            level=level,
+            slope=slope,
+            output_sum=state.output_sum + state.output,
+            square_sum=state.square_sum + state.output**2,
         )
 
     def _learn(self, figure: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_sparseout.callbacks.control import step_messages
+from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import setting_key
 from keras_sparseout.callbacks.control.controlled_group import ControlSettings
 from keras_sparseout.callbacks.control.messages import ControllerMessages
@@ -15,6 +16,8 @@ from keras_sparseout.measure.watched_layer import WatchedLayer
 
 # The largest error with which a target counts as reached.
 _REACHED = 0.02
+# More than this is no gap between training and inference, but something broken.
+_LARGEST_GAP = 0.1
 # Readings at a bound, with an error, after which that is worth a line.
 _AT_BOUND = 16
 # A push of so much of the loss's own moves a figure, if it can.
@@ -53,13 +56,18 @@ class StepGroup:
         self._messages = messages
         self._control = control
         self._index = control.group_of(watched[0].name)
-        names = ", ".join(w.name for w in watched)
-        self._subject = f"{settings.metric} of {names}"
+        self._subject = settings.subject(watched)
         self._figure = math.nan
         self._readings_at_bound = self._readings_wrong = 0
         self._is_wrong = False
-        self._offset = 0.0
-        self._tell(setpoint=target)
+        self._aim, self._offset = target, 0.0
+        # An earlier run may have ended frozen or blocked.
+        self._tell(setpoint=target, frozen=0.0, blocked=0.0)
+
+    @property
+    def came_to(self) -> Outcome:
+        """What the last epoch came to."""
+        return Outcome(self._subject, self._target, self._figure)
 
     @property
     def started(self) -> bool:
@@ -79,17 +87,37 @@ class StepGroup:
     ) -> None:
         """Looks at a reading: at dead units, and whether the target is out of reach."""
         self._check_dead(dead_shares)
-        error = self._target + self._offset - self._state("level")
+        error = self._aim + self._offset - self._state("level")
         at_top = self._state("output") >= self._control.law.high and error > _REACHED
         self._readings_at_bound = self._readings_at_bound + 1 if at_top else 0
         self._check_direction(error)
 
     def shift_setpoint(self, figures: Mapping[str, float]) -> None:
         """Moves the setpoint by the gap to `figures` of probe data."""
-        gap = self._state("level") - self._mean("val_", figures)
-        if math.isfinite(gap):
-            self._offset += (gap - self._offset) / 2
-            self._tell(setpoint=self._target + self._offset)
+        gap = self._state("level") - self._settings.figure(
+            "val_", figures, self._watched
+        )
+        # A layer that gives the zeros itself has a gap of its own only at the end of
+        # the ramp: before, more may be zero by themselves.
+        climbs = self._state("batches") < self._control.plan.ramp[self._index]
+        if math.isfinite(gap) and not (climbs and self._control.law.feedforward):
+            share = 0.25 if self._control.law.feedforward else 0.5
+            offset = self._offset + (gap - self._offset) * share
+            self._offset = float(np.clip(offset, -_LARGEST_GAP, _LARGEST_GAP))
+            self._tell(setpoint=self._aim + self._offset)
+
+    def aim_at(self, figure: float) -> None:
+        """Goes to `figure` instead of the target."""
+        self._aim = figure
+        self._tell(setpoint=figure + self._offset)
+
+    def restored(self, figure: float) -> None:
+        """Takes in that the layers have earlier weights again, with this figure."""
+        self._figure = figure
+
+    def hold(self, held: bool) -> None:
+        """Leaves the setting as it is, or lets it go."""
+        self._tell(frozen=float(held))
 
     def freeze(self, batches: int = 0) -> None:
         """Leaves the setting at the mean of the last ones."""
@@ -99,12 +127,10 @@ class StepGroup:
         """Notes an epoch's figures; returns settings and errors by log key."""
         logs = self.values()
         prefix = "val_" if self._settings.has_probe else ""
-        if self._key(prefix, self._watched[0]) in figures:
-            self._figure = self._mean(prefix, figures)
-            for w in self._watched:
-                error = self._target - figures[self._key(prefix, w)]
-                logs[f"error/{w.name}"] = error
-        return logs
+        errors = self._settings.errors(self._target, prefix, figures, self._watched)
+        if errors:
+            self._figure = self._settings.figure(prefix, figures, self._watched)
+        return logs | errors
 
     def check_reach(self) -> None:
         """Warns if nothing moves the layers, or the setting is at its bound."""
@@ -112,7 +138,7 @@ class StepGroup:
         for w in self._watched:
             if self.started and w.name in unpushed:
                 step_messages.warn_of_no_gradient(self._messages, w.name)
-        if self._readings_at_bound >= _AT_BOUND:
+        if self._readings_at_bound >= _AT_BOUND and self._aim == self._target:
             bounds = self._control.law.low, self._settings.bounds[1]
             reached = self._figure, self._figure
             actuator = self._settings.actuator
@@ -125,7 +151,7 @@ class StepGroup:
         figures = self._figure, self._target
         step_messages.say_found(self._messages, self._subject, *figures, self.values())
         missing = self._target - self._figure
-        if not abs(missing) > _REACHED:
+        if self._aim != self._target or not abs(missing) > _REACHED:
             return
         batches = int(self._state("batches"))
         if missing < 0 and self._state("output") <= self._control.law.low:
@@ -137,6 +163,23 @@ class StepGroup:
                 self._messages, self._subject, self._target, batches
             )
 
+    def state(self) -> dict[str, float]:
+        """Returns all that a resumed run needs beside the state of the control."""
+        return {
+            "figure": self._figure,
+            "offset": self._offset,
+            "readings_at_bound": self._readings_at_bound,
+            "readings_wrong": self._readings_wrong,
+            "is_wrong": self._is_wrong,
+        }
+
+    def resume(self, state: Mapping[str, float]) -> None:
+        """Goes on from the `state` of an earlier run."""
+        self._figure, self._offset = state["figure"], state["offset"]
+        self._readings_at_bound = int(state["readings_at_bound"])
+        self._readings_wrong = int(state["readings_wrong"])
+        self._is_wrong = bool(state["is_wrong"])
+
     def _state(self, field: str) -> float:
         return float(getattr(self._control.state, field)[self._index])
 
@@ -146,15 +189,6 @@ class StepGroup:
         for field, number in told.items():
             getattr(plan, field)[self._index] = number
         self._control.plan = plan
-
-    def _key(self, prefix: str, watched: WatchedLayer) -> str:
-        return f"{prefix}{self._settings.metric}/{watched.name}"
-
-    def _mean(self, prefix: str, figures: Mapping[str, float]) -> float:
-        """The mean of the layers' figures, of those that have one."""
-        known = [figures[self._key(prefix, w)] for w in self._watched]
-        known = [figure for figure in known if not math.isnan(figure)]
-        return float(np.mean(known)) if known else math.nan
 
     def _check_dead(self, dead_shares: Mapping[str, float]) -> None:
         """Holds the control back from sparser while too many units are dead."""

@@ -7,6 +7,7 @@ sees an averaged violation, and answers to its changes too. Times are in units t
 follow from the length of the run, so that the same numbers serve runs of any length.
 """
 
+import math
 from typing import NamedTuple
 
 from keras import ops
@@ -20,8 +21,6 @@ FILTER_MEMORY = 0.8
 MAX_INTEGRATED_ERROR = 0.06
 # Units of time before anything moves: the first figures tell where the ramp begins.
 WARM_UP = 2.0
-# How far the integral may be off zero where the setpoint is fed forward.
-_LARGEST_CORRECTION = 0.05
 # The recent output is an exponential mean over about so many units of time.
 RECENT = 8.0
 
@@ -36,6 +35,7 @@ class Law(NamedTuple):
         lag: Units of time that the figure takes to follow. The law looks ahead by them.
         slew: Largest step of the output in a unit of time.
         feedforward: What the setpoint adds to the output, times this.
+        correction: Largest size of the integral.
         low: Least output.
         high: Largest output.
     """
@@ -45,6 +45,7 @@ class Law(NamedTuple):
     lag: float
     slew: float
     feedforward: float = 0.0
+    correction: float = math.inf
     low: float = 0.0
     high: float = 1.0
 
@@ -113,10 +114,7 @@ def step(law: Law, state: State, plan: Plan, figure: Tensor) -> State:
     counts = (near + ahead) * error > 0
     counts = ops.logical_and(counts, (wanted - output) * change <= 0)
     integral = ops.where(counts, new.integral + change, new.integral)
-    if law.feedforward:
-        # A small correction: far from the setpoint something else is at work, such as
-        # more natural zeros than asked.
-        integral = ops.clip(integral, -_LARGEST_CORRECTION, _LARGEST_CORRECTION)
+    integral = ops.clip(integral, -law.correction, law.correction)
     integral = ops.clip(integral, law.low - law.feedforward, law.high)
     held = ops.logical_or(new.batches <= WARM_UP * plan.unit, plan.frozen > 0)
     rises = ops.logical_and(plan.blocked > 0, output > new.output)

@@ -74,7 +74,7 @@ def test_settings_to_repeat_are_named_where_all_targets_were_reached(off, capsys
     fit(model, controller, epochs=1, optimizer=keras.optimizers.SGD(0.0))
     out = capsys.readouterr().out
     assert out.count("To repeat it fixed: Sparseout(0.5, q=2") == (0 if off else 2)
-    assert "still moved" not in out
+    assert "moved during the training" not in out
     assert ("which were too few to bring zero_fraction of second" in out) is bool(off)
 
 

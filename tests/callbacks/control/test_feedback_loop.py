@@ -331,7 +331,8 @@ def test_a_drift_does_not_pass_for_an_answer(seed):
 def test_a_setting_is_steady_if_it_hardly_moved_over_half_of_the_run():
     controlled = loop(0.6, readings=100)
     assert controlled.steady_setting(0) == pytest.approx(2)
-    controlled.state = controlled.state._replace(output_sum=0.2 * 100)
+    near = {"output_sum": 0.25 * 100, "square_sum": 0.25**2 * 100}
+    controlled.state = controlled.state._replace(**near)
     for output, batches in ((0.3, 10), (0.32, 20), (0.26, 30), (0.33, 40)):
         controlled.state = controlled.state._replace(output=output)
         controlled._note_steadiness(batches)
@@ -340,5 +341,5 @@ def test_a_setting_is_steady_if_it_hardly_moved_over_half_of_the_run():
     assert controlled.steady_setting(20) == pytest.approx(middle)
     assert controlled.steady_setting(19) is None
     # Before it was another one for long.
-    controlled.state = controlled.state._replace(output_sum=0.1 * 100)
+    controlled.state = controlled.state._replace(square_sum=0.36**2 * 100)
     assert controlled.steady_setting(40) is None
