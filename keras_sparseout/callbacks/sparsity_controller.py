@@ -1,5 +1,6 @@
 """SparsityController: asks for a sparsity, and gets it."""
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -323,7 +324,8 @@ class SparsityController(MeasuringCallback):
         frozen = epoch >= (self.freeze_after or math.inf)
         control.begin_epoch(frozen=frozen, batches=self._progress.total)
         if self._probe is not None and control.needs_probe:
-            control.measure_probe(self._read_probe())
+            with self._recomputed():
+                control.measure_probe(self._probe.read())
         control.shift_setpoints()
         # Forgets the figures, which the setpoints needed.
         control.begin_ramp()
@@ -354,8 +356,9 @@ class SparsityController(MeasuringCallback):
         self._correct_progress()
         if self._log.unread:
             control.count_units(training.read())
-        probed = self._read_probe()
-        figures = control.end_epoch(training.epoch_sums, probed, self._loss)
+        with self._recomputed():
+            probed = None if self._probe is None else self._probe.read()
+            figures = control.end_epoch(training.epoch_sums, probed, self._loss)
         control.judge(epoch, logs)
         if self._backup is not None:
             self._backup.end_epoch(epoch, control)
@@ -376,11 +379,11 @@ class SparsityController(MeasuringCallback):
         if self._moving_statistics is not None:
             self._moving_statistics.conclude(self._progress.total)
 
-    def _read_probe(self):
-        if self._probe is None or self._moving_statistics is None:
-            return None
-        with self._moving_statistics.recomputed():
-            return self._probe.read()
+    def _recomputed(self):
+        """Gives BatchNormalization layers statistics of `x` for this context."""
+        if self._moving_statistics is None:
+            return contextlib.nullcontext()
+        return self._moving_statistics.recomputed()
 
     def _take_reading(self):
         control, training = self._begun
