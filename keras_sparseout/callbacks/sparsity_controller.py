@@ -11,7 +11,7 @@ from keras_sparseout.callbacks.callback_list import Logs, calling_list
 from keras_sparseout.callbacks.control import accuracy_floor, arguments, macs_budget
 from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
-from keras_sparseout.callbacks.control.controlled_group import ControlSettings
+from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.moving_statistics import MovingStatistics
@@ -93,7 +93,11 @@ class SparsityController(MeasuringCallback):
             name of a layer, which then also chooses the layers.
         metric: "zero_fraction", "hoyer", "gini", "population_sparseness" or "pq_index",
             or a function f(x) that rises with sparsity. "zero_fraction" works only
-            where activations are exactly 0, as after ReLU.
+            where activations are exactly 0, as after ReLU. "needless_macs" is one
+            figure of the whole model: the share of its multiply-accumulates with a zero
+            as a factor, as `activation_sparsity` counts them. All layers then share a
+            setting, and a penalty pushes each by what its zeros save. The keys in
+            `logs` are `needless_macs`, `error/needless_macs`, `zero_fraction/<layer>`.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
             Sparseout or ActivationPenalty layers with the actuator that can be read.
@@ -102,7 +106,8 @@ class SparsityController(MeasuringCallback):
             (0, 0.1) for weight. Sparsity is not free: as q falls to 1, so
             does accuracy.
         together: Whether all layers share one setting, moved until the mean over the
-            layers is the target. Otherwise each layer has its own.
+            layers is the target. Otherwise each layer has its own, except with
+            "needless_macs".
         every: After how many batches it moves, by the samples measured in all of them.
             In a shorter epoch it moves at its end. None: as often as the run of `fit`
             needs. It moves at least 100 times where there are that many batches, and

@@ -8,10 +8,8 @@ import numpy as np
 
 from keras_sparseout.callbacks.control.accuracy_floor import AccuracyFloor
 from keras_sparseout.callbacks.control.arguments import targets_by_layer
-from keras_sparseout.callbacks.control.controlled_group import (
-    ControlledGroup,
-    ControlSettings,
-)
+from keras_sparseout.callbacks.control.control_settings import ControlSettings
+from keras_sparseout.callbacks.control.controlled_group import ControlledGroup
 from keras_sparseout.callbacks.control.dead_units import DeadUnitCount
 from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS, MacsBudget
 from keras_sparseout.callbacks.control.messages import ControllerMessages
@@ -346,7 +344,9 @@ class ControlledLayers:
         self._broken = non_finite.invalid_layers(self._model, self._watched, loss)
 
     def _figures(self, prefix: str, sums: Sums) -> dict[str, float]:
-        figures = read(sums, self._watched, self._metrics, self._broken).figures
+        # The sums of dead units come last, and are read by `DeadUnitCount`.
+        metrics = {n: m for n, m in self._metrics.items() if n != "dead_units"}
+        figures = read(sums, self._watched, metrics, self._broken).figures
         keys = self._settings.keys(self._watched)
         new = self._keys(prefix)
         return {new: figures[key] for key, new in zip(keys, new, strict=True)}

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_sparseout.measure.layer_sums import Metrics, add, split
-from keras_sparseout.measure.reading import read
 from keras_sparseout.measure.watched_layer import WatchedLayer
 
 # Fewer vectors can't tell a dead unit from one that fires rarely.
@@ -55,13 +54,17 @@ class DeadUnitCount:
             watched: The layers.
             broken: Names of layers whose figures mean nothing.
         """
-        reading = read(self._sums, watched, self._metrics, broken)
-        shares = {
-            w.name: reading.figures[f"dead_units/{w.name}"]
-            for w in watched
-            if self._vectors(self._sums[w.name]) >= _ENOUGH_VECTORS
-        }
-        return UnitReading(shares, reading.nan_layers)
+        shares, nan_layers = {}, []
+        for w in watched:
+            sums = self._sums[w.name]
+            has_nan = any(np.isnan(part).any() for part in sums)
+            if has_nan:
+                nan_layers.append(w.name)
+            fired, vectors = self._of_units(sums)
+            if vectors >= _ENOUGH_VECTORS:
+                unknown = has_nan or w.name in broken
+                shares[w.name] = np.nan if unknown else float(np.mean(fired == 0))
+        return UnitReading(shares, nan_layers)
 
     def state(self, names: Iterable[str]) -> list[list[Any] | None]:
         """Returns the sums of layers that the next epoch goes on with, or None."""
@@ -90,6 +93,9 @@ class DeadUnitCount:
 
     def _vectors(self, sums: Sequence[np.ndarray]) -> float:
         """Returns how many vectors one layer's `sums` come from."""
+        return float(self._of_units(sums)[1])
+
+    def _of_units(self, sums: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """Returns how often each unit fired, and the number of vectors."""
         by_metric = {name: own for name, _, own in split(sums, self._metrics)}
-        _, vectors = by_metric["dead_units"]
-        return float(vectors)
+        return by_metric["dead_units"]

@@ -7,6 +7,8 @@ import numpy as np
 
 # Aims that differ by less, on average, are the same.
 _SAME = 0.005
+# After a break the aims rise at most by this part of the whole way.
+_STEP_AFTER_BREAK = 1 / 8
 # An epoch that broke the floor tells nothing any more once a later one, at most so much
 # less far, kept it: the model has learned to live with that.
 _NEAR = 0.025
@@ -47,8 +49,7 @@ def next_aims(
 
     Until an epoch breaks the floor, the aims go to the targets by steps. After that
     they are found by bisection, between the figures of an epoch that broke the floor
-    and of the one that kept it and went farthest, of those less far. Then they rise by
-    half a step at most.
+    and of the one that kept it and went farthest, of those less far.
 
     Args:
         epochs: All epochs from the last one without a push on, which kept the floor.
@@ -74,7 +75,8 @@ def next_aims(
     beyond = [b for b in beyond if missing(b, start, targets) < gap] or [targets]
     nearest = max(beyond, key=lambda b: missing(b, start, targets))
     raised = np.maximum(way * aims, way * (figures + nearest) / 2)
-    raised = way * np.minimum(raised, way * (aims + highest) / 2)
+    careful = aims + min(step, _STEP_AFTER_BREAK) * (targets - start)
+    raised = way * np.minimum(raised, way * careful)
     settled = np.mean(np.abs(raised - aims)) < _SAME
     return aims if late or settled else raised
 

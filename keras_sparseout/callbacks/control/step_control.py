@@ -148,7 +148,8 @@ class StepControl:
             yield
             return
         norms = ops.stack([ops.cast(push.norms, "float32") for push in self._pushes])
-        weights = ops.unstack(self._penalties(outputs, norms))
+        columns = ops.unstack(norms, axis=1)
+        weights = ops.unstack(self._penalties(ops, outputs, columns))
         arounds = [
             (push.watched.layer, "call", push.around(weight))
             for push, weight in zip(self._pushes, weights, strict=True)
@@ -183,8 +184,8 @@ class StepControl:
         of_layers = ops.stack(figures)
         known = ops.isfinite(of_layers)
         of_layers = ops.where(known, of_layers, 0.0)
-        counted = _dot(self._members, ops.cast(known, "float32"))
-        figure = _dot(self._members, of_layers) / counted
+        counted = _dot(ops, self._members, ops.cast(known, "float32"))
+        figure = _dot(ops, self._members, of_layers) / counted
         return ops.where(counted > 0, figure, np.nan)
 
     def group_of(self, name: str) -> int:
@@ -211,6 +212,13 @@ class StepControl:
         fresh = State(*np.zeros_like(np.stack(old)))
         kept = {"integral": old.integral, "output": old.output, "recent": old.recent}
         self._state.assign(np.stack(fresh._replace(**kept)))
+
+    def release(self, group: int) -> None:
+        """Takes the push of a group away, by the group's number."""
+        state = self.state
+        for numbers in (state.integral, state.output, state.recent):
+            numbers[group] = self.law.low
+        self._state.assign(np.stack(state))
 
     def plan_run(self, left: int | None, reach_by: float) -> None:
         """Sets the ramp, and the unit of time, by the length of the run.
@@ -241,8 +249,8 @@ class StepControl:
         outputs = self.state.output
         if self.settings.actuator == "threshold":
             return {name: float(outputs[i]) for name, i in self._group_of.items()}
-        norms = np.stack([variables.to_numpy(push.norms) for push in self._pushes])
-        weights = self._penalties(np.array(outputs, "float32"), norms)
+        norms = np.array([variables.to_numpy(push.norms) for push in self._pushes])
+        weights = self._penalties(np, outputs, norms.T)
         names = [w.name for w in self.watched]
         return dict(zip(names, map(float, weights), strict=True))
 
@@ -258,25 +266,25 @@ class StepControl:
             if not np.any(variables.to_numpy(push.norms))
         ]
 
-    def _penalties(self, outputs, norms):
+    def _penalties(self, xp, outputs, norms):
         """Returns the weights of the layers' penalties, so that they push as asked.
 
         In a group the penalties of the layers have fixed proportions. Together they
         push so many times as hard as the loss does.
 
         Args:
+            xp: What computes it, keras.ops or numpy.
             outputs: The output of each group.
-            norms: The `norms` of the layers' pushes, a row each.
+            norms: The `norms` of the layers' pushes, a vector for each part of them.
         """
-        count, loss, pushing, units = ops.unstack(norms, axis=1)
+        count, loss, pushing, units = norms
         # A penalty of n units is up to n.
-        units = units / ops.maximum(count, keras.config.epsilon())
-        proportions = self._shares / ops.maximum(units, 1.0)
-        ratios = _dot(self._members, loss) / (
-            _dot(self._members, proportions * pushing) + 1e-30
-        )
-        of_groups = _SMALL_PUSH * ops.sinh(outputs) * ratios
-        return proportions * _dot(np.transpose(self._members), of_groups)
+        units = units / xp.maximum(count, keras.config.epsilon())
+        proportions = self._shares / xp.maximum(units, 1.0)
+        pushing = _dot(xp, self._members, proportions * pushing)
+        ratios = _dot(xp, self._members, loss) / (pushing + 1e-30)
+        of_groups = _SMALL_PUSH * xp.sinh(outputs) * ratios
+        return proportions * _dot(xp, np.transpose(self._members), of_groups)
 
     def _figure(self, sums):
         """Returns the figure of a layer, from the vector of its sums of a batch."""
@@ -323,5 +331,5 @@ def _vectors(name: str, fields: int, groups: int) -> keras.Variable:
     )
 
 
-def _dot(matrix, vector):
-    return ops.matmul(matrix, vector[:, None])[:, 0]
+def _dot(xp, matrix, vector):
+    return xp.matmul(matrix, vector[:, None])[:, 0]

@@ -151,5 +151,8 @@ def _setpoint(state: State, plan: Plan) -> tuple[Tensor, Tensor]:
     length = ops.maximum(plan.ramp - begin, 1.0)
     part = ops.clip((state.batches - begin) / length, 0.0, 1.0)
     rise = plan.setpoint - state.start
-    climb = ops.where(ops.logical_and(part > 0, part < 1), rise / length, 0.0)
-    return state.start + rise * part, climb
+    # Above the target it comes down at once: a ramp would push to slow that.
+    rises = rise > 0
+    climbs = ops.logical_and(rises, ops.logical_and(part > 0, part < 1))
+    climb = ops.where(climbs, rise / length, 0.0)
+    return ops.where(rises, state.start + rise * part, plan.setpoint), climb

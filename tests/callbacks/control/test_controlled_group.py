@@ -11,10 +11,8 @@ from controlled import loop_state
 
 from keras_sparseout import ActivationPenalty, Sparseout
 from keras_sparseout.callbacks import knobs
-from keras_sparseout.callbacks.control.controlled_group import (
-    ControlledGroup,
-    ControlSettings,
-)
+from keras_sparseout.callbacks.control.control_settings import ControlSettings
+from keras_sparseout.callbacks.control.controlled_group import ControlledGroup
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.run_length import ReadingTime
 
