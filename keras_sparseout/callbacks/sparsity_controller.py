@@ -322,8 +322,9 @@ class SparsityController(MeasuringCallback):
         upkeep.begin_epoch(self._progress.total)
         frozen = epoch >= (self.freeze_after or math.inf)
         control.begin_epoch(frozen=frozen, batches=self._progress.total)
-        if control.needs_probe and (sums := upkeep.read_probe(self._probe)):
-            control.measure_probe(sums)
+        if self._probe is not None and control.needs_probe:
+            with upkeep.recomputed():
+                control.measure_probe(self._probe.read())
         control.shift_setpoints()
         # Forgets the figures, which the setpoints needed.
         control.begin_ramp()
@@ -353,8 +354,9 @@ class SparsityController(MeasuringCallback):
         self._correct_progress()
         if self._log.unread:
             control.count_units(training.read())
-        probed = upkeep.read_probe(self._probe)
-        figures = control.end_epoch(training.epoch_sums, probed, self._loss)
+        with upkeep.recomputed():
+            probed = None if self._probe is None else self._probe.read()
+            figures = control.end_epoch(training.epoch_sums, probed, self._loss)
         control.judge(epoch, logs)
         upkeep.end_epoch(epoch, control)
         self._log.end_epoch(control.probed, logs)

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import keras
 
@@ -10,7 +11,6 @@ from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.moving_statistics import MovingStatistics
 from keras_sparseout.callbacks.control.run_backup import RunBackup
-from keras_sparseout.callbacks.figure_sources import ProbeSums, Sums
 from keras_sparseout.measure.probe_data import ProbeData
 
 
@@ -50,12 +50,9 @@ class Upkeep:
         """Notes that an epoch begins, after so many `batches` of training."""
         self._statistics.begin_epoch(batches)
 
-    def read_probe(self, probe: ProbeSums | None) -> Sums | None:
-        """Returns the sums of the probe data, by statistics that are up to date."""
-        if probe is None:
-            return None
-        with self._statistics.recomputed():
-            return probe.read()
+    def recomputed(self) -> AbstractContextManager[None]:
+        """Gives BatchNormalization layers statistics of the probe data in a context."""
+        return self._statistics.recomputed()
 
     def end_epoch(self, epoch: int, control: ControlledLayers) -> None:
         """Saves the state after an epoch."""
