@@ -65,12 +65,13 @@ class SparsityController(MeasuringCallback):
     was not interrupted, but counts dead units from 0. Put that after this callback if
     the length of the data is unknown: it reads a short epoch only when that is over.
 
-    With `max_loss_increase` or `min_metric` it does not push until an epoch kept both:
-    the first epoch, in a trained model. Then it rises by steps, until an epoch breaks
-    the floor, and goes back halfway to the sparsest epoch that kept it: a bisection,
-    with one try an epoch. In the last quarter it does not rise again after a break. If
-    the last epoch breaks the floor, the model gets the weights of the sparsest that
-    kept it, of which a copy is in memory.
+    With `max_loss_increase` or `min_metric` it looks after each epoch whether that kept
+    this floor. It moves nothing until an epoch kept it: the first, in a trained model.
+    Then it rises by at most a quarter of the way an epoch. Where the floor breaks, it
+    goes back, and finds the sparsest point that keeps it by bisection. In the last
+    quarter of the epochs it does not rise again after a break. If the last epoch breaks
+    the floor, the model gets the weights of the sparsest epoch that kept it. A copy of
+    them is in memory.
 
     Args:
         target: The figure asked for: a number for all layers, or a dict of numbers by
@@ -101,10 +102,12 @@ class SparsityController(MeasuringCallback):
             about the last 8 readings; None for never.
         max_dead: Share of a layer's units that may be dead before it no longer makes it
             sparser. It decides after 256 vectors, counted over several epochs.
-        max_loss_increase: How far the loss may rise above the lowest of the run's
-            epochs so far, as a share of it, > 0; the validation's loss if there is one.
-            An epoch keeps this floor if loss <= lowest + max_loss_increase |lowest|.
-        min_metric: A name in Keras' epoch logs and its least value, as in
+        max_loss_increase: How far the loss of an epoch may be above the lowest of the
+            epochs so far, as a share of that, > 0. It is kept if loss <= lowest +
+            max_loss_increase |lowest|. The loss is `val_loss`, or `loss` if the logs of
+            the first epoch have no `val_loss`. The first epoch is not pushed, so the
+            lowest is at most that of the model without a push.
+        min_metric: A name in Keras' epoch logs and its least value, for example
             ("val_accuracy", 0.87). Where less is better, by the rules of
             `keras.callbacks.EarlyStopping`, it is the largest value. Where Keras does
             not know, add "max" or "min": ("val_score", 0.3, "max").
@@ -115,7 +118,8 @@ class SparsityController(MeasuringCallback):
 
     Raises:
         ValueError: if an argument is out of range, or (as training begins) there is no
-            adjustable layer, a named one is not adjustable, or a layer never has zeros.
+            adjustable layer, a named one is not adjustable, or a layer never has zeros,
+            or (after the first epoch) the logs do not have what `min_metric` names.
 
     Source: the setting of Khan & Stavness (2019), https://arxiv.org/abs/1904.08050,
         turned around: there q is chosen and the sparsity observed.
@@ -338,7 +342,11 @@ class SparsityController(MeasuringCallback):
         asked = self.min_metric, self.max_loss_increase
         epochs = (self.params or {}).get("epochs")
         when = epochs, self.reach_by
-        return accuracy_floor.prepared(self.model, *asked, *when, self._messages)
+        floor = accuracy_floor.prepared(self.model, *asked, *when, self._messages)
+        if floor is not None:
+            # The first epoch is without the push of an earlier run.
+            self._stepping = None
+        return floor
 
     def _step_control(self):
         if self.actuator != "penalty" and self.actuator != "threshold":
