@@ -169,7 +169,7 @@ class AccuracyFloor:
         for i, (subject, target, figure) in enumerate(outcomes):
             start = pushed[0].figures[i]
             way = np.sign(target - start)
-            if way * (target - figure) <= _REACHED:
+            if not way * (target - figure) > _REACHED:
                 continue
             shown = self._messages, subject, figure, target
             if broken:
