@@ -71,7 +71,7 @@ class SparsityController(MeasuringCallback):
     they lag. With `keras.callbacks.BackupAndRestore` behind it a resumed run equals
     one that was not interrupted, except that q, rate and weight count dead units anew.
 
-    With `max_loss_increase` or `min_metric` it does not push until an epoch kept both.
+    With `max_loss_increase` or `min_metric` it moves nothing until an epoch kept them.
     Then it finds the sparsest point that keeps them by bisection, with one try an
     epoch. If the last epoch breaks them, the model gets the weights of the sparsest
     epoch that kept them, of which a copy is in memory.
@@ -114,10 +114,12 @@ class SparsityController(MeasuringCallback):
             about the last 8 readings; None for never.
         max_dead: Share of a layer's units that may be dead before it no longer makes it
             sparser. It decides after 256 vectors, counted over several epochs.
-        max_loss_increase: How far the loss may rise above the lowest of the run's
-            epochs so far, as a share of it, > 0; the validation's loss if there is one.
-            An epoch keeps this floor if loss <= lowest + max_loss_increase |lowest|.
-        min_metric: A name in Keras' epoch logs and its least value, as in
+        max_loss_increase: How far the loss of an epoch may be above the lowest of the
+            epochs so far, as a share of that, > 0. It is kept if loss <= lowest +
+            max_loss_increase |lowest|. The loss is `val_loss`, or `loss` if the logs of
+            the first epoch have no `val_loss`. The first epoch is not pushed, so the
+            lowest is at most that of the model without a push.
+        min_metric: A name in Keras' epoch logs and its least value, for example
             ("val_accuracy", 0.87). Where less is better, by the rules of
             `keras.callbacks.EarlyStopping`, it is the largest value. Where Keras does
             not know, add "max" or "min": ("val_score", 0.3, "max").
@@ -132,7 +134,8 @@ class SparsityController(MeasuringCallback):
     Raises:
         ValueError: if an argument is out of range, or (as training begins) there is no
             adjustable layer, a named one is not adjustable, a layer never has zeros, or
-            the file in `backup_dir` is broken or of another control.
+            the file in `backup_dir` is broken or of another control, or (after the
+            first epoch) the logs do not have what `min_metric` names.
 
     Source: Sohrabi et al. (2024), "On PI controllers for updating Lagrange multipliers
         in constrained optimization", https://arxiv.org/abs/2406.04558; Gallego-Posada
@@ -299,6 +302,9 @@ class SparsityController(MeasuringCallback):
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._messages = ControllerMessages(self.verbose)
+        if self.min_metric is not None or self.max_loss_increase is not None:
+            # The first epoch is without the push of an earlier run.
+            self._choice.stepping = None
         self._begin()
         self._control = self._new_control()
         saves = self._choice.is_in_step
