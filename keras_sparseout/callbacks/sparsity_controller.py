@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 from keras_sparseout import plots
 from keras_sparseout.callbacks import knobs
-from keras_sparseout.callbacks.callback_list import Logs
-from keras_sparseout.callbacks.control import accuracy_floor
-from keras_sparseout.callbacks.control import arguments as arguments
+from keras_sparseout.callbacks.callback_list import Logs, calling_list
+from keras_sparseout.callbacks.control import accuracy_floor, arguments, macs_budget
 from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
-from keras_sparseout.callbacks.control.controlled_group import ControlSettings
+from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.callbacks.control.moving_statistics import MovingStatistics
 from keras_sparseout.callbacks.control.penalty_push import Kind
+from keras_sparseout.callbacks.control.run_backup import RunBackup, check_folder
 from keras_sparseout.callbacks.control.run_length import RunLength
 from keras_sparseout.callbacks.control.step_control import (
     StepControl,
@@ -60,10 +61,24 @@ class SparsityController(MeasuringCallback):
     makes its layers in the first batch: they move from the second batch on.
 
     If too many of a layer's units are dead, it warns and no longer makes it sparser.
-    Once the loss is not finite, it changes nothing any more. Its state is saved with
-    the weights: with `keras.callbacks.BackupAndRestore` a resumed run equals one that
-    was not interrupted, but counts dead units from 0. Put that after this callback if
-    the length of the data is unknown: it reads a short epoch only when that is over.
+    Once the loss is not finite, it changes nothing any more.
+
+    BatchNormalization layers normalise at inference by moving statistics, which lag
+    behind: at momentum 0.99 by 100 steps. With `x` the statistics are recomputed by a
+    pass over it, in which these layers normalise by the batch. At the end of training
+    they stay in the model, and a line says so. After each epoch they serve the figures
+    of `x` alone: `validation_data`, a ModelCheckpoint and a SparsityTracker see the
+    model's own. Only what runs after `fit`, as `evaluate`, sees the recomputed ones.
+    Without `x` a line says if they lag.
+
+    With `keras.callbacks.BackupAndRestore` a resumed run equals one that was not
+    interrupted. The states of q, rate and weight are saved with the weights, except
+    that dead units are counted from 0; those of a penalty and of thresholds are in a
+    file in `backup_dir`. Put BackupAndRestore after this callback: it reads a short
+    epoch only when that is over, and no crash can save weights without the state.
+
+    If `fit` raises, nothing of this callback is in the model: its hooks are there only
+    while a step is traced. The callback keeps the step that measures.
 
     With `max_loss_increase` or `min_metric` it looks after each epoch whether that kept
     this floor. It moves nothing until an epoch kept it: the first, in a trained model.
@@ -78,7 +93,11 @@ class SparsityController(MeasuringCallback):
             name of a layer, which then also chooses the layers.
         metric: "zero_fraction", "hoyer", "gini", "population_sparseness" or "pq_index",
             or a function f(x) that rises with sparsity. "zero_fraction" works only
-            where activations are exactly 0, as after ReLU.
+            where activations are exactly 0, as after ReLU. "needless_macs" is one
+            figure of the whole model: the share of its multiply-accumulates with a zero
+            as a factor, as `activation_sparsity` counts them. All layers then share a
+            setting, and a penalty pushes each by what its zeros save. The keys in
+            `logs` are `needless_macs`, `error/needless_macs`, `zero_fraction/<layer>`.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
             Sparseout or ActivationPenalty layers with the actuator that can be read.
@@ -87,7 +106,8 @@ class SparsityController(MeasuringCallback):
             (0, 0.1) for weight. Sparsity is not free: as q falls to 1, so
             does accuracy.
         together: Whether all layers share one setting, moved until the mean over the
-            layers is the target. Otherwise each layer has its own.
+            layers is the target. Otherwise each layer has its own, except with
+            "needless_macs".
         every: After how many batches it moves, by the samples measured in all of them.
             In a shorter epoch it moves at its end. None: as often as the run of `fit`
             needs. It moves at least 100 times where there are that many batches, and
@@ -111,6 +131,10 @@ class SparsityController(MeasuringCallback):
             ("val_accuracy", 0.87). Where less is better, by the rules of
             `keras.callbacks.EarlyStopping`, it is the largest value. Where Keras does
             not know, add "max" or "min": ("val_score", 0.3, "max").
+        backup_dir: Folder of the state for a resumed run, with the actuators "penalty"
+            and "threshold": that of `BackupAndRestore`. The file is written at once at
+            the end of each epoch, holds the states after the last two, and is removed
+            when training is complete. None for none.
         batch_size: With `x`, how many samples of arrays run at once.
         steps: With `x`, how many batches of a data set to take; None for all.
         verbose: 1 to print what is controlled, what could not be read, and at the end
@@ -118,8 +142,9 @@ class SparsityController(MeasuringCallback):
 
     Raises:
         ValueError: if an argument is out of range, or (as training begins) there is no
-            adjustable layer, a named one is not adjustable, or a layer never has zeros,
-            or (after the first epoch) the logs do not have what `min_metric` names.
+            adjustable layer, a named one is not adjustable, a layer never has zeros, or
+            the file in `backup_dir` is broken or of another control, or (after the
+            first epoch) the logs do not have what `min_metric` names.
 
     Source: the setting of Khan & Stavness (2019), https://arxiv.org/abs/1904.08050,
         turned around: there q is chosen and the sparsity observed.
@@ -157,21 +182,24 @@ class SparsityController(MeasuringCallback):
         max_dead: float = 0.5,
         max_loss_increase: float | None = None,
         min_metric: MinMetric | None = None,
+        backup_dir: PathLike | None = None,
         batch_size: int = 256,
         steps: int | None = None,
         verbose: int = 1,
     ) -> None:
-        self._asked = arguments.check_actuator(actuator), bounds
+        self._asked = arguments.check_actuator(actuator), bounds, kind
         self.actuator: ActuatorName = actuator or "penalty"
         self.kind = arguments.check_kind(kind, actuator)
-        [self.metric] = metrics = check_metrics([arguments.check_metric(metric)])
+        self._of_model = arguments.check_metric(metric) == macs_budget.NEEDLESS_MACS
+        if self._of_model:
+            metric, together = "zero_fraction", macs_budget.check_together(target)
+        [name] = metrics = check_metrics([metric])
+        self.metric = macs_budget.NEEDLESS_MACS if self._of_model else name
         self.target = arguments.check_target(target, self.metric)
         chosen = layer_selection.check_layers(layers)
         if chosen is None and isinstance(target, Mapping):
             chosen = list(target)
-        # Bounds of an unknown actuator are checked when training begins.
-        known = bounds if actuator else None
-        self.bounds = arguments.check_bounds(known, self.actuator)
+        self.bounds = arguments.check_bounds(bounds, actuator)
         self.together = arguments.check_together(together, target)
         self.reach_by = arguments.check_reach_by(reach_by)
         self.every = arguments.check_every(every)
@@ -182,6 +210,7 @@ class SparsityController(MeasuringCallback):
         self.max_dead = validation.check_share("max_dead", max_dead)
         self.max_loss_increase = arguments.check_max_loss_increase(max_loss_increase)
         self.min_metric = arguments.check_min_metric(min_metric)
+        self.backup_dir = check_folder(backup_dir)
         data = None if x is None else ProbeData(x, batch_size=batch_size, steps=steps)
         self.verbose = verbose
         metrics.update(check_metrics("dead_units"))
@@ -192,6 +221,9 @@ class SparsityController(MeasuringCallback):
         self._messages = ControllerMessages()
         self._control: ControlledLayers | None = None
         self._stepping: StepControl | None = None
+        self._moving_statistics: MovingStatistics | None = None
+        self._backup: RunBackup | None = None
+        self._budget: macs_budget.MacsBudget | None = None
 
     @property
     def _begun(self) -> tuple[ControlledLayers, TrainingSteps]:
@@ -200,13 +232,19 @@ class SparsityController(MeasuringCallback):
         return self._control, self._training
 
     @property
+    def _acts_in_steps(self) -> bool:
+        return self.actuator in ("penalty", "threshold")
+
+    @property
     def _run_length(self) -> RunLength:
         # Made anew, as another callback may have assigned `every`.
         return RunLength(self._progress, self.every, self.params)
 
     @property
     def targets(self) -> dict[str, float]:
-        """Dict of the targets by layer."""
+        """Dict of the targets by layer, or that of the whole model by its metric."""
+        if self._of_model:
+            return arguments.targets_by_layer(self.target, [self.metric])
         return arguments.targets_by_layer(self.target, self._names)
 
     def plot(self, *, path: PathLike | None = None) -> "Figure":
@@ -222,8 +260,9 @@ class SparsityController(MeasuringCallback):
             self.history,
             self.targets,
             metric=self.metric,
-            actuator=self.actuator,
-            bounds=self.bounds,
+            actuator=setting_key(self.actuator),
+            # Those of a penalty are about its push, not its weight.
+            bounds=None if self.actuator == "penalty" else self.bounds,
             path=path,
         )
 
@@ -232,22 +271,44 @@ class SparsityController(MeasuringCallback):
 
         If a tracker in the list has one of them too, it belongs to the tracker.
         """
-        figures = self.probe_keys() | {f"{self.metric}/{name}" for name in self._names}
+        figures = self.probe_keys() | self._figure_keys
         for other in self._beside:
             if isinstance(other, SparsityTracker):
                 figures -= other.log_keys()
-        keys = (setting_key(self.actuator), "error")
-        return figures | {f"{key}/{name}" for key in keys for name in self._names}
+        settings = {f"{setting_key(self.actuator)}/{name}" for name in self._names}
+        names = [self.metric] if self._of_model else self._names
+        return figures | settings | {f"error/{name}" for name in names}
 
     def probe_keys(self) -> set[str]:
         """Returns the keys of figures of probe data."""
-        names = () if self.data is None else self._names
-        return {f"val_{self.metric}/{name}" for name in names}
+        return {f"val_{key}" for key in self._figure_keys if self.data is not None}
+
+    @property
+    def _figure_keys(self) -> set[str]:
+        metric = next(iter(self.metrics))
+        whole = {self.metric} if self._of_model else set()
+        return whole | {f"{metric}/{name}" for name in self._names}
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        actuator, bounds = self._asked
-        self.actuator = actuator or knobs.default_actuator(self.model, self.layers)
-        self.bounds = arguments.check_bounds(bounds, self.actuator)
+        self._messages = ControllerMessages(self.verbose)
+        if self.min_metric is not None or self.max_loss_increase is not None:
+            # The first epoch is without the push of an earlier run.
+            self._stepping = None
+        self._begin()
+        self._control = self._new_control()
+        self._backup = None
+        if self._acts_in_steps:
+            self._backup = RunBackup(self.backup_dir, self, self._messages)
+            self._backup.check_list(self._beside)
+        self._moving_statistics = MovingStatistics(
+            self.model, self.data, self._messages
+        )
+        if self._stepping is not None:
+            self._stepping.begin_run()
+        if self.model.built:
+            self._control.describe(self._names)
+
+    def _new_control(self):
         settings = ControlSettings(
             target=self.target,
             metric=self.metric,
@@ -259,25 +320,22 @@ class SparsityController(MeasuringCallback):
             max_dead=self.max_dead,
             has_probe=self.data is not None,
         )
-        self._messages = messages = ControllerMessages(self.verbose)
-        self._control = ControlledLayers(
-            self.model, self.metrics, settings, messages, self._floor()
-        )
-        self._begin()
-        if self._stepping is not None:
-            self._stepping.begin_run()
-        if self.model.built:
-            self._control.describe(self._names)
+        messages, floor = self._messages, self._floor()
+        return ControlledLayers(self.model, self.metrics, settings, messages, floor)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         control, _ = self._begun
         # Not when training begins, as BackupAndRestore loads weights then.
         control.follow(self._watched, self._stepping)
+        if self._backup is not None:
+            self._backup.begin_epoch(epoch, control)
         self._begin_epoch(epoch)
+        if self._moving_statistics is not None:
+            self._moving_statistics.begin_epoch(self._progress.total)
         frozen = epoch >= (self.freeze_after or math.inf)
         control.begin_epoch(frozen=frozen, batches=self._progress.total)
         if self._probe is not None and control.needs_probe:
-            control.measure_probe(self._probe.read())
+            control.measure_probe(self._read_probe())
         control.shift_setpoints()
         # Forgets the figures, which the setpoints needed.
         control.begin_ramp()
@@ -286,7 +344,8 @@ class SparsityController(MeasuringCallback):
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._end_batch(batch, logs)
         if not self._settled:
-            self._settle(logs)
+            if self._settle(logs):
+                self._control = self._new_control()
             self._plan_steps()
             control, _ = self._begun
             control.describe(self._names)
@@ -307,9 +366,11 @@ class SparsityController(MeasuringCallback):
         self._correct_progress()
         if self._log.unread:
             control.count_units(training.read())
-        probe_sums = None if self._probe is None else self._probe.read()
-        figures = control.end_epoch(training.epoch_sums, probe_sums, self._loss)
+        probed = self._read_probe()
+        figures = control.end_epoch(training.epoch_sums, probed, self._loss)
         control.judge(epoch, logs)
+        if self._backup is not None:
+            self._backup.end_epoch(epoch, control)
         self._log.end_epoch(control.probed, logs)
         self._tell(figures, logs)
 
@@ -317,6 +378,21 @@ class SparsityController(MeasuringCallback):
         self._messages.verbose = self.verbose
         if self._control is not None:
             self._control.conclude(self._progress.total)
+        if self._backup is not None:
+            self._backup.end_run(self._beside)
+        if calling_list() is None:
+            self._after_training()
+
+    def _after_training(self):
+        # Other callbacks may have restored weights.
+        if self._moving_statistics is not None:
+            self._moving_statistics.conclude(self._progress.total)
+
+    def _read_probe(self):
+        if self._probe is None or self._moving_statistics is None:
+            return None
+        with self._moving_statistics.recomputed():
+            return self._probe.read()
 
     def _take_reading(self):
         control, training = self._begun
@@ -342,21 +418,20 @@ class SparsityController(MeasuringCallback):
         asked = self.min_metric, self.max_loss_increase
         epochs = (self.params or {}).get("epochs")
         when = epochs, self.reach_by
-        floor = accuracy_floor.prepared(self.model, *asked, *when, self._messages)
-        if floor is not None:
-            # The first epoch is without the push of an earlier run.
-            self._stepping = None
-        return floor
+        return accuracy_floor.prepared(self.model, *asked, *when, self._messages)
 
     def _step_control(self):
+        if not self._selected:
+            return None  # The first batch will make the layers.
         if self.actuator != "penalty" and self.actuator != "threshold":
-            return None
+            self._stepping = None
+            return self._budget and self._budget.step
         settings = StepSettings(
             actuator=self.actuator,
             kind=self.kind,
-            metric=self.metrics[self.metric],
+            metric=next(iter(self.metrics.values())),
             together=self.together,
-            shares=None,
+            budget=self._budget,
             sample_size=self.sample_size,
             bounds=self.bounds,
             gain=self.gain,
@@ -367,10 +442,29 @@ class SparsityController(MeasuringCallback):
         return self._stepping
 
     def _select(self):
+        # Anew, as the first batch may make layers.
+        actuator, bounds, kind = self._asked
+        self.actuator = actuator or knobs.default_actuator(self.model, self.layers)
+        arguments.check_kind(kind, self.actuator)
+        self.bounds = arguments.check_bounds(bounds, self.actuator)
         if self.actuator == "penalty":
             watched = knobs.layers_to_push(self.model, self.layers)
         else:
             knob = setting_key(self.actuator)
             watched = knobs.layers_to_control(self.model, self.layers, knob)
         arguments.check_targets_fit(self.target, [w.name for w in watched])
-        return watched
+        if not self._of_model:
+            return watched
+        self._budget = macs_budget.prepared(
+            self._budget,
+            self.target,
+            self.model,
+            watched,
+            named=self.layers is not None,
+            actuator=self.actuator,
+            data=self.data,
+            sample_size=self.sample_size,
+        )
+        if self._control is not None:
+            self._control.budget = self._budget
+        return self._budget.watched

@@ -18,6 +18,8 @@ _ACTUATORS = {
     "q": "q\n(2 Dropout, less sparser)",
     "rate": "drop rate",
     "weight": "weight of the penalty",
+    "penalty": "weight of the penalty",
+    "target": "target of the threshold",
 }
 # By the prefix of a log key, as in KINDS.
 _STYLES: dict[str, dict[str, Any]] = {
@@ -31,6 +33,8 @@ _STYLES: dict[str, dict[str, Any]] = {
 }
 _DOTTED: dict[str, Any] = {"linestyle": ":", "linewidth": 1.8, "zorder": 2.5}
 _GREY = {"color": "0.6", "linewidth": 1}
+# A figure of the whole model, not of its layers.
+_OF_MODEL = "needless_macs"
 
 
 def control(
@@ -47,15 +51,18 @@ def control(
     The upper panel shows the sparsity of each layer: lines for training batches (keys
     `<metric>/<layer>`), markers for validation or probe data (`val_<metric>/<layer>`),
     and dotted lines for the targets, in the colours of the layers. The lower panel
-    shows the actuator (`<actuator>/<layer>`), with its bounds in grey.
+    shows the actuator (`<actuator>/<layer>`), with its bounds in grey. The metric
+    "needless_macs" is one of the whole model, and drawn in black.
 
     Args:
         history: A SparsityController, or a dict of lists by key, NaN where a figure was
             not read. The list at "epoch" says where in epochs the readings are; without
             it they are at epochs 1, 2, ...
-        targets: Dict of numbers by layer. Layers without a target are drawn too.
+        targets: Dict of numbers by layer. Layers without a target are drawn too. For
+            "needless_macs" one number by that name.
         metric: Name of the metric that has the targets.
-        actuator: "q", "rate", "weight" (on a logarithmic scale) or another key.
+        actuator: "q", "rate", "weight", "penalty" (these two on a log scale) or another
+            key.
         bounds: The lowest and the highest value of the actuator.
         path: A file to write too.
 
@@ -73,9 +80,10 @@ def control(
     """
     drawing.check_path(path)
     readings = Readings(history)
-    readings.require("metric", metric)
+    readings.require("metric", metric, mean_is_enough=metric == _OF_MODEL)
     readings.require("actuator", actuator)
-    _check_targets(targets, readings.layers(metric))
+    measured = [metric] if metric == _OF_MODEL else readings.layers(metric)
+    _check_targets(targets, measured)
     _check_bounds(bounds)
     figure = _draw(readings, targets, metric, actuator, bounds)
     return drawing.save(figure, path)
@@ -84,20 +92,23 @@ def control(
 def _draw(readings, targets, metric, actuator, bounds):
     figure = drawing.new_figure(6.5)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=[3, 2])
-    _draw_measured(figure, upper, readings, metric, targets)
-    _draw_moved(lower, readings, readings.layers(metric), actuator, bounds)
+    layers = readings.layers(actuator if metric == _OF_MODEL else metric)
+    _draw_measured(figure, upper, readings, metric, targets, layers)
+    _draw_moved(lower, readings, layers, actuator, bounds)
     drawing.finish_epochs([upper, lower])
     return figure
 
 
-def _draw_measured(figure, panel, readings, metric, targets):
-    """Draws the sparsity of each layer and its target."""
-    layers = readings.layers(metric)
+def _draw_measured(figure, panel, readings, metric, targets, layers):
+    """Draws the sparsity of each layer, or of the model, and its target."""
+    drawn = [(name, f"{metric}/{name}", look) for name, look in drawing.looks(layers)]
+    if metric == _OF_MODEL:
+        drawn = [(metric, metric, {"color": "black"})]
     handles = {}
-    for layer, look in drawing.looks(layers):
+    for layer, figure_key, look in drawn:
         colour = {"color": look["color"]}
         for kind, style in _STYLES.items():
-            if (key := f"{kind}{metric}/{layer}") in readings:
+            if (key := f"{kind}{figure_key}") in readings:
                 shape = {"marker": look.get("marker", "o")} if kind else {}
                 panel.plot(*readings.points(key), label=key, **style | colour | shape)
                 handles[kind] = drawing.line(KINDS[kind], **style)
@@ -119,7 +130,7 @@ def _draw_moved(panel, readings, layers, actuator, bounds):
             panel.axhline(bound, **_GREY)
         add_legend = drawing.legend_for(len(layers))
         add_legend(panel, [drawing.line("bounds", **_GREY)])
-    if actuator == "weight":
+    if actuator in ("weight", "penalty"):
         _set_log_scale(panel)
     panel.set_ylabel(_ACTUATORS.get(actuator, actuator.replace("_", " ")))
 

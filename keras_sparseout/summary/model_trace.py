@@ -76,12 +76,17 @@ class ModelTrace:
         rows: Dict of `RowFacts` by `Row`, in the order of the calls.
         called: Names of the layers that could be read.
         uncounted: Dict of products that are not counted, in words, by layer.
+        inputs: Dict by `Products` of the activations that are multiplied, as in
+            `ModelMacs`.
+        barriers: Names of the tensors that products return: new activations.
     """
 
     sums: Sums
     rows: dict[Row, RowFacts]
     called: set[str]
     uncounted: dict[str, str]
+    inputs: dict[Products, Tensor]
+    barriers: set[str]
 
 
 def trace(
@@ -103,10 +108,11 @@ def trace(
     counted.count_operations(graph.tensors_in(batch), graph.tensors_in(outputs))
 
     rows, row_sums = _measure_rows(layers, step, called, metric_sums)
-    _find_next(rows, counted, _barriers(layers, step, called) | counted.outputs)
+    barriers = _barriers(layers, step, called) | counted.outputs
+    _find_next(rows, counted, barriers)
     samples = ops.cast(ops.shape(keras.tree.flatten(batch)[0])[0], "int64")
     sums = Sums(samples, row_sums, counted.macs, counted.mismatches)
-    return ModelTrace(sums, rows, called, counted.uncounted)
+    return ModelTrace(sums, rows, called, counted.uncounted, counted.inputs, barriers)
 
 
 def _count_layers(

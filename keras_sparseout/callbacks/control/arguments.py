@@ -10,13 +10,17 @@ from keras_sparseout.callbacks.control.actuators import (
     LIMITS,
     ActuatorName,
 )
+from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS
 from keras_sparseout.callbacks.control.penalty_push import Kind
 from keras_sparseout.metrics import ActivationHistogram
 from keras_sparseout.metrics.get import Metric
 from keras_sparseout.utils import validation
 
 # Metrics that rise with sparsity. All of them lie between 0 and 1.
-RISING = ("gini", "hoyer", "population_sparseness", "pq_index", "zero_fraction")
+RISING = (
+    *("gini", "hoyer", NEEDLESS_MACS, "population_sparseness", "pq_index"),
+    "zero_fraction",
+)
 
 _Target = TypeVar("_Target", bound=float | Mapping[str, float])
 
@@ -24,8 +28,8 @@ _Target = TypeVar("_Target", bound=float | Mapping[str, float])
 def check_actuator(actuator: ActuatorName | None) -> ActuatorName | None:
     """Returns `actuator`; raises unless it is the name of an actuator, or None."""
     names = get_args(ActuatorName)
-    # A tuple: a list as `actuator` can't be looked up in a dict.
-    if actuator is not None and actuator not in names:
+    known = isinstance(actuator, str) and actuator in names
+    if actuator is not None and not known:
         raise ValueError(
             f"`actuator` must be one of {', '.join(names)}. Received: "
             f"actuator={actuator!r}. Leave it out to move what the model has: "
@@ -38,7 +42,7 @@ def check_kind(kind: Kind | None, actuator: ActuatorName | None) -> Kind:
     """Returns the kind of penalty; raises unless it is one, or None."""
     if kind is None:
         return "hoyer_square"
-    if kind not in get_args(Kind):
+    if str(kind) not in get_args(Kind):
         raise ValueError(
             f"`kind` must be one of {', '.join(map(repr, get_args(Kind)))}. Received: "
             f"kind={kind!r}. Leave it out for 'hoyer_square'."
@@ -192,18 +196,25 @@ def check_targets_fit(
 
 
 def check_bounds(
-    bounds: Sequence[float] | None, actuator: ActuatorName
+    bounds: Sequence[float] | None, actuator: ActuatorName | None
 ) -> tuple[float, float]:
-    """Returns `bounds` as two floats, for None the default ones of the actuator."""
-    default, (low, high) = DEFAULT_BOUNDS[actuator], LIMITS[actuator]
+    """Returns `bounds` as two floats; for None the default ones of the actuator.
+
+    Args:
+        bounds: The least and the largest setting, or None.
+        actuator: What is moved. None where that is not known yet: then the default is
+            that of a penalty, and the range that bounds must lie in is the widest.
+    """
     if bounds is None:
-        return default
+        return DEFAULT_BOUNDS[actuator or "penalty"]
+    low, high = (0, 1e6) if actuator is None else LIMITS[actuator]
     good = isinstance(bounds, (tuple, list)) and len(bounds) == 2
     good = good and all(validation.is_real(bound) for bound in bounds)
     if not good or not low <= bounds[0] < bounds[1] <= high:
+        remedy = "" if actuator is None else f" for {DEFAULT_BOUNDS[actuator]}"
         raise ValueError(
-            f"`bounds` must be two numbers, the least and the largest {actuator}, "
-            f"rising and within [{low:g}, {high:g}]. Received: bounds={bounds!r}. "
-            f"Leave it out for {default}."
+            "`bounds` must be two numbers, the least and the largest "
+            f"{actuator or 'setting'}, rising and within [{low:g}, {high:g}]. "
+            f"Received: bounds={bounds!r}. Leave it out{remedy}."
         )
     return float(bounds[0]), float(bounds[1])

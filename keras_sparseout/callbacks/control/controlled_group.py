@@ -1,6 +1,5 @@
 """The layers that share one feedback loop of a SparsityController."""
 
-import dataclasses
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ import numpy as np
 from keras_sparseout.callbacks import knobs
 from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import ACTUATORS, ActuatorName
+from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.feedback_loop import FeedbackLoop
 from keras_sparseout.callbacks.control.loop_state import LoopState
 from keras_sparseout.callbacks.control.messages import ControllerMessages
@@ -23,37 +23,12 @@ from keras_sparseout.utils.layer_text import call_of
 
 # Readings at a bound, with no gain, after which a target is out of reach.
 _PATIENCE = 32
-# Readings at a bound, away from the target, after which that is worth a line.
-_AT_BOUND = 16
-# The largest error with which a target counts as reached.
+# The share of a run that may be left when a target is called out of reach.
+_LATE = 1 / 4
+# The largest error with which a target counts as reached, and with which a held setting
+# counts as one that would reach it too: it comes out a little differently.
 _REACHED = 0.02
-
-
-@dataclasses.dataclass(frozen=True)
-class ControlSettings:
-    """The arguments of a SparsityController that all of its groups share.
-
-    Attributes:
-        target: The figure asked for, or a dict of them by layer.
-        metric: Name of the metric.
-        actuator: Name of the knob that is moved.
-        bounds: Least and largest setting.
-        together: Whether all layers are one group.
-        gain: Factor of the actuator's gain.
-        dead_band: The integral leaves out errors of at most this size.
-        max_dead: Share of dead units beyond which nothing moves toward sparser.
-        has_probe: Whether there are probe data.
-    """
-
-    target: float | Mapping[str, float]
-    metric: str
-    actuator: ActuatorName
-    bounds: tuple[float, float]
-    together: bool
-    gain: float
-    dead_band: float
-    max_dead: float
-    has_probe: bool
+_REPEATABLE = 0.01
 
 
 class ControlledGroup:
@@ -78,7 +53,7 @@ class ControlledGroup:
         self._settings = settings
         self._messages = messages
         name = ", ".join(w.name for w in watched)
-        self._subject = f"{settings.metric} of {name}"
+        self._subject = settings.subject(watched)
         self._loop = FeedbackLoop(
             target,
             self._setting_of_layers(),
@@ -133,7 +108,7 @@ class ControlledGroup:
         self._check_zeros(figures)
         self._check_dead(dead_shares)
         bounds = self._loop.bounds
-        self._loop.update(self._mean("", figures), time)
+        self._loop.update(self._settings.figure("", figures, self._watched), time)
         self._assign()
         if self._loop.bounds != bounds:
             self._messages.retreat(
@@ -146,7 +121,8 @@ class ControlledGroup:
 
     def shift_setpoint(self, figures: Mapping[str, float]) -> None:
         """Moves the setpoint toward the gap to `figures` of probe data."""
-        self._loop.shift_setpoint(self._mean("val_", figures))
+        figure = self._settings.figure("val_", figures, self._watched)
+        self._loop.shift_setpoint(figure)
 
     def aim_at(self, figure: float) -> None:
         """Goes to `figure` instead of the target."""
@@ -177,25 +153,22 @@ class ControlledGroup:
         """
         logs = self.values()
         prefix = "val_" if self._settings.has_probe else ""
-        if self._key(prefix, self._watched[0]) in figures:
-            self._figure = self._mean(prefix, figures)
+        errors = self._settings.errors(self._target, prefix, figures, self._watched)
+        if errors:
+            self._figure = self._settings.figure(prefix, figures, self._watched)
             low, high = self._reached
             self._reached = min(low, self._figure), max(high, self._figure)
-            for w in self._watched:
-                error = self._target - figures[self._key(prefix, w)]
-                logs[f"error/{w.name}"] = error
-        return logs
+        return logs | errors
 
     def check_reach(self) -> None:
         """Says that the setting is at a bound, and warns if nothing is gained there."""
         errors, loop, time = self._errors_at_bound, self._loop, self._time
         actuator = self._settings.actuator
         given_up = loop.target != self._target
-        if len(errors) < _AT_BOUND or given_up or not self._stays_off():
+        if len(errors) < _PATIENCE or given_up or not self._stays_off():
             return
         self._messages.at_bound(self._subject, loop.target, actuator, loop.setting)
-        late = math.isinf(time.readings) or time.left <= time.readings / 2
-        if len(errors) == _PATIENCE and late:
+        if math.isinf(time.readings) or time.left <= _LATE * time.readings:
             self._messages.out_of_reach(
                 self._subject, loop.target, actuator, loop.bounds, self._reached
             )
@@ -213,8 +186,13 @@ class ControlledGroup:
         """Whether the last figure is at the target."""
         return abs(self._figure - self._target) <= _REACHED
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the last figure is so near that the same may be got again."""
+        return abs(self._figure - self._target) <= _REPEATABLE
+
     def steady_setting(self, batches: int) -> float | None:
-        """Returns the setting that held over the last part of the run, if one did.
+        """Returns the setting that held over the run, None if it moved.
 
         Args:
             batches: How many batches the model was trained on.
@@ -258,15 +236,6 @@ class ControlledGroup:
 
     def _setting_of_layers(self) -> float:
         return getattr(self._watched[0].layer, self._settings.actuator)
-
-    def _key(self, prefix: str, watched: WatchedLayer) -> str:
-        return f"{prefix}{self._settings.metric}/{watched.name}"
-
-    def _mean(self, prefix: str, figures: Mapping[str, float]) -> float:
-        """The mean of the layers' figures, of those that have one."""
-        known = [figures[self._key(prefix, w)] for w in self._watched]
-        known = [figure for figure in known if not math.isnan(figure)]
-        return float(np.mean(known)) if known else math.nan
 
     def _assign(self) -> None:
         """Gives the layers the setting of the loop, and saves its state."""

@@ -8,11 +8,10 @@ import numpy as np
 
 from keras_sparseout.callbacks.control.accuracy_floor import AccuracyFloor
 from keras_sparseout.callbacks.control.arguments import targets_by_layer
-from keras_sparseout.callbacks.control.controlled_group import (
-    ControlledGroup,
-    ControlSettings,
-)
+from keras_sparseout.callbacks.control.control_settings import ControlSettings
+from keras_sparseout.callbacks.control.controlled_group import ControlledGroup
 from keras_sparseout.callbacks.control.dead_units import DeadUnitCount
+from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS, MacsBudget
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.callbacks.control.step_control import StepControl
@@ -21,6 +20,7 @@ from keras_sparseout.measure import non_finite
 from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.reading import read
 from keras_sparseout.measure.watched_layer import WatchedLayer
+from keras_sparseout.utils import validation
 
 Sums: TypeAlias = Mapping[str, list[np.ndarray]]
 
@@ -40,6 +40,7 @@ class ControlledLayers:
         floor: What stops the groups where the accuracy falls; None if nothing does.
 
     Attributes:
+        budget: What counts the model's MACs, if that is what is controlled.
         floor: The argument.
         probed: Figures of the probe data at the end of the last epoch, by log key.
     """
@@ -58,12 +59,13 @@ class ControlledLayers:
         self._settings = settings
         self._messages = messages
         self._watched: Sequence[WatchedLayer] = []
-        self._control: StepControl | None = None
         self._groups: list[ControlledGroup | StepGroup] = []
+        self._stepping: StepControl | None = None
         self._units = DeadUnitCount(metrics)
         self._broken: dict[str, str] = {}
         self._moving, self._stopped = True, False
         self.probed: dict[str, float] = {}
+        self.budget: MacsBudget | None = None
 
     @property
     def needs_probe(self) -> bool:
@@ -82,7 +84,7 @@ class ControlledLayers:
         """
         if watched is self._watched:
             return
-        self._watched, self._control, self._groups = watched, control, []
+        self._watched, self._groups, self._stepping = watched, [], control
         targets = targets_by_layer(self._settings.target, [w.name for w in watched])
         parts = [watched] if self._settings.together else [[w] for w in watched]
         for part in filter(None, parts):
@@ -94,8 +96,9 @@ class ControlledLayers:
 
     def begin_ramp(self) -> None:
         """Lets the figures rise from where they are, if the floor allows more."""
-        if self._control is not None and self.floor is not None and self.floor.new_ramp:
-            self._control.begin_run()
+        rises = self.floor is not None and self.floor.new_ramp
+        if self._stepping is not None and rises:
+            self._stepping.begin_run()
 
     def ramp(self, reach_by: float) -> float:
         """Returns in which part of the batches left the figures come to their aims.
@@ -115,6 +118,9 @@ class ControlledLayers:
         """
         settings = self._settings
         targets = targets_by_layer(settings.target, names)
+        if self.budget is not None:
+            subject = f"the model, by the zeros of {validation.some_of(names)},"
+            targets = dict(zip([subject], targets.values(), strict=False))
         self._messages.controlled(
             settings.metric, targets, settings.actuator, settings.bounds
         )
@@ -127,6 +133,8 @@ class ControlledLayers:
             batches: How many batches the model was trained on.
         """
         self._units.begin_epoch()
+        if self.budget is not None:
+            self.budget.step.begin_epoch()
         waits = self.floor is not None and self.floor.waits
         self._moving = not (frozen or self._stopped or waits)
         if frozen and not self._stopped:
@@ -136,6 +144,8 @@ class ControlledLayers:
     def measure_probe(self, sums: Sums) -> None:
         """Takes the sums of the probe data."""
         self.probed = self._figures("val_", sums)
+        if self.budget is not None:
+            self.probed[f"val_{NEEDLESS_MACS}"] = self.budget.measure()
 
     def shift_setpoints(self) -> None:
         """Moves the setpoints toward the gap to the probe data, if it is known."""
@@ -173,6 +183,8 @@ class ControlledLayers:
         self._messages.nan_activations(units.nan_layers)
         self._messages.broken(self._broken, quiet=self._stopped)
         figures = self._figures("", sums)
+        if self.budget is not None:
+            figures[NEEDLESS_MACS] = self.budget.step.read()
         if self._moving:
             for group in self._groups:
                 group.take(figures, units.dead_shares, time)
@@ -193,6 +205,8 @@ class ControlledLayers:
         self._find_broken(loss)
         self._messages.broken(self._broken, quiet=self._stopped)
         figures = self._figures("", sums) if sums else {}
+        if sums and self.budget is not None:
+            figures[NEEDLESS_MACS] = self.budget.step.of_epoch()
         if probe_sums is not None:
             self.measure_probe(probe_sums)
             figures.update(self.probed)
@@ -211,7 +225,8 @@ class ControlledLayers:
         """
         if self.floor is not None:
             outcomes = [group.came_to for group in self._groups]
-            numbers = self._control.numbers() if self._control is not None else ()
+            stepping = self._stepping
+            numbers = () if stepping is None else stepping.numbers()
             self.floor.end_epoch(epoch, logs or {}, outcomes, numbers)
             self._hold_back()
 
@@ -226,15 +241,73 @@ class ControlledLayers:
             if isinstance(group, StepGroup):
                 group.conclude()
         groups = [g for g in self._groups if isinstance(g, ControlledGroup)]
-        fixed = [group.steady_setting(batches) for group in groups]
+        steady = [group.steady_setting(batches) for group in groups]
+        known = all(group.is_repeatable for group in groups)
+        known = known and None not in steady
+        for group, setting in zip(groups, steady, strict=True):
+            group.conclude(setting if known else None)
         reached = all(group.has_reached for group in groups)
-        steady = reached and None not in fixed
-        for group, setting in zip(groups, fixed, strict=True):
-            group.conclude(setting if steady else None)
-        if groups and reached and not steady:
-            self._messages.still_moved(self._settings.actuator)
+        if groups and reached and None in steady:
+            self._messages.setting_moved(self._settings.actuator)
         if self.floor is not None:
             self.floor.conclude([group.came_to for group in self._groups])
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what must be the same in a run that resumes a `state`."""
+        settings = self._settings
+        targets = targets_by_layer(settings.target, [w.name for w in self._watched])
+        # Without names: Keras numbers them, so a new model may have others.
+        layers = [(type(w.layer).__name__, w.number_of_units()) for w in self._watched]
+        identity = {
+            "actuator": settings.actuator,
+            "metric": settings.metric,
+            "layers": layers,
+            "target": list(targets.values()),
+            "together": settings.together,
+            "bounds": settings.bounds,
+        }
+        if self._stepping is not None and settings.actuator == "penalty":
+            identity["kind"] = self._stepping.settings.kind
+        return identity
+
+    def state(self) -> dict[str, Any]:
+        """Returns all that a resumed run needs, of a control in the training step."""
+        numbers = [] if self._stepping is None else self._stepping.numbers()
+        groups = [g.state() for g in self._groups if isinstance(g, StepGroup)]
+        return {
+            "step": [array.tolist() for array in numbers],
+            "groups": groups,
+            "probed": [self.probed.get(key) for key in self._keys("val_")],
+            "units": self._units.state([w.name for w in self._watched]),
+            "stopped": self._stopped,
+        }
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Goes on from the `state` of an earlier run.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is none. Then nothing has changed.
+        """
+        step = [np.array(numbers, "float32") for numbers in state["step"]]
+        own = [] if self._stepping is None else self._stepping.numbers()
+        if [numbers.shape for numbers in step] != [numbers.shape for numbers in own]:
+            raise ValueError("its numbers are of other layers")
+        probed = dict(zip(self._keys("val_"), state["probed"], strict=True))
+        probed = {
+            k: float(figure) for k, figure in probed.items() if figure is not None
+        }
+        stopped = bool(state["stopped"])
+        stepped = [g for g in self._groups if isinstance(g, StepGroup)]
+        pairs = list(zip(stepped, state["groups"], strict=True))
+        known = [
+            {key: float(saved[key]) for key in group.state()} for group, saved in pairs
+        ]
+        self._units.resume([w.name for w in self._watched], state["units"])
+        for group, saved in zip(stepped, known, strict=True):
+            group.resume(saved)
+        if self._stepping is not None:
+            self._stepping.resume(step)
+        self.probed, self._stopped = probed, stopped
 
     def _hold_back(self) -> None:
         """Tells the groups how far to go, and whether at all, by the floor."""
@@ -253,8 +326,8 @@ class ControlledLayers:
         if restored is None:
             return
         figures, numbers = restored
-        if self._control is not None:
-            self._control.resume(numbers)
+        if self._stepping is not None:
+            self._stepping.resume(numbers)
         for group, figure in zip(self._groups, figures, strict=True):
             group.restored(float(figure))
 
@@ -262,6 +335,12 @@ class ControlledLayers:
         self._broken = non_finite.invalid_layers(self._model, self._watched, loss)
 
     def _figures(self, prefix: str, sums: Sums) -> dict[str, float]:
-        figures = read(sums, self._watched, self._metrics, self._broken).figures
-        keys = [f"{self._settings.metric}/{w.name}" for w in self._watched]
-        return {prefix + key: figures[key] for key in keys}
+        # The sums of dead units come last, and are read by `DeadUnitCount`.
+        metrics = {n: m for n, m in self._metrics.items() if n != "dead_units"}
+        figures = read(sums, self._watched, metrics, self._broken).figures
+        keys = self._settings.keys(self._watched)
+        new = self._keys(prefix)
+        return {new: figures[key] for key, new in zip(keys, new, strict=True)}
+
+    def _keys(self, prefix: str) -> list[str]:
+        return [prefix + key for key in self._settings.keys(self._watched)]

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_sparseout.backend import variables
 from keras_sparseout.callbacks.control import step_law
+from keras_sparseout.callbacks.control.macs_budget import MacsBudget
 from keras_sparseout.callbacks.control.penalty_push import Kind, PenaltyPush
 from keras_sparseout.callbacks.control.step_law import Law, Plan, State
 from keras_sparseout.measure import layer_sums
@@ -34,13 +35,18 @@ _SMALL_PUSH = 0.01
 # The bounds are set by the user.
 LAWS: dict[StepActuator, Law] = {
     "penalty": Law(
-        gain=40.0,
+        gain=30.0,
         integral_time=12.0,
         lag=5.0,
         slew=1.0,
     ),
     "threshold": Law(gain=0.5, integral_time=2.0, lag=0.0, slew=0.2),
 }
+# A layer that is asked for zeros gives them. What is left to correct is small and slow:
+# far from the setpoint something else is at work, such as more natural zeros.
+_DIRECT = Law(
+    gain=0.05, integral_time=2.0, lag=0.0, slew=0.2, feedforward=1.0, correction=0.05
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +58,9 @@ class StepSettings:
         kind: Which penalty; only for "penalty".
         metric: The streaming metric whose figure is controlled.
         together: Whether all layers are one group, with the mean figure.
-        shares: Dict of weights of the layers' figures, by name: the figure of a group
-            is the sum of these, each times its weight. None for the mean.
+        budget: What the model's MACs are, if the figure is the share of them that zeros
+            make needless. Each layer is then pushed by what its zeros save. None for
+            the mean of the layers' figures.
         sample_size: How many samples of each batch are measured, the first ones.
         bounds: Least and largest push of a penalty, or target of a layer.
         gain: Factor of the gain.
@@ -63,7 +70,7 @@ class StepSettings:
     kind: Kind
     metric: StreamingMetric
     together: bool
-    shares: Mapping[str, float] | None
+    budget: MacsBudget | None
     sample_size: int
     bounds: tuple[float, float]
     gain: float
@@ -96,18 +103,20 @@ class StepControl:
         if settings.actuator == "penalty":
             low, high = map(_to_output, settings.bounds)
         law = LAWS[settings.actuator]
-        # The share of zeros is what a threshold is asked for.
-        direct = settings.actuator == "threshold"
-        direct = direct and isinstance(settings.metric, ZeroFraction)
-        self.law = law._replace(
-            gain=law.gain * settings.gain, feedforward=float(direct), low=low, high=high
-        )
+        if settings.actuator == "threshold":
+            if settings.budget is not None:
+                law = law._replace(feedforward=1 / settings.budget.shares.most)
+            elif isinstance(settings.metric, ZeroFraction):
+                law = _DIRECT
+        self.law = law._replace(gain=law.gain * settings.gain, low=low, high=high)
         names = [w.name for w in watched]
         self.groups = [names] if settings.together else [[name] for name in names]
         self._group_of = {n: i for i, names in enumerate(self.groups) for n in names}
         members = [[name in group for name in names] for group in self.groups]
         self._members = np.array(members, "float32")
-        shares = settings.shares or dict.fromkeys(names, 1.0)
+        shares = dict.fromkeys(names, 1.0)
+        if settings.budget is not None:
+            shares = settings.budget.of_layers
         self._shares = np.array([shares[name] for name in names], "float32")
         self._pushes: list[PenaltyPush] = []
         with model.distribute_strategy.scope():
@@ -124,6 +133,13 @@ class StepControl:
     @contextlib.contextmanager
     def acting(self) -> Iterator[None]:
         """Puts the settings to work on the calls of the layers in this context."""
+        budget = self.settings.budget
+        counting = contextlib.nullcontext() if budget is None else budget.step.acting()
+        with counting, self._moving():
+            yield
+
+    @contextlib.contextmanager
+    def _moving(self) -> Iterator[None]:
         # A cast reads a variable.
         outputs = State(*ops.unstack(ops.cast(self._state, "float32"))).output
         if self.settings.actuator == "threshold":
@@ -132,7 +148,8 @@ class StepControl:
             yield
             return
         norms = ops.stack([ops.cast(push.norms, "float32") for push in self._pushes])
-        weights = ops.unstack(self._penalties(outputs, norms))
+        columns = ops.unstack(norms, axis=1)
+        weights = ops.unstack(self._penalties(ops, outputs, columns))
         arounds = [
             (push.watched.layer, "call", push.around(weight))
             for push, weight in zip(self._pushes, weights, strict=True)
@@ -147,6 +164,19 @@ class StepControl:
             sums: Dict of the sums of a batch by layer, those of the metric first. A
                 layer that was not called is missing.
         """
+        self._check_pushed(sums)
+        if self.settings.budget is None:
+            figure = self._means(sums)
+        else:
+            self.settings.budget.step.update(sums)
+            figure = ops.reshape(self.settings.budget.step.figure, (1,))
+        state = State(*ops.unstack(ops.cast(self._state, "float32")))
+        plan = Plan(*ops.unstack(ops.cast(self._plan, "float32")))
+        new = step_law.step(self.law, state, plan, figure)
+        self._state.assign(ops.stack(new))
+
+    def _means(self, sums):
+        """Returns the figure of each group: the mean of its layers' figures."""
         figures = [ops.convert_to_tensor(np.nan, "float32")] * len(self.watched)
         for i, w in enumerate(self.watched):
             if w.name in sums:
@@ -154,15 +184,9 @@ class StepControl:
         of_layers = ops.stack(figures)
         known = ops.isfinite(of_layers)
         of_layers = ops.where(known, of_layers, 0.0)
-        figure = _dot(self._members, self._shares * of_layers)
-        counted = _dot(self._members, ops.cast(known, "float32"))
-        if self.settings.shares is None:
-            figure = figure / counted
-        figure = ops.where(counted > 0, figure, np.nan)
-        state = State(*ops.unstack(ops.cast(self._state, "float32")))
-        plan = Plan(*ops.unstack(ops.cast(self._plan, "float32")))
-        new = step_law.step(self.law, state, plan, figure)
-        self._state.assign(ops.stack(new))
+        counted = _dot(ops, self._members, ops.cast(known, "float32"))
+        figure = _dot(ops, self._members, of_layers) / counted
+        return ops.where(counted > 0, figure, np.nan)
 
     def group_of(self, name: str) -> int:
         """Returns the number of the group that the layer of this name is in."""
@@ -188,6 +212,13 @@ class StepControl:
         fresh = State(*np.zeros_like(np.stack(old)))
         kept = {"integral": old.integral, "output": old.output, "recent": old.recent}
         self._state.assign(np.stack(fresh._replace(**kept)))
+
+    def release(self, group: int) -> None:
+        """Takes the push of a group away, by the group's number."""
+        state = self.state
+        for numbers in (state.integral, state.output, state.recent):
+            numbers[group] = self.law.low
+        self._state.assign(np.stack(state))
 
     def plan_run(self, left: int | None, reach_by: float) -> None:
         """Sets the ramp, and the unit of time, by the length of the run.
@@ -218,8 +249,8 @@ class StepControl:
         outputs = self.state.output
         if self.settings.actuator == "threshold":
             return {name: float(outputs[i]) for name, i in self._group_of.items()}
-        norms = np.stack([variables.to_numpy(push.norms) for push in self._pushes])
-        weights = self._penalties(np.array(outputs, "float32"), norms)
+        norms = np.array([variables.to_numpy(push.norms) for push in self._pushes])
+        weights = self._penalties(np, outputs, norms.T)
         names = [w.name for w in self.watched]
         return dict(zip(names, map(float, weights), strict=True))
 
@@ -235,24 +266,25 @@ class StepControl:
             if not np.any(variables.to_numpy(push.norms))
         ]
 
-    def _penalties(self, outputs, norms):
+    def _penalties(self, xp, outputs, norms):
         """Returns the weights of the layers' penalties, so that they push as asked.
 
         In a group the penalties of the layers have fixed proportions. Together they
         push so many times as hard as the loss does.
 
         Args:
+            xp: What computes it, keras.ops or numpy.
             outputs: The output of each group.
-            norms: The `norms` of the layers' pushes, a row each.
+            norms: The `norms` of the layers' pushes, a vector for each part of them.
         """
-        _, loss, pushing, _, units = ops.unstack(norms, axis=1)
+        count, loss, pushing, units = norms
         # A penalty of n units is up to n.
-        proportions = self._shares / ops.maximum(units, 1.0)
-        ratios = _dot(self._members, loss) / (
-            _dot(self._members, proportions * pushing) + 1e-30
-        )
-        of_groups = _SMALL_PUSH * ops.sinh(outputs) * ratios
-        return proportions * _dot(np.transpose(self._members), of_groups)
+        units = units / xp.maximum(count, keras.config.epsilon())
+        proportions = self._shares / xp.maximum(units, 1.0)
+        pushing = _dot(xp, self._members, proportions * pushing)
+        ratios = _dot(xp, self._members, loss) / (pushing + 1e-30)
+        of_groups = _SMALL_PUSH * xp.sinh(outputs) * ratios
+        return proportions * _dot(xp, np.transpose(self._members), of_groups)
 
     def _figure(self, sums):
         """Returns the figure of a layer, from the vector of its sums of a batch."""
@@ -262,6 +294,17 @@ class StepControl:
             parts.append(ops.reshape(sums[start : start + size], shape))
             start += size
         return metric.figure(*parts)
+
+    def _check_pushed(self, sums):
+        """Raises if a layer is measured that no penalty can push."""
+        for push in self._pushes:
+            name, side = push.watched.name, push.watched.side
+            if push.refused and name in sums:
+                raise ValueError(
+                    f"`layers` must be layers whose {side}s are dense floating-point "
+                    f"tensors, for a penalty to push them. Received: layers={name}, "
+                    f"whose {side} is {push.refused}. Leave it out."
+                )
 
     def _start_at_targets(self):
         first = [names[0] for names in self.groups]
@@ -288,5 +331,5 @@ def _vectors(name: str, fields: int, groups: int) -> keras.Variable:
     )
 
 
-def _dot(matrix, vector):
-    return ops.matmul(matrix, vector[:, None])[:, 0]
+def _dot(xp, matrix, vector):
+    return xp.matmul(matrix, vector[:, None])[:, 0]
