@@ -70,7 +70,8 @@ class SparsityController(MeasuringCallback):
     they stay in the model, and a line says so. After each epoch they serve the figures
     of `x` alone: `validation_data`, a ModelCheckpoint and a SparsityTracker see the
     model's own. Only what runs after `fit`, as `evaluate`, sees the recomputed ones.
-    Without `x` a line says if they lag.
+    With a floor of accuracy `validation_data` is judged by them too. Without `x` a line
+    says if they lag.
 
     With `keras.callbacks.BackupAndRestore` a resumed run equals one that was not
     interrupted. The states of q, rate and weight are saved with the weights, except
@@ -233,6 +234,10 @@ class SparsityController(MeasuringCallback):
         return self.actuator in ("penalty", "threshold")
 
     @property
+    def _has_floor(self) -> bool:
+        return self._control is not None and self._control.floor is not None
+
+    @property
     def _run_length(self) -> RunLength:
         # Made anew, as another callback may have assigned `every`.
         return RunLength(self._progress, self.every, self.params)
@@ -369,6 +374,15 @@ class SparsityController(MeasuringCallback):
             self._backup.end_epoch(epoch, control)
         self._log.end_epoch(control.probed, logs)
         self._tell(figures, logs)
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        # Its floor is about the model as it will be when training has ended.
+        if self._moving_statistics is not None and self._has_floor:
+            self._moving_statistics.begin_validation()
+
+    def on_test_end(self, logs: Logs = None) -> None:
+        if self._moving_statistics is not None and self._has_floor:
+            self._moving_statistics.end_validation()
 
     def on_train_end(self, logs: Logs = None) -> None:
         self._messages.verbose = self.verbose
