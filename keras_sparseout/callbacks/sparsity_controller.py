@@ -1,5 +1,6 @@
 """SparsityController: asks for a sparsity, and gets it."""
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -69,7 +70,8 @@ class SparsityController(MeasuringCallback):
     they stay in the model, and a line says so. After each epoch they serve the figures
     of `x` alone: `validation_data`, a ModelCheckpoint and a SparsityTracker see the
     model's own. Only what runs after `fit`, as `evaluate`, sees the recomputed ones.
-    Without `x` a line says if they lag.
+    With a floor of accuracy `validation_data` is judged by them too. Without `x` a line
+    says if they lag.
 
     With `keras.callbacks.BackupAndRestore` a resumed run equals one that was not
     interrupted. The states of q, rate and weight are saved with the weights, except
@@ -236,6 +238,10 @@ class SparsityController(MeasuringCallback):
         return self.actuator in ("penalty", "threshold")
 
     @property
+    def _has_floor(self) -> bool:
+        return self._control is not None and self._control.floor is not None
+
+    @property
     def _run_length(self) -> RunLength:
         # Made anew, as another callback may have assigned `every`.
         return RunLength(self._progress, self.every, self.params)
@@ -335,7 +341,8 @@ class SparsityController(MeasuringCallback):
         frozen = epoch >= (self.freeze_after or math.inf)
         control.begin_epoch(frozen=frozen, batches=self._progress.total)
         if self._probe is not None and control.needs_probe:
-            control.measure_probe(self._read_probe())
+            with self._recomputed():
+                control.measure_probe(self._probe.read())
         control.shift_setpoints()
         # Forgets the figures, which the setpoints needed.
         control.begin_ramp()
@@ -366,13 +373,23 @@ class SparsityController(MeasuringCallback):
         self._correct_progress()
         if self._log.unread:
             control.count_units(training.read())
-        probed = self._read_probe()
-        figures = control.end_epoch(training.epoch_sums, probed, self._loss)
+        with self._recomputed():
+            probed = None if self._probe is None else self._probe.read()
+            figures = control.end_epoch(training.epoch_sums, probed, self._loss)
         control.judge(epoch, logs)
         if self._backup is not None:
             self._backup.end_epoch(epoch, control)
         self._log.end_epoch(control.probed, logs)
         self._tell(figures, logs)
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        # Its floor is about the model as it will be when training has ended.
+        if self._moving_statistics is not None and self._has_floor:
+            self._moving_statistics.begin_validation()
+
+    def on_test_end(self, logs: Logs = None) -> None:
+        if self._moving_statistics is not None and self._has_floor:
+            self._moving_statistics.end_validation()
 
     def on_train_end(self, logs: Logs = None) -> None:
         self._messages.verbose = self.verbose
@@ -388,11 +405,11 @@ class SparsityController(MeasuringCallback):
         if self._moving_statistics is not None:
             self._moving_statistics.conclude(self._progress.total)
 
-    def _read_probe(self):
-        if self._probe is None or self._moving_statistics is None:
-            return None
-        with self._moving_statistics.recomputed():
-            return self._probe.read()
+    def _recomputed(self):
+        """Gives BatchNormalization layers statistics of `x` for this context."""
+        if self._moving_statistics is None:
+            return contextlib.nullcontext()
+        return self._moving_statistics.recomputed()
 
     def _take_reading(self):
         control, training = self._begun

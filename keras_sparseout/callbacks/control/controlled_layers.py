@@ -265,6 +265,7 @@ class ControlledLayers:
             "target": list(targets.values()),
             "together": settings.together,
             "bounds": settings.bounds,
+            "accuracy_floor": self.floor is not None,
         }
         if self._stepping is not None and settings.actuator == "penalty":
             identity["kind"] = self._stepping.settings.kind
@@ -273,17 +274,23 @@ class ControlledLayers:
     def state(self) -> dict[str, Any]:
         """Returns all that a resumed run needs, of a control in the training step."""
         numbers = [] if self._stepping is None else self._stepping.numbers()
+        floor = [] if self.floor is None else self.floor.numbers()
         groups = [g.state() for g in self._groups if isinstance(g, StepGroup)]
         return {
             "step": [array.tolist() for array in numbers],
             "groups": groups,
-            "probed": [self.probed.get(key) for key in self._keys("val_")],
+            "probed": [self.probed.get(key) for key in self._probe_keys()],
             "units": self._units.state([w.name for w in self._watched]),
             "stopped": self._stopped,
+            "floor": [array.tolist() for array in floor],
         }
 
-    def resume(self, state: Mapping[str, Any]) -> None:
-        """Goes on from the `state` of an earlier run.
+    def weights(self) -> list[np.ndarray]:
+        """Returns the weights that the floor may restore."""
+        return [] if self.floor is None else self.floor.held_weights
+
+    def resume(self, state: Mapping[str, Any], weights: Sequence[np.ndarray]) -> None:
+        """Goes on from the `state` and `weights` of an earlier run.
 
         Raises:
             KeyError, TypeError, ValueError: if it is none. Then nothing has changed.
@@ -292,22 +299,24 @@ class ControlledLayers:
         own = [] if self._stepping is None else self._stepping.numbers()
         if [numbers.shape for numbers in step] != [numbers.shape for numbers in own]:
             raise ValueError("its numbers are of other layers")
-        probed = dict(zip(self._keys("val_"), state["probed"], strict=True))
-        probed = {
-            k: float(figure) for k, figure in probed.items() if figure is not None
-        }
+        figures = zip(self._probe_keys(), state["probed"], strict=True)
+        probed = {key: float(figure) for key, figure in figures if figure is not None}
         stopped = bool(state["stopped"])
         stepped = [g for g in self._groups if isinstance(g, StepGroup)]
         pairs = list(zip(stepped, state["groups"], strict=True))
         known = [
             {key: float(saved[key]) for key in group.state()} for group, saved in pairs
         ]
+        floor = [np.array(numbers, "float64") for numbers in state["floor"]]
         self._units.resume([w.name for w in self._watched], state["units"])
+        if self.floor is not None:
+            self.floor.resume(floor, weights)
         for group, saved in zip(stepped, known, strict=True):
             group.resume(saved)
+        self.probed, self._stopped = probed, stopped
+        self._hold_back()
         if self._stepping is not None:
             self._stepping.resume(step)
-        self.probed, self._stopped = probed, stopped
 
     def _hold_back(self) -> None:
         """Tells the groups how far to go, and whether at all, by the floor."""
@@ -341,6 +350,10 @@ class ControlledLayers:
         keys = self._settings.keys(self._watched)
         new = self._keys(prefix)
         return {new: figures[key] for key, new in zip(keys, new, strict=True)}
+
+    def _probe_keys(self) -> list[str]:
+        whole = [] if self.budget is None else [f"val_{NEEDLESS_MACS}"]
+        return [*self._keys("val_"), *whole]
 
     def _keys(self, prefix: str) -> list[str]:
         return [prefix + key for key in self._settings.keys(self._watched)]

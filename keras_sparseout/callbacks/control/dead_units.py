@@ -67,7 +67,7 @@ class DeadUnitCount:
         return UnitReading(shares, nan_layers)
 
     def state(self, names: Iterable[str]) -> list[list[Any] | None]:
-        """Returns what the next epoch knows of each of these layers, None for nothing."""
+        """Returns the sums of layers that the next epoch goes on with, or None."""
         kept = self._of_few_vectors()
         return [
             [np.asarray(part).tolist() for part in kept[name]] if name in kept else None

@@ -5,19 +5,30 @@ import json
 import os
 import pathlib
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import keras
+import numpy as np
 
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.utils.types import PathLike
 
-FILE_NAME = "sparsity_controller.json"
+FILE_NAME = "sparsity_controller.npz"
 # Which keys the file has.
 _FORMAT = 1
 # BackupAndRestore may have saved the weights after this epoch, or after that before.
 _EPOCHS = 2
+# What NumPy and json raise where a file is broken.
+_UNREADABLE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
 
 
 class Resumable(Protocol):
@@ -29,8 +40,18 @@ class Resumable(Protocol):
     def state(self) -> dict[str, Any]:
         """Returns all that a resumed run needs, made of numbers, lists and dicts."""
 
-    def resume(self, state: Mapping[str, Any]) -> None:
+    def weights(self) -> list[np.ndarray]:
+        """Returns weights of the model that it may restore."""
+
+    def resume(self, state: Mapping[str, Any], weights: Sequence[np.ndarray]) -> None:
         """Goes on from a `state`; raises KeyError, TypeError or ValueError first."""
+
+
+class _Saved(NamedTuple):
+    """What is known after an epoch."""
+
+    state: dict[str, Any]
+    weights: list[np.ndarray]
 
 
 def check_folder(backup_dir: PathLike | None) -> pathlib.Path | None:
@@ -70,7 +91,7 @@ class RunBackup:
         self._folder = folder
         self._callback = callback
         self._messages = messages
-        self._states: dict[str, Any] = {}
+        self._saved: dict[str, _Saved] = {}
         self._begun = False
 
     @property
@@ -105,12 +126,12 @@ class RunBackup:
         """
         if self._begun:
             return
-        self._begun, self._states = True, {}
+        self._begun, self._saved = True, {}
         if self._folder is None or not self._path.exists():
             return
-        content = self._read(resumable.identity())
-        if str(epoch) not in content:
-            known = ", ".join(content)
+        saved = self._read(resumable.identity())
+        if str(epoch) not in saved:
+            known = ", ".join(saved)
             self._messages.warn(
                 f"it begins anew, as {str(self._path)!r} has its states at the "
                 f"beginning of the epochs {known}, and this run begins with epoch "
@@ -120,24 +141,20 @@ class RunBackup:
             )
             return
         try:
-            resumable.resume(content[str(epoch)])
+            resumable.resume(*saved[str(epoch)])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._broken(error) from error
-        self._states = {str(epoch): content[str(epoch)]}
+        self._saved = {str(epoch): saved[str(epoch)]}
 
     def end_epoch(self, epoch: int, resumable: Resumable) -> None:
         """Saves the state after an epoch."""
         if self._folder is None:
             return
-        states = {**self._states, str(epoch + 1): resumable.state()}
-        self._states = dict(list(states.items())[-_EPOCHS:])
-        content = {
-            "format": _FORMAT,
-            "control": resumable.identity(),
-            "epochs": self._states,
-        }
+        now = _Saved(resumable.state(), resumable.weights())
+        saved = {**self._saved, str(epoch + 1): now}
+        self._saved = dict(list(saved.items())[-_EPOCHS:])
         self._folder.mkdir(parents=True, exist_ok=True)
-        _write(self._path, json.dumps(content))
+        _write(self._path, resumable.identity(), self._saved)
 
     def end_run(self, in_list: Sequence[keras.callbacks.Callback]) -> None:
         """Removes the file, unless the backup of the weights is kept too."""
@@ -150,26 +167,31 @@ class RunBackup:
         with contextlib.suppress(OSError):  # Others may have files there.
             self._folder.rmdir()
 
-    def _read(self, identity: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the states in the file, by epoch."""
+    def _read(self, identity: Mapping[str, Any]) -> dict[str, _Saved]:
+        """Returns what the file has, by epoch."""
         try:
-            content = json.loads(self._path.read_text())
-            if content["format"] != _FORMAT:
-                raise ValueError(f"its format is {content['format']!r}")
-            saved, epochs = dict(content["control"]), dict(content["epochs"])
-        except (KeyError, TypeError, ValueError) as error:
+            with open(self._path, "rb") as file, np.load(file) as arrays:
+                content = json.loads(arrays["content"].tobytes())
+                if content["format"] != _FORMAT:
+                    raise ValueError(f"its format is {content['format']!r}")
+                control = dict(content["control"])
+                saved = {
+                    epoch: _Saved(state, [arrays[name] for name in names])
+                    for epoch, (state, names) in content["epochs"].items()
+                }
+        except _UNREADABLE as error:
             raise self._broken(error) from error
         # As a file has it: tuples are lists.
         now = json.loads(json.dumps(identity))
         for key in now:
-            if saved.get(key) != now[key]:
+            if control.get(key) != now[key]:
                 raise ValueError(
                     "`backup_dir` must hold the state of a run that this one goes on "
                     f"with. Received: backup_dir={str(self._folder)!r}, of a run with "
-                    f"{key}={saved.get(key)!r}, where this one has {now[key]!r}. Give "
-                    f"the same, or delete {str(self._path)!r} to begin anew."
+                    f"{key}={control.get(key)!r}, where this one has {now[key]!r}. "
+                    f"Give the same, or delete {str(self._path)!r} to begin anew."
                 )
-        return epochs
+        return saved
 
     def _broken(self, error: Exception) -> ValueError:
         return ValueError(
@@ -179,15 +201,32 @@ class RunBackup:
         )
 
 
-def _write(path: pathlib.Path, text: str) -> None:
+def _write(
+    path: pathlib.Path, identity: Mapping[str, Any], saved: Mapping[str, _Saved]
+) -> None:
     """Writes a file at once: a crash leaves the old one, or the new one."""
+    # Both epochs may have the same weights: these are stored once.
+    every = {id(w): w for _, weights in saved.values() for w in weights}
+    names = {key: f"weights_{i}" for i, key in enumerate(every)}
+    arrays: dict[str, Any] = {names[key]: _storable(w) for key, w in every.items()}
+    epochs = {
+        epoch: (state, [names[id(w)] for w in weights])
+        for epoch, (state, weights) in saved.items()
+    }
+    content = {"format": _FORMAT, "control": identity, "epochs": epochs}
+    text = np.frombuffer(json.dumps(content).encode(), "uint8")
     number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
     try:
-        with open(number, "w") as file:
-            file.write(text)
+        with open(number, "wb") as file:
+            np.savez(file, content=text, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException:
         os.unlink(name)
         raise
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    """Returns an array of a type that NumPy has: bfloat16 is none."""
+    return array.astype("float32") if array.dtype.kind == "V" else array

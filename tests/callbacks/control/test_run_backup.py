@@ -30,7 +30,8 @@ def net():
         keras.layers.Dense(1),
     ]
     model = keras.Sequential([keras.Input((6,)), *layers])
-    model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
+    optimizer = keras.optimizers.Adam(0.01)
+    model.compile(optimizer, "mse", metrics=["mae"], jit_compile=False)
     return model
 
 
@@ -58,6 +59,16 @@ def interrupted(folder, actuator="penalty"):
     return folder / run_backup.FILE_NAME
 
 
+def content_of(file):
+    with np.load(file) as arrays:
+        return json.loads(arrays["content"].tobytes())
+
+
+def write(file, content):
+    text = np.frombuffer(json.dumps(content).encode(), "uint8")
+    np.savez(file, content=text)
+
+
 @pytest.fixture(scope="module")
 def whole():
     return {actuator: fit(controller(None, actuator)) for actuator in ACTUATORS}
@@ -70,7 +81,7 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(
 ):
     folder = tmp_path / "backup"
     file = interrupted(folder, actuator)
-    assert list(json.loads(file.read_text())["epochs"]) == ["1", "2"]
+    assert list(content_of(file)["epochs"]) == ["1", "2"]
     callbacks = [controller(folder, actuator), backup(folder)]
     weights, history = fit(*(callbacks if first else callbacks[::-1]))
     for key, figures in whole[actuator][1].items():
@@ -78,6 +89,28 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(
     for a, b in zip(weights, whole[actuator][0], strict=True):
         np.testing.assert_array_equal(a, b)
     assert not folder.exists()
+
+
+class Scores(keras.callbacks.Callback):
+    """Makes the last two epochs break the floor."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_mae"] = (1.0, 1.0, 9.0, 9.0)[epoch]
+
+
+def test_a_floor_of_accuracy_is_resumed_with_the_weights_that_it_restores(tmp_path):
+    def run(folder, *others):
+        control = controller(folder, min_metric=("val_mae", 2.0))
+        return fit(Scores(), control, *others, validation_data=(X, Y))
+
+    weights, history = run(None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, backup(tmp_path), Interrupt())
+    resumed, rest = run(tmp_path, backup(tmp_path))
+    for key, figures in history.items():
+        assert rest[key] == figures[2:]
+    for a, b in zip(resumed, weights, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_without_the_file_it_begins_anew_and_says_so(tmp_path, whole):
@@ -120,23 +153,24 @@ def test_the_state_of_another_control_is_an_error(tmp_path, change, received):
 
 def test_a_broken_file_is_an_error_that_names_it(tmp_path):
     file = interrupted(tmp_path)
-    text = file.read_text()
-    content = json.loads(text)
-    del content["epochs"]["2"]["units"]
-    short = json.loads(text)
-    short["epochs"]["2"]["step"][0].pop()
-    newer = json.dumps({**json.loads(text), "format": 9})
-    broken = [text[:-9], "[]", json.dumps(content), json.dumps(short), newer]
-    for number, written in enumerate(broken):
-        file.write_text(written)
+    missing, short, newer = (content_of(file) for _ in range(3))
+    del missing["epochs"]["2"][0]["units"]
+    short["epochs"]["2"][0]["step"][0].pop()
+    newer["format"] = 9
+    whole = file.read_bytes()
+    for content in (missing, short, newer, [], whole[:-9], b"", b"{}"):
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            write(file, content)
         with pytest.raises(ValueError, match="Delete it to begin anew") as error:
             fit(controller(tmp_path), backup(tmp_path))
-        assert str(file) in str(error.value), number
+        assert str(file) in str(error.value)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     file = interrupted(tmp_path)
-    before = file.read_text()
+    before = file.read_bytes()
 
     def fail(*args):
         raise OSError("disk full")
@@ -144,14 +178,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         fit(controller(tmp_path), backup(tmp_path))
-    assert file.read_text() == before
+    assert file.read_bytes() == before
     names = {path.name for path in tmp_path.iterdir()}
     assert not [name for name in names if name.endswith(".tmp")]
 
 
 def test_the_file_stays_where_the_backup_of_the_weights_stays(tmp_path, whole):
     fit(controller(tmp_path), backup(tmp_path, delete_checkpoint=False), epochs=2)
-    # With `epochs` known to be 4 from the start the ramp would be another.
     assert (tmp_path / run_backup.FILE_NAME).exists()
     fit(controller(tmp_path), backup(tmp_path))
     assert not tmp_path.exists()
