@@ -67,9 +67,10 @@ class SparsityController(MeasuringCallback):
     of this callback is in the model: its hooks are there only while a step is traced.
 
     With `x` it recomputes the moving statistics of BatchNormalization layers, which
-    lag, for its figures of `x` and at the end of training. Without `x` a line says if
-    they lag. With `keras.callbacks.BackupAndRestore` behind it a resumed run equals
-    one that was not interrupted, except that q, rate and weight count dead units anew.
+    lag, for its figures of `x`, for the validation that a floor of accuracy looks at,
+    and at the end of training. Without `x` a line says if they lag. With
+    `keras.callbacks.BackupAndRestore` behind it a resumed run equals one that was not
+    interrupted, except that q, rate and weight count dead units anew.
 
     With `max_loss_increase` or `min_metric` it moves nothing until an epoch kept them.
     Then it finds the sparsest point that keeps them by bisection, with one try an
@@ -247,6 +248,10 @@ class SparsityController(MeasuringCallback):
         return self._choice.bounds
 
     @property
+    def _has_floor(self) -> bool:
+        return self._control is not None and self._control.floor is not None
+
+    @property
     def _run_length(self) -> RunLength:
         # Made anew, as another callback may have assigned `every`.
         return RunLength(self._progress, self.every, self.params)
@@ -367,6 +372,14 @@ class SparsityController(MeasuringCallback):
         upkeep.end_epoch(epoch, control)
         self._log.end_epoch(control.probed, logs)
         self._tell(figures, logs)
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        if self._upkeep is not None and self._has_floor:
+            self._upkeep.begin_validation()
+
+    def on_test_end(self, logs: Logs = None) -> None:
+        if self._upkeep is not None and self._has_floor:
+            self._upkeep.end_validation()
 
     def on_train_end(self, logs: Logs = None) -> None:
         self._messages.verbose = self.verbose

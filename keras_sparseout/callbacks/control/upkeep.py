@@ -54,6 +54,14 @@ class Upkeep:
         """Gives BatchNormalization layers statistics of the probe data in a context."""
         return self._statistics.recomputed()
 
+    def begin_validation(self) -> None:
+        """Makes a validation one of the model as it will be when training has ended."""
+        self._statistics.begin_validation()
+
+    def end_validation(self) -> None:
+        """Gives the model its own statistics back."""
+        self._statistics.end_validation()
+
     def end_epoch(self, epoch: int, control: ControlledLayers) -> None:
         """Saves the state after an epoch."""
         if self._backup is not None:
