@@ -1,27 +1,21 @@
 """SparsityController: asks for a sparsity, and gets it."""
 
-import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from keras_sparseout import plots
-from keras_sparseout.callbacks import knobs
-from keras_sparseout.callbacks.callback_list import Logs, calling_list
-from keras_sparseout.callbacks.control import accuracy_floor, arguments, macs_budget
+from keras_sparseout.callbacks.callback_list import Logs
+from keras_sparseout.callbacks.control import arguments, macs_budget
 from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
-from keras_sparseout.callbacks.control.control_settings import ControlSettings
+from keras_sparseout.callbacks.control.choice import Asked, ControlChoice
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.messages import ControllerMessages
-from keras_sparseout.callbacks.control.moving_statistics import MovingStatistics
 from keras_sparseout.callbacks.control.penalty_push import Kind
-from keras_sparseout.callbacks.control.run_backup import RunBackup, check_folder
+from keras_sparseout.callbacks.control.run_backup import check_folder
 from keras_sparseout.callbacks.control.run_length import RunLength
-from keras_sparseout.callbacks.control.step_control import (
-    StepControl,
-    StepSettings,
-)
+from keras_sparseout.callbacks.control.upkeep import Upkeep
 from keras_sparseout.callbacks.figure_sources import TrainingSteps, not_begun
 from keras_sparseout.callbacks.measuring_callback import MeasuringCallback
 from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
@@ -37,15 +31,22 @@ if TYPE_CHECKING:
 
 
 class SparsityController(MeasuringCallback):
-    """Moves q until the activations are as sparse as asked, and holds them there.
+    """Gives the activations the sparsity that is asked for, on any model.
 
-    A feedback loop: it measures the activations of each batch, as
-    `keras_sparseout.SparsityTracker` does inside the training step, and every few
-    batches it moves the actuator of each layer by what the measures add up to. The
-    layers must be adjustable:
+    By default it pushes the layers by penalties, inside the training step: the model
+    needs no layers of this package, and has nothing of the controller afterwards. The
+    gradient of the loss with respect to the activations x of a layer becomes
+
+        g + m (|g| / |dP/dx|) dP/dx
+
+    with P the mean penalty of the vectors of x, |g| and |dP/dx| moving means of the
+    norms, and m the multiplier. A PI controller of setpoint minus figure moves it at
+    each batch. The setpoint rises on a ramp to the target. The loss that `fit` shows
+    stays that of the model. Where the model has adjustable layers, these are moved:
 
         Sparseout(0.5, q=2.0, adjustable=True)            # actuator "q" or "rate"
         ActivationPenalty(0.0, adjustable=True)           # actuator "weight"
+        TargetSparsity(0.5, adjustable=True)              # actuator "threshold"
 
     The target holds for training batches, with the weights as they move. With probe
     data `x` it holds for these, at inference: after each epoch the setpoint moves
@@ -54,40 +55,29 @@ class SparsityController(MeasuringCallback):
 
     - `<metric>/<layer>`: the figure of the epoch's training batches, and with `x`
       `val_<metric>/<layer>`. If a tracker has the same key, the tracker's figure stays;
-    - `<actuator>/<layer>`: the setting, for example `q/<layer>`;
+    - `<actuator>/<layer>`: the setting, for example `q/<layer>`, `penalty/<layer>`, or
+      `target/<layer>` of thresholds;
     - `error/<layer>`: target minus figure, with `x` the figure of the probe data.
 
-    An epoch without batches has neither figure nor error, except those of `x`. With
-    `steps_per_execution` it moves after whole executions. A model that is not built
-    makes its layers in the first batch: they move from the second batch on.
+    An epoch without batches has neither figure nor error, except those of `x`. A model
+    that is not built makes its layers in the first batch: they move from the second on.
 
     If too many of a layer's units are dead, it warns and no longer makes it sparser.
-    Once the loss is not finite, it changes nothing any more.
+    Once the loss is not finite, it changes nothing any more. If `fit` raises, nothing
+    of this callback is in the model: its hooks are there only while a step is traced.
 
-    BatchNormalization layers normalise at inference by moving statistics, which lag
-    behind: at momentum 0.99 by 100 steps. With `x` the statistics are recomputed by a
-    pass over it, in which these layers normalise by the batch. At the end of training
-    they stay in the model, and a line says so. After each epoch they serve the figures
-    of `x` alone: `validation_data`, a ModelCheckpoint and a SparsityTracker see the
-    model's own. Only what runs after `fit`, as `evaluate`, sees the recomputed ones.
-    With a floor of accuracy `validation_data` is judged by them too. Without `x` a line
-    says if they lag.
+    With `x` it recomputes the moving statistics of BatchNormalization layers, which
+    lag, for its figures of `x`, for the validation that a floor of accuracy looks at,
+    and at the end of training. Only then they stay: a ModelCheckpoint in mid-fit has
+    the model's own. Without `x` a line says if they lag.
 
-    With `keras.callbacks.BackupAndRestore` a resumed run equals one that was not
-    interrupted. The states of q, rate and weight are saved with the weights, except
-    that dead units are counted from 0; those of a penalty and of thresholds are in a
-    file in `backup_dir`. Put BackupAndRestore after this callback: it reads a short
-    epoch only when that is over, and no crash can save weights without the state.
+    With `keras.callbacks.BackupAndRestore` behind it a resumed run equals one that was
+    not interrupted, except that q, rate and weight count dead units anew.
 
-    If `fit` raises, nothing of this callback is in the model: its hooks are there only
-    while a step is traced. The callback keeps the step that measures.
-
-    With `max_loss_increase` or `min_metric` it does not push until an epoch kept both:
-    the first epoch, in a trained model. Then it rises by steps, until an epoch breaks
-    the floor, and goes back halfway to the sparsest epoch that kept it: a bisection,
-    with one try an epoch. In the last quarter it does not rise again after a break. If
-    the last epoch breaks the floor, the model gets the weights of the sparsest that
-    kept it, of which a copy is in memory.
+    With `max_loss_increase` or `min_metric` it moves nothing until an epoch kept them.
+    Then it finds the sparsest point that keeps them by bisection, with one try an
+    epoch. If the last epoch breaks them, the model gets the weights of the sparsest
+    epoch that kept them, of which a copy is in memory.
 
     Args:
         target: The figure asked for: a number for all layers, or a dict of numbers by
@@ -101,18 +91,22 @@ class SparsityController(MeasuringCallback):
             `logs` are `needless_macs`, `error/needless_macs`, `zero_fraction/<layer>`.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
-            Sparseout or ActivationPenalty layers with the actuator that can be read.
-        actuator: "q" or "rate" of Sparseout, "weight" of ActivationPenalty layers.
-        bounds: Least and largest setting. None: (1, 4) for q, (0.05, 0.9) for rate,
-            (0, 0.1) for weight. Sparsity is not free: as q falls to 1, so
-            does accuracy.
+            layers with the actuator; for a penalty those that a tracker would measure.
+        actuator: "penalty", "threshold", "q", "rate" or "weight". None: what the model
+            has adjustable layers for, or else "penalty".
+        kind: The penalty, "l1" or "hoyer_square", as in `ActivationPenalty`. None for
+            "hoyer_square".
+        bounds: Least and largest setting. None: (0, 10) for the multiplier of a
+            penalty, (0, 0.99) for the target of thresholds, (1, 4) for q, (0.05, 0.9)
+            for rate, (0, 0.1) for weight.
         together: Whether all layers share one setting, moved until the mean over the
             layers is the target. Otherwise each layer has its own, except with
             "needless_macs".
-        every: After how many batches it moves, by the samples measured in all of them.
-            In a shorter epoch it moves at its end. None: as often as the run of `fit`
-            needs. It moves at least 100 times where there are that many batches, and
-            each 32 batches in long runs.
+        reach_by: The part of the run after which the ramp of a penalty or of
+            thresholds ends, > 0 and <= 1.
+        every: After how many batches q, rate and weight move, and the figures are read;
+            at the latest at the end of an epoch. None: at least 100 times in the run of
+            `fit` where there are that many batches, and each 32 batches in long runs.
         sample_size: How many samples of each batch are measured, the first ones, on
             each replica.
         gain: How strongly it reacts; 2 for twice as strongly. Lower it where the
@@ -123,17 +117,18 @@ class SparsityController(MeasuringCallback):
             about the last 8 readings; None for never.
         max_dead: Share of a layer's units that may be dead before it no longer makes it
             sparser. It decides after 256 vectors, counted over several epochs.
-        max_loss_increase: How far the loss may rise above the lowest of the run's
-            epochs so far, as a share of it, > 0; the validation's loss if there is one.
-            An epoch keeps this floor if loss <= lowest + max_loss_increase |lowest|.
-        min_metric: A name in Keras' epoch logs and its least value, as in
+        max_loss_increase: How far the loss of an epoch may be above the lowest of the
+            epochs so far, as a share of that, > 0. It is kept if loss <= lowest +
+            max_loss_increase |lowest|. The loss is `val_loss`, or `loss` if the logs of
+            the first epoch have no `val_loss`. The first epoch is not pushed, so the
+            lowest is at most that of the model without a push.
+        min_metric: A name in Keras' epoch logs and its least value, for example
             ("val_accuracy", 0.87). Where less is better, by the rules of
             `keras.callbacks.EarlyStopping`, it is the largest value. Where Keras does
             not know, add "max" or "min": ("val_score", 0.3, "max").
         backup_dir: Folder of the state for a resumed run, with the actuators "penalty"
-            and "threshold": that of `BackupAndRestore`. The file is written at once at
-            the end of each epoch, holds the states after the last two, and is removed
-            when training is complete. None for none.
+            and "threshold": that of `BackupAndRestore`. It is replaced as a whole after
+            each epoch, and removed when training is complete. None for none.
         batch_size: With `x`, how many samples of arrays run at once.
         steps: With `x`, how many batches of a data set to take; None for all.
         verbose: 1 to print what is controlled, what could not be read, and at the end
@@ -142,22 +137,25 @@ class SparsityController(MeasuringCallback):
     Raises:
         ValueError: if an argument is out of range, or (as training begins) there is no
             adjustable layer, a named one is not adjustable, a layer never has zeros, or
-            the file in `backup_dir` is broken or of another control.
+            the file in `backup_dir` is broken or of another control, or (after the
+            first epoch) the logs do not have what `min_metric` names.
 
-    Source: the setting of Khan & Stavness (2019), https://arxiv.org/abs/1904.08050,
-        turned around: there q is chosen and the sparsity observed.
+    Source: Sohrabi et al. (2024), "On PI controllers for updating Lagrange multipliers
+        in constrained optimization", https://arxiv.org/abs/2406.04558; Gallego-Posada
+        et al. (2022), https://arxiv.org/abs/2208.04425; Yang, Wen & Li (2020),
+        https://arxiv.org/abs/1908.09979, for "hoyer_square"; Khan & Stavness (2019),
+        https://arxiv.org/abs/1904.08050, for q.
 
     Example:
 
-    >>> noise = keras_sparseout.Sparseout(0.5, q=2.0, adjustable=True, name="hidden")
-    >>> layers = [keras.layers.Dense(64, "relu"), noise, keras.layers.Dense(1)]
-    >>> model = keras.Sequential([keras.Input((4,)), *layers])
+    >>> hidden = keras.layers.Dense(64, "relu", name="hidden")
+    >>> model = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(1)])
     >>> model.compile("adam", "mse")
-    >>> controller = SparsityController(0.7, every=8, verbose=0)
+    >>> controller = SparsityController(0.7, verbose=0)
     >>> x, y = np.random.rand(256, 4), np.random.rand(256, 1)
     >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[controller])
     >>> sorted(controller.history)
-    ['epoch', 'q/hidden', 'zero_fraction/hidden']
+    ['epoch', 'penalty/hidden', 'zero_fraction/hidden']
     """
 
     def __init__(
@@ -185,19 +183,15 @@ class SparsityController(MeasuringCallback):
         steps: int | None = None,
         verbose: int = 1,
     ) -> None:
-        self._asked = arguments.check_actuator(actuator), bounds, kind
-        self.actuator: ActuatorName = actuator or "penalty"
-        self.kind = arguments.check_kind(kind, actuator)
         self._of_model = arguments.check_metric(metric) == macs_budget.NEEDLESS_MACS
         if self._of_model:
             metric, together = "zero_fraction", macs_budget.check_together(target)
-        [name] = metrics = check_metrics([metric])
+        [(name, measure)] = (metrics := check_metrics([metric])).items()
         self.metric = macs_budget.NEEDLESS_MACS if self._of_model else name
         self.target = arguments.check_target(target, self.metric)
         chosen = layer_selection.check_layers(layers)
         if chosen is None and isinstance(target, Mapping):
             chosen = list(target)
-        self.bounds = arguments.check_bounds(bounds, actuator)
         self.together = arguments.check_together(together, target)
         self.reach_by = arguments.check_reach_by(reach_by)
         self.every = arguments.check_every(every)
@@ -211,6 +205,23 @@ class SparsityController(MeasuringCallback):
         self.backup_dir = check_folder(backup_dir)
         data = None if x is None else ProbeData(x, batch_size=batch_size, steps=steps)
         self.verbose = verbose
+        self._asked = Asked(
+            target=self.target,
+            of_model=self._of_model,
+            metric=measure,
+            layers=chosen,
+            actuator=arguments.check_actuator(actuator),
+            kind=kind,
+            bounds=bounds,
+            together=self.together,
+            data=data,
+            sample_size=sample_size,
+            gain=self.gain,
+            dead_band=self.dead_band,
+            max_dead=self.max_dead,
+            reach_by=self.reach_by,
+            floor=(self.min_metric, self.max_loss_increase),
+        )
         metrics.update(check_metrics("dead_units"))
         super().__init__(metrics, data, chosen, sample_size, in_steps=True)
 
@@ -218,24 +229,29 @@ class SparsityController(MeasuringCallback):
         super()._forget()
         self._messages = ControllerMessages()
         self._control: ControlledLayers | None = None
-        self._stepping: StepControl | None = None
-        self._moving_statistics: MovingStatistics | None = None
-        self._backup: RunBackup | None = None
-        self._budget: macs_budget.MacsBudget | None = None
+        self._choice = ControlChoice(self._asked)
+        self._upkeep: Upkeep | None = None
 
     @property
-    def _begun(self) -> tuple[ControlledLayers, TrainingSteps]:
-        if self._control is None or self._training is None:
+    def _begun(self) -> tuple[ControlledLayers, TrainingSteps, Upkeep]:
+        parts = self._control, self._training, self._upkeep
+        if parts[0] is None or parts[1] is None or parts[2] is None:
             raise not_begun(self)
-        return self._control, self._training
+        return parts[0], parts[1], parts[2]
 
     @property
-    def _acts_in_steps(self) -> bool:
-        return self.actuator in ("penalty", "threshold")
+    def actuator(self) -> ActuatorName:
+        """What is moved. If it was left out, training shows it."""
+        return self._choice.actuator
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and largest setting."""
+        return self._choice.bounds
 
     @property
     def _has_floor(self) -> bool:
-        return self._control is not None and self._control.floor is not None
+        return self.min_metric is not None or self.max_loss_increase is not None
 
     @property
     def _run_length(self) -> RunLength:
@@ -293,48 +309,34 @@ class SparsityController(MeasuringCallback):
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._messages = ControllerMessages(self.verbose)
+        if self._has_floor:
+            # The first epoch is without the push of an earlier run.
+            self._choice.stepping = None
         self._begin()
         self._control = self._new_control()
-        self._backup = None
-        if self._acts_in_steps:
-            self._backup = RunBackup(self.backup_dir, self, self._messages)
-            self._backup.check_list(self._beside)
-        self._moving_statistics = MovingStatistics(
-            self.model, self.data, self._messages
-        )
-        if self._stepping is not None:
-            self._stepping.begin_run()
+        saves = self._choice.is_in_step
+        kept = self.data, self.backup_dir, saves, self._beside, self._messages
+        self._upkeep = Upkeep(self, *kept)
+        if self._choice.stepping is not None:
+            self._choice.stepping.begin_run()
         if self.model.built:
             self._control.describe(self._names)
 
     def _new_control(self):
-        settings = ControlSettings(
-            target=self.target,
-            metric=self.metric,
-            actuator=self.actuator,
-            bounds=self.bounds,
-            together=self.together,
-            gain=self.gain,
-            dead_band=self.dead_band,
-            max_dead=self.max_dead,
-            has_probe=self.data is not None,
-        )
-        messages, floor = self._messages, self._floor()
-        return ControlledLayers(self.model, self.metrics, settings, messages, floor)
+        told = self._messages, self.params
+        return self._choice.control(self.model, self.metrics, *told)
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        control, _ = self._begun
+        control, _, upkeep = self._begun
         # Not when training begins, as BackupAndRestore loads weights then.
-        control.follow(self._watched, self._stepping)
-        if self._backup is not None:
-            self._backup.begin_epoch(epoch, control)
+        control.follow(self._watched, self._choice.stepping)
+        upkeep.resume(epoch, control)
         self._begin_epoch(epoch)
-        if self._moving_statistics is not None:
-            self._moving_statistics.begin_epoch(self._progress.total)
+        upkeep.begin_epoch(self._progress.total)
         frozen = epoch >= (self.freeze_after or math.inf)
         control.begin_epoch(frozen=frozen, batches=self._progress.total)
         if self._probe is not None and control.needs_probe:
-            with self._recomputed():
+            with upkeep.recomputed():
                 control.measure_probe(self._probe.read())
         control.shift_setpoints()
         # Forgets the figures, which the setpoints needed.
@@ -347,65 +349,54 @@ class SparsityController(MeasuringCallback):
             if self._settle(logs):
                 self._control = self._new_control()
             self._plan_steps()
-            control, _ = self._begun
-            control.describe(self._names)
-        control, training = self._begun
+            self._begun[0].describe(self._names)
+        control, training, _ = self._begun
         if self._log.unread and not training.is_checked:
             training.check_reached()
             self._leave_out(training)
-        control.follow(self._watched, self._stepping)
+        control.follow(self._watched, self._choice.stepping)
         control.check_loss(self._loss)
         # In an epoch that is shorter, at its last batch, if its length is known.
         if self._log.due(self._run_length.every):
             self._take_reading()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        control, training = self._begun
+        control, training, upkeep = self._begun
         if not self._log.read_at and self._log.unread:
             self._take_reading()
         self._correct_progress()
         if self._log.unread:
             control.count_units(training.read())
-        with self._recomputed():
+        with upkeep.recomputed():
             probed = None if self._probe is None else self._probe.read()
             figures = control.end_epoch(training.epoch_sums, probed, self._loss)
         control.judge(epoch, logs)
-        if self._backup is not None:
-            self._backup.end_epoch(epoch, control)
+        upkeep.end_epoch(epoch, control)
         self._log.end_epoch(control.probed, logs)
         self._tell(figures, logs)
 
     def on_test_begin(self, logs: Logs = None) -> None:
         # Its floor is about the model as it will be when training has ended.
-        if self._moving_statistics is not None and self._has_floor:
-            self._moving_statistics.begin_validation()
+        if self._upkeep is not None and self._has_floor:
+            self._upkeep.begin_validation()
 
     def on_test_end(self, logs: Logs = None) -> None:
-        if self._moving_statistics is not None and self._has_floor:
-            self._moving_statistics.end_validation()
+        if self._upkeep is not None and self._has_floor:
+            self._upkeep.end_validation()
 
     def on_train_end(self, logs: Logs = None) -> None:
         self._messages.verbose = self.verbose
         if self._control is not None:
             self._control.conclude(self._progress.total)
-        if self._backup is not None:
-            self._backup.end_run(self._beside)
-        if calling_list() is None:
-            self._after_training()
+        if self._upkeep is not None:
+            self._upkeep.end_run(self._progress.total)
 
     def _after_training(self):
-        # Other callbacks may have restored weights.
-        if self._moving_statistics is not None:
-            self._moving_statistics.conclude(self._progress.total)
-
-    def _recomputed(self):
-        """Gives BatchNormalization layers statistics of `x` for this context."""
-        if self._moving_statistics is None:
-            return contextlib.nullcontext()
-        return self._moving_statistics.recomputed()
+        if self._upkeep is not None:
+            self._upkeep.after_training(self._progress.total)
 
     def _take_reading(self):
-        control, training = self._begun
+        control, training, _ = self._begun
         self._correct_progress()
         now = self._run_length.now
         self._log.add(control.take(training.read(), self._loss, now))
@@ -419,62 +410,15 @@ class SparsityController(MeasuringCallback):
 
     def _plan_steps(self):
         """Tells the control in the step how long the run is."""
-        if self._stepping is not None and self._control is not None:
+        if self._choice.stepping is not None and self._control is not None:
             ramp = self._control.ramp(self.reach_by)
-            self._stepping.plan_run(self._run_length.left, ramp)
-
-    def _floor(self):
-        arguments.check_floor_fits(self.max_loss_increase, self.actuator)
-        asked = self.min_metric, self.max_loss_increase
-        epochs = (self.params or {}).get("epochs")
-        when = epochs, self.reach_by
-        return accuracy_floor.prepared(self.model, *asked, *when, self._messages)
+            self._choice.stepping.plan_run(self._run_length.left, ramp)
 
     def _step_control(self):
-        if not self._selected:
-            return None  # The first batch will make the layers.
-        if self.actuator != "penalty" and self.actuator != "threshold":
-            self._stepping = None
-            return self._budget and self._budget.step
-        settings = StepSettings(
-            actuator=self.actuator,
-            kind=self.kind,
-            metric=next(iter(self.metrics.values())),
-            together=self.together,
-            budget=self._budget,
-            sample_size=self.sample_size,
-            bounds=self.bounds,
-            gain=self.gain,
-        )
-        asked = self.model, self._selected, settings
-        if self._stepping is None or self._stepping.arguments != asked:
-            self._stepping = StepControl(*asked)
-        return self._stepping
+        return self._choice.in_step(self.model, self._selected)
 
     def _select(self):
-        # Anew, as the first batch may make layers.
-        actuator, bounds, kind = self._asked
-        self.actuator = actuator or knobs.default_actuator(self.model, self.layers)
-        arguments.check_kind(kind, self.actuator)
-        self.bounds = arguments.check_bounds(bounds, self.actuator)
-        if self.actuator == "penalty":
-            watched = knobs.layers_to_push(self.model, self.layers)
-        else:
-            knob = setting_key(self.actuator)
-            watched = knobs.layers_to_control(self.model, self.layers, knob)
-        arguments.check_targets_fit(self.target, [w.name for w in watched])
-        if not self._of_model:
-            return watched
-        self._budget = macs_budget.prepared(
-            self._budget,
-            self.target,
-            self.model,
-            watched,
-            named=self.layers is not None,
-            actuator=self.actuator,
-            data=self.data,
-            sample_size=self.sample_size,
-        )
+        watched = self._choice.layers(self.model)
         if self._control is not None:
-            self._control.budget = self._budget
-        return self._budget.watched
+            self._control.budget = self._choice.budget
+        return watched

@@ -64,7 +64,7 @@ class AccuracyFloor:
     """Decides after each epoch how far a controller may push, by what the logs say.
 
     The floor is kept in an epoch that is within the limits, as `AccuracyLimits` says.
-    Nothing is pushed until an epoch kept it. So it is known what the model comes to
+    Nothing is moved until an epoch kept it. So it is known what the model comes to
     without a push, and a model that has yet to learn is not held back. From then on the
     aims rise to the targets in `reach_by` of the epochs that are left. After an epoch
     that broke the floor they are found by bisection, as `floor_search.next_aims` says.
@@ -169,7 +169,7 @@ class AccuracyFloor:
         for i, (subject, target, figure) in enumerate(outcomes):
             start = pushed[0].figures[i]
             way = np.sign(target - start)
-            if way * (target - figure) <= _REACHED:
+            if not way * (target - figure) > _REACHED:
                 continue
             shown = self._messages, subject, figure, target
             if broken:

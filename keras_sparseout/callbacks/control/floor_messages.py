@@ -32,15 +32,15 @@ def say_begun_late(
     """Prints that most of the run passed before the floor was kept, from 1 on."""
     messages.print(
         f"{subject} came to {figure:.3f} of {target:g}: epoch {epoch} was the first "
-        "that kept the floor, and only the epochs after it were pushed. Give more "
-        "epochs, or a lower floor"
+        "that kept the floor, and nothing was moved before. Give more epochs, or a "
+        "lower floor"
     )
 
 
 def warn_of_no_epoch(messages: ControllerMessages, floor: str, best: str) -> None:
-    """Warns that no epoch kept the floor, so that nothing was pushed."""
+    """Warns that no epoch kept the floor, so that nothing was moved."""
     messages.warn(
-        f"no epoch kept the floor, {floor}, so nothing was pushed. The best was "
+        f"no epoch kept the floor, {floor}, so nothing was moved. The best was "
         f"{best}. Give more epochs, or a lower floor",
         about=("floor", ""),
     )

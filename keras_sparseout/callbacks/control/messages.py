@@ -132,7 +132,7 @@ class ControllerMessages:
             f"{share:.0%} of the units of {layer} are dead, so the controller no "
             "longer makes it sparser. Ask for less, or raise `max_dead`, now "
             f"{max_dead:g}",
-            about=("dead units", subject),
+            about=("dead units", f"{subject} {layer}"),
         )
 
     def retreat(self, subject: str, actuator: str, bounds: tuple[float, float]) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import keras
@@ -122,6 +122,7 @@ class StepControl:
         with model.distribute_strategy.scope():
             self._state = _vectors("state", len(State._fields), len(self.groups))
             self._plan = _vectors("plan", len(Plan._fields), len(self.groups))
+            self._spared = _vectors("spared", 1, len(watched))
             if settings.actuator == "penalty":
                 arguments = settings.kind, settings.sample_size
                 self._pushes = [PenaltyPush(model, w, *arguments) for w in watched]
@@ -149,7 +150,8 @@ class StepControl:
             return
         norms = ops.stack([ops.cast(push.norms, "float32") for push in self._pushes])
         columns = ops.unstack(norms, axis=1)
-        weights = ops.unstack(self._penalties(ops, outputs, columns))
+        pushed = 1 - ops.cast(self._spared, "float32")[0]
+        weights = ops.unstack(self._penalties(ops, outputs, columns, pushed))
         arounds = [
             (push.watched.layer, "call", push.around(weight))
             for push, weight in zip(self._pushes, weights, strict=True)
@@ -206,6 +208,14 @@ class StepControl:
     def plan(self, plan: Plan) -> None:
         self._plan.assign(np.stack(np.broadcast_arrays(*plan)))
 
+    def spare(self, names: Collection[str], among: Iterable[str]) -> None:
+        """Pushes the layers of these names no more, and all others `among` again."""
+        spared = np.array(variables.to_numpy(self._spared))
+        index = {w.name: i for i, w in enumerate(self.watched)}
+        for name in among:
+            spared[0, index[name]] = name in names
+        self._spared.assign(spared)
+
     def begin_run(self) -> None:
         """Begins a new ramp at the present figures. The settings go on."""
         old = self.state
@@ -250,7 +260,8 @@ class StepControl:
         if self.settings.actuator == "threshold":
             return {name: float(outputs[i]) for name, i in self._group_of.items()}
         norms = np.array([variables.to_numpy(push.norms) for push in self._pushes])
-        weights = self._penalties(np, outputs, norms.T)
+        pushed = 1 - np.array(variables.to_numpy(self._spared))[0]
+        weights = self._penalties(np, outputs, norms.T, pushed)
         names = [w.name for w in self.watched]
         return dict(zip(names, map(float, weights), strict=True))
 
@@ -266,7 +277,7 @@ class StepControl:
             if not np.any(variables.to_numpy(push.norms))
         ]
 
-    def _penalties(self, xp, outputs, norms):
+    def _penalties(self, xp, outputs, norms, pushed):
         """Returns the weights of the layers' penalties, so that they push as asked.
 
         In a group the penalties of the layers have fixed proportions. Together they
@@ -276,11 +287,12 @@ class StepControl:
             xp: What computes it, keras.ops or numpy.
             outputs: The output of each group.
             norms: The `norms` of the layers' pushes, a vector for each part of them.
+            pushed: 0 for layers that are spared, otherwise 1.
         """
         count, loss, pushing, units = norms
         # A penalty of n units is up to n.
         units = units / xp.maximum(count, keras.config.epsilon())
-        proportions = self._shares / xp.maximum(units, 1.0)
+        proportions = pushed * self._shares / xp.maximum(units, 1.0)
         pushing = _dot(xp, self._members, proportions * pushing)
         ratios = _dot(xp, self._members, loss) / (pushing + 1e-30)
         of_groups = _SMALL_PUSH * xp.sinh(outputs) * ratios

@@ -193,14 +193,23 @@ class StepGroup:
         self._control.plan = plan
 
     def _check_dead(self, dead_shares: Mapping[str, float]) -> None:
-        """Holds the control back from sparser while too many units are dead."""
+        """Spares layers with too many dead units; with no others, holds back from more.
+
+        A layer whose zeros save little must not keep all others from the target.
+        """
         known = [w.name for w in self._watched if w.name in dead_shares]
-        if known and self._settings.actuator == "penalty":
-            worst = max(known, key=lambda name: dead_shares[name])
-            share, max_dead = dead_shares[worst], self._settings.max_dead
-            self._block(share > max_dead or self._is_wrong)
-            if share > max_dead:
-                self._messages.dead_units(self._subject, worst, share, max_dead)
+        if not known or self._settings.actuator != "penalty":
+            return
+        max_dead = self._settings.max_dead
+        too_dead = [name for name in known if dead_shares[name] > max_dead]
+        for name in too_dead:
+            share = dead_shares[name]
+            self._messages.dead_units(self._subject, name, share, max_dead)
+        names = [w.name for w in self._watched]
+        all_are = len(too_dead) == len(names)
+        self._block(all_are or self._is_wrong)
+        if not all_are and len(names) > 1:
+            self._control.spare(too_dead, names)
 
     def _block(self, blocked: bool) -> None:
         if blocked != self._control.plan.blocked[self._index]:

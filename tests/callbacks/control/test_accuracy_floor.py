@@ -1,5 +1,6 @@
 """A floor of accuracy: the search below it, its limits, and the weights it restores."""
 
+import functools
 import itertools
 import math
 
@@ -22,9 +23,12 @@ def tiny():
     return model
 
 
+shared = functools.cache(tiny)
+
+
 def floor_of(min_metric=None, max_loss_increase=None, epochs=12, model=None):
     asked = min_metric, max_loss_increase, epochs, 0.5
-    return accuracy_floor.prepared(model or tiny(), *asked, ControllerMessages())
+    return accuracy_floor.prepared(model or shared(), *asked, ControllerMessages())
 
 
 def run(floor, accuracy, *, target=0.9, start=0.4, epochs=12):
@@ -182,15 +186,14 @@ def test_epochs_without_validation_decide_nothing():
         assert (floor.aims is before) == (epoch == 1)
 
 
-@pytest.mark.parametrize("at", range(1, 12))
+@pytest.mark.parametrize("at", [1, 4, 10])
 def test_a_resumed_run_equals_one_that_was_not_interrupted(at):
     def accuracy(epoch, figure):
         value = 0.88 - 0.5 * max(0, figure - 0.63 + 0.01 * (epoch % 3))
         return {"val_accuracy": value, "val_loss": 1 - value, "loss": 1.0}
 
     asked = ("val_accuracy", 0.87), 0.2
-    whole, first, resumed = (floor_of(*asked, model=tiny()) for _ in range(3))
-    whole._model.set_weights(first._model.get_weights())
+    whole, first, resumed = (floor_of(*asked) for _ in range(3))
     expected = run(whole, accuracy)
     outcomes = [[Outcome("zeros of a", 0.9, figure)] for figure in expected]
     for epoch, figure in enumerate(expected[:at]):
