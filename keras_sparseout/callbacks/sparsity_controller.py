@@ -68,9 +68,11 @@ class SparsityController(MeasuringCallback):
 
     With `x` it recomputes the moving statistics of BatchNormalization layers, which
     lag, for its figures of `x`, for the validation that a floor of accuracy looks at,
-    and at the end of training. Without `x` a line says if they lag. With
-    `keras.callbacks.BackupAndRestore` behind it a resumed run equals one that was not
-    interrupted, except that q, rate and weight count dead units anew.
+    and at the end of training. Only then they stay: a ModelCheckpoint in mid-fit has
+    the model's own. Without `x` a line says if they lag.
+
+    With `keras.callbacks.BackupAndRestore` behind it a resumed run equals one that was
+    not interrupted, except that q, rate and weight count dead units anew.
 
     With `max_loss_increase` or `min_metric` it moves nothing until an epoch kept them.
     Then it finds the sparsest point that keeps them by bisection, with one try an
@@ -249,7 +251,7 @@ class SparsityController(MeasuringCallback):
 
     @property
     def _has_floor(self) -> bool:
-        return self._control is not None and self._control.floor is not None
+        return self.min_metric is not None or self.max_loss_increase is not None
 
     @property
     def _run_length(self) -> RunLength:
@@ -307,7 +309,7 @@ class SparsityController(MeasuringCallback):
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._messages = ControllerMessages(self.verbose)
-        if self.min_metric is not None or self.max_loss_increase is not None:
+        if self._has_floor:
             # The first epoch is without the push of an earlier run.
             self._choice.stepping = None
         self._begin()
@@ -374,6 +376,7 @@ class SparsityController(MeasuringCallback):
         self._tell(figures, logs)
 
     def on_test_begin(self, logs: Logs = None) -> None:
+        # Its floor is about the model as it will be when training has ended.
         if self._upkeep is not None and self._has_floor:
             self._upkeep.begin_validation()
 

@@ -55,11 +55,11 @@ class Upkeep:
         return self._statistics.recomputed()
 
     def begin_validation(self) -> None:
-        """Makes a validation one of the model as it will be when training has ended."""
+        """Gives BatchNormalization layers these statistics until `end_validation`."""
         self._statistics.begin_validation()
 
     def end_validation(self) -> None:
-        """Gives the model its own statistics back."""
+        """Gives the layers their own statistics back."""
         self._statistics.end_validation()
 
     def end_epoch(self, epoch: int, control: ControlledLayers) -> None:
