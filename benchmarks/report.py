@@ -120,11 +120,11 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Writes all files. Each of them is whole at any time."""
-        _replace(folder / JSON, self.to_json().encode())
-        _replace(folder / MARKDOWN, self.to_markdown().encode())
+        replace_file(folder / JSON, self.to_json().encode())
+        replace_file(folder / MARKDOWN, self.to_markdown().encode())
         pictures = [table.picture for table in self._all() if table.picture]
         if pictures:
-            _replace(folder / PICTURE, pictures[-1])
+            replace_file(folder / PICTURE, pictures[-1])
         else:  # One that an earlier run left there would belong to other figures.
             (folder / PICTURE).unlink(missing_ok=True)
 
@@ -206,7 +206,7 @@ def _grid(
     return "\n".join(map(padded, [headings, rule, *lines]))
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Writes beside the file, then takes its place."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         try:

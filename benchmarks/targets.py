@@ -49,6 +49,9 @@ TARGETS = {
     "threshold, predict, MLP of 128 units": Target(
         "predict of a small MLP with TargetSparsity, to without", 1.05
     ),
+    "control": Target(
+        "an epoch with SparsityController moving a penalty, to the same fixed one", 1.03
+    ),
     "kept, q=2": Target("bytes kept for the backward pass, q = 2, in sizes of x", 0.0),
     "kept, other q": Target(
         "bytes kept for the backward pass, q other than 2, in sizes of x", 1.0

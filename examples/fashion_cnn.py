@@ -3,6 +3,7 @@
     python examples/fashion_cnn.py                      # Sparseout at q = 1.5
     python examples/fashion_cnn.py --q 1 --compare      # beside plain Dropout
     python examples/fashion_cnn.py --target-sparsity 0.8   # find the q for that
+    python examples/fashion_cnn.py --target-sparsity 0.7 --actuator penalty  # plain CNN
 
 The default data come with the repository: 10,000 training and 10,000 test images. Each
 run writes a folder with the history as CSV, a picture, the model as .keras and an
@@ -178,7 +179,14 @@ def parse_arguments() -> argparse.Namespace:
         "--target-sparsity",
         type=float,
         metavar="S",
-        help="move q until the dense layer has this fraction of zeros",
+        help="have this fraction of zeros, see --actuator",
+    )
+    parser.add_argument(
+        "--actuator",
+        choices=("q", "penalty"),
+        default="q",
+        help="for --target-sparsity: move q of the dense layer, or push all layers of "
+        "the CNN with plain Dropout by penalties (%(default)s)",
     )
     parser.add_argument("--epochs", type=int, default=8, help="(%(default)s)")
     parser.add_argument(
@@ -210,6 +218,7 @@ def parse_arguments() -> argparse.Namespace:
 def make_runs(args: argparse.Namespace) -> list[Run]:
     """The model with Sparseout, and with --compare the same with Dropout."""
     moved = args.target_sparsity is not None
+    pushed = moved and args.actuator == "penalty"
     title = f"Sparseout({args.rate:g}, q={args.q:g})"
     label = f"q={args.q:g}"
     if moved:
@@ -222,20 +231,26 @@ def make_runs(args: argparse.Namespace) -> list[Run]:
         return keras.layers.Dropout(args.rate, name=name)
 
     runs = [Run(title, label, CSVS[0], sparseout)]
+    if pushed:
+        title = f"Dropout({args.rate:g}), pushed to {args.target_sparsity:g} zeros"
+        runs = [Run(title, "pushed", CSVS[0], dropout)]
     if args.compare:
         runs.append(Run(f"Dropout({args.rate:g})", "Dropout", CSVS[1], dropout))
     return runs
 
 
 def make_controllers(args: argparse.Namespace, data: Data) -> list[SparsityController]:
-    """The callback that brings the dense layer to --target-sparsity, if it is given."""
+    """The callback that brings layers to --target-sparsity, if it is given."""
     if args.target_sparsity is None:
         return []
+    if args.actuator == "penalty":
+        return [SparsityController(args.target_sparsity, x=data[1][0])]
     return [
         SparsityController(
             args.target_sparsity,
             x=data[1][0],
             layers="hidden",
+            actuator="q",
             bounds=(0.5, 4),
             every=16,
         )

@@ -12,6 +12,7 @@ SUITES = {
     "weights": "benchmarks.suites.weights",
     "threshold": "benchmarks.suites.threshold",
     "tracker": "benchmarks.suites.tracker",
+    "control": "benchmarks.suites.control",
     "memory": "benchmarks.suites.memory",
     "compile": "benchmarks.suites.first_step",
     "import": "benchmarks.suites.import_time",

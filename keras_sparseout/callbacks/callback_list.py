@@ -78,20 +78,22 @@ def call_last(
     callback: keras.callbacks.Callback,
     kind: Kind,
     begin_batch: Callable[[Kind], None],
+    end: Callable[[], None] | None = None,
 ) -> bool:
     """Has `begin_batch` called at each batch's start, after all callbacks in the list.
 
-    It is for changes to the model that the next step undoes: if a callback raised after
-    such a change, the model would keep it. Call it from a method of `callback` that
-    `fit` calls.
+    `begin_batch` is for changes to the model that the next step undoes: if a callback
+    raised after such a change, the model would keep it. Call this from a method of
+    `callback` that `fit` calls.
 
     Args:
         callback: The callback that changes the model.
         kind: What begins, "train" or "test". The list is restored when that ends.
         begin_batch: Function of the kind of the step.
+        end: Function that is called after all callbacks when that ends, or None.
 
     Returns:
-        Whether there is a list. Without one `callback` has to call the function itself.
+        Whether there is a list. Without one `callback` has to call these itself.
     """
     in_list = calling_list()
     if in_list is None:
@@ -100,7 +102,7 @@ def call_last(
     # The one that stands there during training serves its validation too.
     if kind == "train" or len(others) == len(in_list.callbacks):
         # A new list object: Keras may be going through the present one.
-        last = _LastInList(callback, kind, begin_batch, in_list)
+        last = _LastInList(callback, kind, begin_batch, end, in_list)
         in_list.callbacks = [*others, last]
     return True
 
@@ -119,12 +121,14 @@ class _LastInList(keras.callbacks.Callback):
         owner: keras.callbacks.Callback,
         kind: Kind,
         begin_batch: Callable[[Kind], None],
+        end: Callable[[], None] | None,
         in_list: keras.callbacks.CallbackList,
     ) -> None:
         super().__init__()
         self.owner = owner
         self.kind = kind
         self.begin_batch = begin_batch
+        self.end = end
         self.in_list = in_list
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
@@ -143,6 +147,8 @@ class _LastInList(keras.callbacks.Callback):
 
     def _leave(self) -> None:
         self.in_list.callbacks = [c for c in self.in_list.callbacks if c is not self]
+        if self.end is not None:
+            self.end()
 
 
 def _flattened(

@@ -1,5 +1,6 @@
 """Knobs of a model's layers: which layers have one, what it is, and setting it."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Sequence
 
@@ -56,10 +57,15 @@ def default_actuator(
     Args:
         model: The model.
         layers: What the user named, from `layer_selection.check_layers`, or None.
+
+    Raises:
+        ValueError: if the model is built, and one that the user named is not in it.
     """
     chosen = layer_selection.all_layers(model)
-    if layers is not None:
-        chosen = layer_selection.select(model, layers)
+    # A first batch may make layers that the user named.
+    with contextlib.nullcontext() if model.built else contextlib.suppress(ValueError):
+        if layers is not None:
+            chosen = layer_selection.select(model, layers)
     for kind, actuator in _ACTUATORS.items():
         if any(isinstance(w.layer, kind) and w.layer.adjustable for w in chosen):
             return actuator

@@ -189,7 +189,9 @@ class MeasuringCallback(keras.callbacks.Callback):
             check_backend(self)
             self._training = self._training_steps()
             self._training.begin_epoch()
-        self._called_last = callback_list.call_last(self, "train", self._arm)
+        self._called_last = callback_list.call_last(
+            self, "train", self._arm, self._after_training
+        )
 
     def _begin_epoch(self, epoch: int) -> None:
         self._progress.begin_epoch(epoch, self)
@@ -269,6 +271,9 @@ class MeasuringCallback(keras.callbacks.Callback):
         settings = self.model, self._selected, self.metrics, self.sample_size
         rest = self._missing, self._step_control()
         return prepared(TrainingSteps, self._training, *settings, *rest)
+
+    def _after_training(self) -> None:
+        """Is called after the `on_train_end` of all callbacks."""
 
     def _step_control(self) -> Control | None:
         """What acts on the layers in each training step; a subclass may have one."""

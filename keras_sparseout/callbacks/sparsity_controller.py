@@ -5,19 +5,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from keras_sparseout import plots
-from keras_sparseout.callbacks import knobs
 from keras_sparseout.callbacks.callback_list import Logs
 from keras_sparseout.callbacks.control import arguments, macs_budget
+from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
-from keras_sparseout.callbacks.control.control_settings import ControlSettings
+from keras_sparseout.callbacks.control.choice import Asked, ControlChoice
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.penalty_push import Kind
+from keras_sparseout.callbacks.control.run_backup import check_folder
 from keras_sparseout.callbacks.control.run_length import RunLength
-from keras_sparseout.callbacks.control.step_control import (
-    StepControl,
-    StepSettings,
-)
+from keras_sparseout.callbacks.control.upkeep import Upkeep
 from keras_sparseout.callbacks.figure_sources import TrainingSteps, not_begun
 from keras_sparseout.callbacks.measuring_callback import MeasuringCallback
 from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
@@ -33,15 +31,22 @@ if TYPE_CHECKING:
 
 
 class SparsityController(MeasuringCallback):
-    """Moves q until the activations are as sparse as asked, and holds them there.
+    """Gives the activations the sparsity that is asked for, on any model.
 
-    A feedback loop: it measures the activations of each batch, as
-    `keras_sparseout.SparsityTracker` does inside the training step, and every few
-    batches it moves the actuator of each layer by what the measures add up to. The
-    layers must be adjustable:
+    By default it pushes the layers by penalties, inside the training step: the model
+    needs no layers of this package, and has nothing of the controller afterwards. The
+    gradient of the loss with respect to the activations x of a layer becomes
+
+        g + m (|g| / |dP/dx|) dP/dx
+
+    with P the mean penalty of the vectors of x, |g| and |dP/dx| moving means of the
+    norms, and m the multiplier. A PI controller of setpoint minus figure moves it at
+    each batch. The setpoint rises on a ramp to the target. The loss that `fit` shows
+    stays that of the model. Where the model has adjustable layers, these are moved:
 
         Sparseout(0.5, q=2.0, adjustable=True)            # actuator "q" or "rate"
         ActivationPenalty(0.0, adjustable=True)           # actuator "weight"
+        TargetSparsity(0.5, adjustable=True)              # actuator "threshold"
 
     The target holds for training batches, with the weights as they move. With probe
     data `x` it holds for these, at inference: after each epoch the setpoint moves
@@ -50,18 +55,26 @@ class SparsityController(MeasuringCallback):
 
     - `<metric>/<layer>`: the figure of the epoch's training batches, and with `x`
       `val_<metric>/<layer>`. If a tracker has the same key, the tracker's figure stays;
-    - `<actuator>/<layer>`: the setting, for example `q/<layer>`;
+    - `<actuator>/<layer>`: the setting, for example `q/<layer>`, `penalty/<layer>`, or
+      `target/<layer>` of thresholds;
     - `error/<layer>`: target minus figure, with `x` the figure of the probe data.
 
-    An epoch without batches has neither figure nor error, except those of `x`. With
-    `steps_per_execution` it moves after whole executions. A model that is not built
-    makes its layers in the first batch: they move from the second batch on.
+    An epoch without batches has neither figure nor error, except those of `x`. A model
+    that is not built makes its layers in the first batch: they move from the second on.
 
     If too many of a layer's units are dead, it warns and no longer makes it sparser.
-    Once the loss is not finite, it changes nothing any more. Its state is saved with
-    the weights: with `keras.callbacks.BackupAndRestore` a resumed run equals one that
-    was not interrupted, but counts dead units from 0. Put that after this callback if
-    the length of the data is unknown: it reads a short epoch only when that is over.
+    Once the loss is not finite, it changes nothing any more. If `fit` raises, nothing
+    of this callback is in the model: its hooks are there only while a step is traced.
+
+    With `x` it recomputes the moving statistics of BatchNormalization layers, which
+    lag, for its figures of `x` and at the end of training. Without `x` a line says if
+    they lag. With `keras.callbacks.BackupAndRestore` behind it a resumed run equals
+    one that was not interrupted, except that q, rate and weight count dead units anew.
+
+    With `max_loss_increase` or `min_metric` it moves nothing until an epoch kept them.
+    Then it finds the sparsest point that keeps them by bisection, with one try an
+    epoch. If the last epoch breaks them, the model gets the weights of the sparsest
+    epoch that kept them, of which a copy is in memory.
 
     Args:
         target: The figure asked for: a number for all layers, or a dict of numbers by
@@ -75,18 +88,22 @@ class SparsityController(MeasuringCallback):
             `logs` are `needless_macs`, `error/needless_macs`, `zero_fraction/<layer>`.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
-            Sparseout or ActivationPenalty layers with the actuator that can be read.
-        actuator: "q" or "rate" of Sparseout, "weight" of ActivationPenalty layers.
-        bounds: Least and largest setting. None: (1, 4) for q, (0.05, 0.9) for rate,
-            (0, 0.1) for weight. Sparsity is not free: as q falls to 1, so
-            does accuracy.
+            layers with the actuator; for a penalty those that a tracker would measure.
+        actuator: "penalty", "threshold", "q", "rate" or "weight". None: what the model
+            has adjustable layers for, or else "penalty".
+        kind: The penalty, "l1" or "hoyer_square", as in `ActivationPenalty`. None for
+            "hoyer_square".
+        bounds: Least and largest setting. None: (0, 10) for the multiplier of a
+            penalty, (0, 0.99) for the target of thresholds, (1, 4) for q, (0.05, 0.9)
+            for rate, (0, 0.1) for weight.
         together: Whether all layers share one setting, moved until the mean over the
             layers is the target. Otherwise each layer has its own, except with
             "needless_macs".
-        every: After how many batches it moves, by the samples measured in all of them.
-            In a shorter epoch it moves at its end. None: as often as the run of `fit`
-            needs. It moves at least 100 times where there are that many batches, and
-            each 32 batches in long runs.
+        reach_by: The part of the run after which the ramp of a penalty or of
+            thresholds ends, > 0 and <= 1.
+        every: After how many batches q, rate and weight move, and the figures are read;
+            at the latest at the end of an epoch. None: at least 100 times in the run of
+            `fit` where there are that many batches, and each 32 batches in long runs.
         sample_size: How many samples of each batch are measured, the first ones, on
             each replica.
         gain: How strongly it reacts; 2 for twice as strongly. Lower it where the
@@ -97,6 +114,18 @@ class SparsityController(MeasuringCallback):
             about the last 8 readings; None for never.
         max_dead: Share of a layer's units that may be dead before it no longer makes it
             sparser. It decides after 256 vectors, counted over several epochs.
+        max_loss_increase: How far the loss of an epoch may be above the lowest of the
+            epochs so far, as a share of that, > 0. It is kept if loss <= lowest +
+            max_loss_increase |lowest|. The loss is `val_loss`, or `loss` if the logs of
+            the first epoch have no `val_loss`. The first epoch is not pushed, so the
+            lowest is at most that of the model without a push.
+        min_metric: A name in Keras' epoch logs and its least value, for example
+            ("val_accuracy", 0.87). Where less is better, by the rules of
+            `keras.callbacks.EarlyStopping`, it is the largest value. Where Keras does
+            not know, add "max" or "min": ("val_score", 0.3, "max").
+        backup_dir: Folder of the state for a resumed run, with the actuators "penalty"
+            and "threshold": that of `BackupAndRestore`. It is replaced as a whole after
+            each epoch, and removed when training is complete. None for none.
         batch_size: With `x`, how many samples of arrays run at once.
         steps: With `x`, how many batches of a data set to take; None for all.
         verbose: 1 to print what is controlled, what could not be read, and at the end
@@ -104,22 +133,26 @@ class SparsityController(MeasuringCallback):
 
     Raises:
         ValueError: if an argument is out of range, or (as training begins) there is no
-            adjustable layer, a named one is not adjustable, or a layer never has zeros.
+            adjustable layer, a named one is not adjustable, a layer never has zeros, or
+            the file in `backup_dir` is broken or of another control, or (after the
+            first epoch) the logs do not have what `min_metric` names.
 
-    Source: the setting of Khan & Stavness (2019), https://arxiv.org/abs/1904.08050,
-        turned around: there q is chosen and the sparsity observed.
+    Source: Sohrabi et al. (2024), "On PI controllers for updating Lagrange multipliers
+        in constrained optimization", https://arxiv.org/abs/2406.04558; Gallego-Posada
+        et al. (2022), https://arxiv.org/abs/2208.04425; Yang, Wen & Li (2020),
+        https://arxiv.org/abs/1908.09979, for "hoyer_square"; Khan & Stavness (2019),
+        https://arxiv.org/abs/1904.08050, for q.
 
     Example:
 
-    >>> noise = keras_sparseout.Sparseout(0.5, q=2.0, adjustable=True, name="hidden")
-    >>> layers = [keras.layers.Dense(64, "relu"), noise, keras.layers.Dense(1)]
-    >>> model = keras.Sequential([keras.Input((4,)), *layers])
+    >>> hidden = keras.layers.Dense(64, "relu", name="hidden")
+    >>> model = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(1)])
     >>> model.compile("adam", "mse")
-    >>> controller = SparsityController(0.7, every=8, verbose=0)
+    >>> controller = SparsityController(0.7, verbose=0)
     >>> x, y = np.random.rand(256, 4), np.random.rand(256, 1)
     >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[controller])
     >>> sorted(controller.history)
-    ['epoch', 'q/hidden', 'zero_fraction/hidden']
+    ['epoch', 'penalty/hidden', 'zero_fraction/hidden']
     """
 
     def __init__(
@@ -140,25 +173,22 @@ class SparsityController(MeasuringCallback):
         dead_band: float = 0.002,
         freeze_after: int | None = None,
         max_dead: float = 0.5,
+        max_loss_increase: float | None = None,
+        min_metric: MinMetric | None = None,
+        backup_dir: PathLike | None = None,
         batch_size: int = 256,
         steps: int | None = None,
         verbose: int = 1,
     ) -> None:
-        self._asked = arguments.check_actuator(actuator), bounds
-        self.actuator: ActuatorName = actuator or "penalty"
-        self.kind = arguments.check_kind(kind, actuator)
         self._of_model = arguments.check_metric(metric) == macs_budget.NEEDLESS_MACS
         if self._of_model:
             metric, together = "zero_fraction", macs_budget.check_together(target)
-        [name] = metrics = check_metrics([metric])
+        [(name, measure)] = (metrics := check_metrics([metric])).items()
         self.metric = macs_budget.NEEDLESS_MACS if self._of_model else name
         self.target = arguments.check_target(target, self.metric)
         chosen = layer_selection.check_layers(layers)
         if chosen is None and isinstance(target, Mapping):
             chosen = list(target)
-        # Bounds of an unknown actuator are checked when training begins.
-        known = bounds if actuator else None
-        self.bounds = arguments.check_bounds(known, self.actuator)
         self.together = arguments.check_together(together, target)
         self.reach_by = arguments.check_reach_by(reach_by)
         self.every = arguments.check_every(every)
@@ -167,8 +197,28 @@ class SparsityController(MeasuringCallback):
         self.dead_band = validation.check_share("dead_band", dead_band)
         self.freeze_after = arguments.check_freeze_after(freeze_after)
         self.max_dead = validation.check_share("max_dead", max_dead)
+        self.max_loss_increase = arguments.check_max_loss_increase(max_loss_increase)
+        self.min_metric = arguments.check_min_metric(min_metric)
+        self.backup_dir = check_folder(backup_dir)
         data = None if x is None else ProbeData(x, batch_size=batch_size, steps=steps)
         self.verbose = verbose
+        self._asked = Asked(
+            target=self.target,
+            of_model=self._of_model,
+            metric=measure,
+            layers=chosen,
+            actuator=arguments.check_actuator(actuator),
+            kind=kind,
+            bounds=bounds,
+            together=self.together,
+            data=data,
+            sample_size=sample_size,
+            gain=self.gain,
+            dead_band=self.dead_band,
+            max_dead=self.max_dead,
+            reach_by=self.reach_by,
+            floor=(self.min_metric, self.max_loss_increase),
+        )
         metrics.update(check_metrics("dead_units"))
         super().__init__(metrics, data, chosen, sample_size, in_steps=True)
 
@@ -176,14 +226,25 @@ class SparsityController(MeasuringCallback):
         super()._forget()
         self._messages = ControllerMessages()
         self._control: ControlledLayers | None = None
-        self._stepping: StepControl | None = None
-        self._budget: macs_budget.MacsBudget | None = None
+        self._choice = ControlChoice(self._asked)
+        self._upkeep: Upkeep | None = None
 
     @property
-    def _begun(self) -> tuple[ControlledLayers, TrainingSteps]:
-        if self._control is None or self._training is None:
+    def _begun(self) -> tuple[ControlledLayers, TrainingSteps, Upkeep]:
+        parts = self._control, self._training, self._upkeep
+        if parts[0] is None or parts[1] is None or parts[2] is None:
             raise not_begun(self)
-        return self._control, self._training
+        return parts[0], parts[1], parts[2]
+
+    @property
+    def actuator(self) -> ActuatorName:
+        """What is moved. If it was left out, training shows it."""
+        return self._choice.actuator
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and largest setting."""
+        return self._choice.bounds
 
     @property
     def _run_length(self) -> RunLength:
@@ -210,8 +271,9 @@ class SparsityController(MeasuringCallback):
             self.history,
             self.targets,
             metric=self.metric,
-            actuator=self.actuator,
-            bounds=self.bounds,
+            actuator=setting_key(self.actuator),
+            # Those of a penalty are about its push, not its weight.
+            bounds=None if self.actuator == "penalty" else self.bounds,
             path=path,
         )
 
@@ -239,66 +301,70 @@ class SparsityController(MeasuringCallback):
         return whole | {f"{metric}/{name}" for name in self._names}
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        actuator, bounds = self._asked
-        self.actuator = actuator or knobs.default_actuator(self.model, self.layers)
-        self.bounds = arguments.check_bounds(bounds, self.actuator)
-        settings = ControlSettings(
-            target=self.target,
-            metric=self.metric,
-            actuator=self.actuator,
-            bounds=self.bounds,
-            together=self.together,
-            gain=self.gain,
-            dead_band=self.dead_band,
-            max_dead=self.max_dead,
-            has_probe=self.data is not None,
-        )
-        self._messages = messages = ControllerMessages(self.verbose)
-        self._control = ControlledLayers(self.model, self.metrics, settings, messages)
+        self._messages = ControllerMessages(self.verbose)
+        if self.min_metric is not None or self.max_loss_increase is not None:
+            # The first epoch is without the push of an earlier run.
+            self._choice.stepping = None
         self._begin()
-        if self._stepping is not None:
-            self._stepping.begin_run()
+        self._control = self._new_control()
+        saves = self._choice.is_in_step
+        kept = self.data, self.backup_dir, saves, self._beside, self._messages
+        self._upkeep = Upkeep(self, *kept)
+        if self._choice.stepping is not None:
+            self._choice.stepping.begin_run()
         if self.model.built:
             self._control.describe(self._names)
 
+    def _new_control(self):
+        told = self._messages, self.params
+        return self._choice.control(self.model, self.metrics, *told)
+
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        control, _ = self._begun
+        control, _, upkeep = self._begun
         # Not when training begins, as BackupAndRestore loads weights then.
-        control.follow(self._watched, self._stepping)
+        control.follow(self._watched, self._choice.stepping)
+        upkeep.resume(epoch, control)
         self._begin_epoch(epoch)
-        self._plan_steps()
+        upkeep.begin_epoch(self._progress.total)
         frozen = epoch >= (self.freeze_after or math.inf)
         control.begin_epoch(frozen=frozen, batches=self._progress.total)
         if self._probe is not None and control.needs_probe:
-            control.measure_probe(self._probe.read())
+            with upkeep.recomputed():
+                control.measure_probe(self._probe.read())
         control.shift_setpoints()
+        # Forgets the figures, which the setpoints needed.
+        control.begin_ramp()
+        self._plan_steps()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._end_batch(batch, logs)
         if not self._settled:
-            self._settle(logs)
+            if self._settle(logs):
+                self._control = self._new_control()
             self._plan_steps()
-            control, _ = self._begun
-            control.describe(self._names)
-        control, training = self._begun
+            self._begun[0].describe(self._names)
+        control, training, _ = self._begun
         if self._log.unread and not training.is_checked:
             training.check_reached()
             self._leave_out(training)
-        control.follow(self._watched, self._stepping)
+        control.follow(self._watched, self._choice.stepping)
         control.check_loss(self._loss)
         # In an epoch that is shorter, at its last batch, if its length is known.
         if self._log.due(self._run_length.every):
             self._take_reading()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        control, training = self._begun
+        control, training, upkeep = self._begun
         if not self._log.read_at and self._log.unread:
             self._take_reading()
         self._correct_progress()
         if self._log.unread:
             control.count_units(training.read())
-        probe_sums = None if self._probe is None else self._probe.read()
-        figures = control.end_epoch(training.epoch_sums, probe_sums, self._loss)
+        with upkeep.recomputed():
+            probed = None if self._probe is None else self._probe.read()
+            figures = control.end_epoch(training.epoch_sums, probed, self._loss)
+        control.judge(epoch, logs)
+        upkeep.end_epoch(epoch, control)
         self._log.end_epoch(control.probed, logs)
         self._tell(figures, logs)
 
@@ -306,9 +372,15 @@ class SparsityController(MeasuringCallback):
         self._messages.verbose = self.verbose
         if self._control is not None:
             self._control.conclude(self._progress.total)
+        if self._upkeep is not None:
+            self._upkeep.end_run(self._progress.total)
+
+    def _after_training(self):
+        if self._upkeep is not None:
+            self._upkeep.after_training(self._progress.total)
 
     def _take_reading(self):
-        control, training = self._begun
+        control, training, _ = self._begun
         self._correct_progress()
         now = self._run_length.now
         self._log.add(control.take(training.read(), self._loss, now))
@@ -322,48 +394,15 @@ class SparsityController(MeasuringCallback):
 
     def _plan_steps(self):
         """Tells the control in the step how long the run is."""
-        if self._stepping is not None:
-            self._stepping.plan_run(self._run_length.left, self.reach_by)
+        if self._choice.stepping is not None and self._control is not None:
+            ramp = self._control.ramp(self.reach_by)
+            self._choice.stepping.plan_run(self._run_length.left, ramp)
 
     def _step_control(self):
-        if not self._selected:
-            return None  # The first batch will make the layers.
-        if self.actuator != "penalty" and self.actuator != "threshold":
-            return self._budget and self._budget.step
-        settings = StepSettings(
-            actuator=self.actuator,
-            kind=self.kind,
-            metric=next(iter(self.metrics.values())),
-            together=self.together,
-            budget=self._budget,
-            sample_size=self.sample_size,
-            bounds=self.bounds,
-            gain=self.gain,
-        )
-        asked = self.model, self._selected, settings
-        if self._stepping is None or self._stepping.arguments != asked:
-            self._stepping = StepControl(*asked)
-        return self._stepping
+        return self._choice.in_step(self.model, self._selected)
 
     def _select(self):
-        if self.actuator == "penalty":
-            watched = knobs.layers_to_push(self.model, self.layers)
-        else:
-            knob = setting_key(self.actuator)
-            watched = knobs.layers_to_control(self.model, self.layers, knob)
-        arguments.check_targets_fit(self.target, [w.name for w in watched])
-        if not self._of_model:
-            return watched
-        self._budget = macs_budget.prepared(
-            self._budget,
-            self.target,
-            self.model,
-            watched,
-            named=self.layers is not None,
-            actuator=self.actuator,
-            data=self.data,
-            sample_size=self.sample_size,
-        )
+        watched = self._choice.layers(self.model)
         if self._control is not None:
-            self._control.budget = self._budget
-        return self._budget.watched
+            self._control.budget = self._choice.budget
+        return watched

@@ -28,8 +28,8 @@ class TargetSparsity(AdjustableLayer):
 
     Each call in training looks at about 4,000 to 16,000 activations, and moves t once:
     so a shared layer moves it at each of its places, and `TimeDistributed` at each
-    timestep. Masked timesteps do not count. A batch in which one of these activations
-    is not finite moves nothing. All replicas of `tf.distribute` have the same t.
+    timestep. Masked timesteps do not count. A small batch moves t less, one in which
+    any of these is not finite not at all. All replicas of `tf.distribute` have one t.
 
     More activations than asked are zero where they are by themselves, as after a ReLU:
     then t is 0, and `natural_zeros` tells their share. A warning says so once, when
@@ -51,9 +51,8 @@ class TargetSparsity(AdjustableLayer):
             with exact zeros; the bias of the next layer has to make up for c.
         soft: Whether what passes shrinks by t, to x - t sign(x).
         straight_through: Whether the gradient passes where x is cut, too.
-        momentum: How slowly t follows at least, a number >= 0 and < 1, as that of
-            `keras.layers.BatchNormalization`. The layer follows faster as long as it
-            sees the activations move.
+        momentum: How slowly t follows at most, a number >= 0 and < 1, as that of
+            `keras.layers.BatchNormalization`. It follows faster while activations move.
         adjustable: Whether `target` is a variable. If so, assigning to `layer.target`
             takes effect at the next training step, without a retrace. Otherwise it is a
             constant of the compiled graph, and assigning raises.

@@ -166,6 +166,8 @@ class ThresholdTracker:
         for name, variable in self._kept.items():
             if name in store:
                 array = np.asarray(store[name])
+                if name == "state":
+                    array = _with_all_fields(array)
                 if array.shape != tuple(variable.shape) or not np.isfinite(array).all():
                     raise ValueError(
                         f"Layer {self._layer_name!r}: `{name}` in a file must be "
@@ -175,6 +177,12 @@ class ThresholdTracker:
                     )
                 values.append((variable, array))
         return values
+
+
+def _with_all_fields(state):
+    """Returns a state with the fields that earlier versions did not have, as zeros."""
+    lacks = len(tracking.State._fields) - len(state) if state.ndim else 0
+    return np.pad(state, [(0, max(lacks, 0)), *[(0, 0)] * (state.ndim - 1)])
 
 
 def _check_mask(mask, x):

@@ -180,6 +180,14 @@ def mask_of_call(
     return mask
 
 
+def with_mask_of(x: Tensor, copy: Tensor) -> Tensor:
+    """Returns a `copy` of a tensor with the mask of timesteps that it has."""
+    mask = _mask_of(x)
+    if mask is not None:
+        copy._keras_mask = mask
+    return copy
+
+
 def rank_of(x: Any) -> int:
     """The number of dimensions of `x`, 0 if unknown or if it is no tensor."""
     shape = getattr(x, "shape", ())

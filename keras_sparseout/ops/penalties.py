@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
 
+import keras
 from keras import ops
 
 from keras_sparseout.utils.types import Tensor
@@ -36,6 +37,43 @@ def mean_penalty(
     penalty = _FUNCTIONS[kind](x, epsilon)
     count = ops.cast(ops.count_nonzero(counted), x.dtype)
     return ops.sum(penalty) / ops.maximum(count, 1)
+
+
+def mean_penalty_gradient(
+    x: Tensor,
+    mask: Tensor | None,
+    kind: Literal["l1", "hoyer_square"],
+    silent: float,
+    axis: int = -1,
+) -> tuple[Tensor, Tensor]:
+    """Returns the gradient of `mean_penalty`, times the number of vectors, and that.
+
+    Its epsilon is here a share of the root mean square of the lengths of the vectors.
+
+    Args:
+        x: Activations in float32 or float64.
+        mask: Boolean, False for vectors that do not count; it has the shape of `x`
+            without the dimension `axis`, or fewer of its first ones. None if all count.
+        kind: Which penalty.
+        silent: This share, for "hoyer_square".
+        axis: The dimension of the elements of a vector.
+    """
+    if mask is None:
+        vectors = ops.size(x) / ops.maximum(ops.shape(x)[axis], 1)
+    else:
+        missing = len(x.shape) - 1 - len(mask.shape)
+        mask = ops.reshape(mask, (*ops.shape(mask), *[1] * missing))
+        counted = ops.broadcast_to(ops.expand_dims(mask, axis), ops.shape(x))
+        x = ops.where(counted, x, 0)
+        vectors = ops.count_nonzero(counted) / ops.maximum(ops.shape(x)[axis], 1)
+    vectors = ops.maximum(ops.cast(vectors, x.dtype), 1)
+    if kind == "l1":
+        return ops.sign(x), vectors
+    total = ops.sum(ops.abs(x), axis=axis, keepdims=True)
+    squares = ops.sum(ops.square(x), axis=axis, keepdims=True)
+    least = silent**2 * ops.sum(squares) / vectors
+    ratio = total / (squares + ops.maximum(least, keras.config.epsilon() ** 2))
+    return 2 * ratio * (ops.sign(x) - ratio * x), vectors
 
 
 def _l1(x, epsilon):

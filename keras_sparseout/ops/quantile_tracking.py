@@ -6,21 +6,30 @@ small batches would not be. Three things make the steps fit to any activations:
 
 - The width w is such that about `delta` of the values lie between t and t + w. So w /
   delta tells how far t has to move for a share.
-- The gain g rises while errors keep their sign, and falls while they alternate. If g is
-  right, successive errors are uncorrelated (Mehra, 1970, "On the identification of
-  variances and adaptive Kalman filtering").
+- The gain g goes down the gradient of the squared error: a larger g would have taken
+  away h more of it, the fading sum of the errors before. So it rises while errors keep
+  their sign, soon if many do, and falls while they alternate (Benveniste, Metivier &
+  Priouret, 1990, "Adaptive Algorithms and Stochastic Approximations").
 - The trend v is how far t moves at each step of late, since activations grow and shrink
   for many steps as a network learns.
 
-With the share s at t, the error e = target - s, and u = g e / delta within -4 and 4:
+With the share s at t, the error e = (target - s) min(1, m / E[m]) of m values in the
+batch, and u = g e / delta within -4 and 4:
 
-    g  <-  g (1 + .1 e e_before / E[e^2]),  at least 1 - momentum, at most .5
+    g  <-  g (1 + r),  r = .05 e h / E[e^2] within -.1 and .2
+    h  <-  (1 - g) h + e
     v  <-  .97 v + .25 g w u
     t  <-  t + v + w u
 
-Here g is of the batch before: a gain that depends on e would bias the step. And of n
-values n delta are expected within w. With fewer than 1, as of a unit in a small batch,
-the few that are met must not move t or w at once, so the gain is at most n delta.
+g is at least 1 - momentum, and at most .5. In u, v and h it is of the batch before: a
+gain that depends on e would bias the step. And of the n values of a sample n delta are
+expected within w. With fewer than 1, as of a unit in a small batch, the few that are
+met must not move t or w at once, so the gain is at most n delta. A batch that is
+smaller than usual, as the last of an epoch may be, has a noisier share, and moves t
+less.
+
+What is left is noise: batches differ in their shares by some standard deviation, and t
+settles within about its sqrt(g / 2). A smaller gain would lag behind the weights.
 """
 
 from typing import NamedTuple
@@ -56,21 +65,24 @@ class State(NamedTuple):
     width: Tensor  # w
     trend: Tensor  # v
     gain: Tensor  # g; 0 before the first batch
-    error: Tensor  # e of the last batch
+    errors: Tensor  # h, the fading sum of the errors
     variance: Tensor  # a moving mean of e^2
     peak: Tensor  # the largest |x| of late
     zeros: Tensor  # the moving share of x = 0
     target: Tensor  # of the last batch
+    batch_size: Tensor  # a moving mean of m
 
 
 class Sample(NamedTuple):
     """Elements of a batch: a vector, or rows with a column for each unit.
 
     `counts` is 1 where an element counts and 0 in padding; None if all of them count.
+    `stride` is how many elements of the batch each of them stands for.
     """
 
     values: Tensor
     counts: Tensor | None
+    stride: int | Tensor = 1
 
     def distances(self, centre: Tensor | None) -> "Sample":
         """The same elements as |x|, or as |x - centre|."""
@@ -87,6 +99,13 @@ class Sample(NamedTuple):
         if self.counts is not None:
             return ops.sum(self.counts)
         return ops.cast(ops.shape(self.values)[0], "float32")
+
+    def batch_size(self) -> Tensor:
+        """About how many elements of the batch count, of each unit."""
+        stride = self.stride
+        if not isinstance(stride, int):
+            stride = ops.cast(stride, "float32")
+        return self.size() * stride
 
     def is_usable(self, size: Tensor) -> Tensor:
         """Whether it has elements, and all of them are finite."""
@@ -114,19 +133,19 @@ def take_sample(x: Tensor, mask: Tensor | None, units: int | None) -> Sample:
     rows = (-1,) if units is None else (-1, units)
     flat = ops.reshape(x, rows)
     stride = _stride(ops.shape(flat)[0], units, sizes)
-    if stride is not None:
+    if not isinstance(stride, int) or stride > 1:
         # A stride that is a tensor loses the rank.
         flat = ops.reshape(flat[::stride], rows)
         if mask is not None:
             mask = ops.reshape(mask[::stride], (-1,) if units is None else (-1, 1))
     if mask is None:
-        return Sample(flat, None)
+        return Sample(flat, None, stride)
     # Padding may hold anything, NaN too.
-    return Sample(ops.where(mask, flat, 0), ops.cast(mask, "float32"))
+    return Sample(ops.where(mask, flat, 0), ops.cast(mask, "float32"), stride)
 
 
 def _stride(rows, units, sizes):
-    """The distance of the rows to take; None to take all.
+    """The distance of the rows to take.
 
     It is a prime that divides none of `sizes`: a divisor of the number of channels
     would meet the same channels each time.
@@ -138,8 +157,7 @@ def _stride(rows, units, sizes):
         few, many = (max(n // max(units, 1), OF_EACH_UNIT) for n in (FEW, MANY))
     if isinstance(rows, int):
         least = max(min(rows / few, 4), rows / many)
-        stride = min((p for p in primes if p >= least), default=primes[-1])
-        return None if stride == 1 else stride
+        return min((p for p in primes if p >= least), default=primes[-1])
     rows = ops.cast(rows, "float32")
     least = ops.maximum(ops.minimum(rows / few, 4.0), rows / many)
     table = ops.convert_to_tensor(primes, "int32")
@@ -182,11 +200,12 @@ def begin(
         width=_bounded(width, first, peak),
         trend=zero,
         gain=zero + _MOST_GAIN,
-        error=zero,
+        errors=zero,
         variance=zero,
         peak=peak,
         zeros=ops.sum(ops.cast(ordered == 0, "float32"), axis=0) / ops.maximum(n, 1),
         target=zero + target,
+        batch_size=zero + sample.batch_size(),
     )
     return ops.where(begins, first, t), ops.where(begins, ops.stack(new), state)
 
@@ -210,35 +229,35 @@ def follow(
     """
     # Few operations: on small batches each of them counts.
     old = State(*ops.unstack(state, len(State._fields)))
-    delta = _delta(target)
+    delta, moves = _delta(target), ops.is_tensor(target)
     expected = size * delta
     old = old._replace(gain=ops.minimum(old.gain, expected))
-    low = ops.maximum(t - old.width, 0)
-    zeros, below, share, above = _shares(sample, [0 * t, low, t, t + old.width])
-    moves = ops.is_tensor(target)
-    error = (old.target if moves else target) - share
+    levels = [ops.zeros_like(t), ops.maximum(t - old.width, 0), t, t + old.width]
+    zeros, below, share, above = _shares(sample, levels)
+    batch_size = sample.batch_size()
+    usual = ops.maximum(old.batch_size, batch_size)
+    error = ((old.target if moves else target) - share) * (batch_size / usual)
     gain = _next_gain(old, error, least_gain)
     push = ops.clip(error * old.gain / delta, -4.0, 4.0) * old.width
-    limit = 0.3 * old.width
-    trend = ops.clip(0.97 * old.trend + 0.25 * old.gain * push, -limit, limit)
+    trend = _next_trend(old, push)
     new_t = t + trend + push
     if moves:
         ahead = (target - old.target) / delta
         gain = ops.minimum(ops.maximum(gain, 0.5 * ops.abs(ahead)), _MOST_GAIN)
         new_t = new_t + ahead * old.width
     new_t = ops.maximum(new_t, 0)
-    peak = ops.max(sample.values, axis=0, initial=0)
-    peak = ops.maximum(ops.cast(peak, "float32"), 0.99 * old.peak)
+    peak = _next_peak(old, sample)
     width = _next_width(old, t, (above - below) / delta, expected)
     new = State(
         width=_bounded(width, new_t, peak),
         trend=ops.maximum(trend, -new_t),
         gain=gain,
-        error=error,
+        errors=error + (1 - old.gain) * old.errors,
         variance=old.variance + 0.1 * (error * error - old.variance),
         peak=peak,
         zeros=old.zeros + gain * (zeros - old.zeros),
         target=0 * t + target if moves else old.target,
+        batch_size=old.batch_size + 0.1 * (batch_size - old.batch_size),
     )
     return _below_peak(new_t, peak, sample), ops.stack(new)
 
@@ -267,13 +286,23 @@ def can_follow(state: Tensor, target: float | Tensor) -> Tensor:
 
 
 def _next_gain(old, error, least_gain):
-    alike, scale = error * old.error, old.variance
+    alike, scale = error * old.errors, old.variance
     if error.shape:
         # One gain for all units: each of them alone has few values.
         alike, scale = ops.mean(alike), ops.mean(scale)
-    alike = ops.clip(alike / (scale + 1e-12), -1.0, 1.0)
-    gain = old.gain * (1 + 0.1 * alike)
+    rise = ops.clip(0.05 * alike / (scale + 1e-12), -0.1, 0.2)
+    gain = old.gain * (1 + rise)
     return ops.minimum(ops.maximum(gain, least_gain), _MOST_GAIN)
+
+
+def _next_trend(old, push):
+    limit = 0.3 * old.width
+    return ops.clip(0.97 * old.trend + 0.25 * old.gain * push, -limit, limit)
+
+
+def _next_peak(old, sample):
+    peak = ops.max(sample.values, axis=0, initial=0)
+    return ops.maximum(ops.cast(peak, "float32"), 0.99 * old.peak)
 
 
 def _next_width(old, t, found, expected):
@@ -295,7 +324,7 @@ def _shares(sample, levels):
 
     They are compared in their own precision, as they are cut.
     """
-    values, counts = sample
+    values, counts = sample.values, sample.counts
     levels = ops.cast(ops.stack(levels), values.dtype)
     is_below = ops.cast(values[None] <= levels[:, None], "float32")
     if counts is None:

@@ -18,6 +18,8 @@ _ACTUATORS = {
     "q": "q\n(2 Dropout, less sparser)",
     "rate": "drop rate",
     "weight": "weight of the penalty",
+    "penalty": "weight of the penalty",
+    "target": "target of the threshold",
 }
 # By the prefix of a log key, as in KINDS.
 _STYLES: dict[str, dict[str, Any]] = {
@@ -59,7 +61,8 @@ def control(
         targets: Dict of numbers by layer. Layers without a target are drawn too. For
             "needless_macs" one number by that name.
         metric: Name of the metric that has the targets.
-        actuator: "q", "rate", "weight" (on a logarithmic scale) or another key.
+        actuator: "q", "rate", "weight", "penalty" (these two on a log scale) or another
+            key.
         bounds: The lowest and the highest value of the actuator.
         path: A file to write too.
 
@@ -127,7 +130,7 @@ def _draw_moved(panel, readings, layers, actuator, bounds):
             panel.axhline(bound, **_GREY)
         add_legend = drawing.legend_for(len(layers))
         add_legend(panel, [drawing.line("bounds", **_GREY)])
-    if actuator == "weight":
+    if actuator in ("weight", "penalty"):
         _set_log_scale(panel)
     panel.set_ylabel(_ACTUATORS.get(actuator, actuator.replace("_", " ")))
 

@@ -103,13 +103,13 @@ def test_layers_that_cannot_be_moved_show_the_change():
     constant = classifier(regularizer=lambda name: Sparseout(0.5, q=1.5, name=name))
     for layers in (None, ["hidden"]):
         with pytest.raises(ValueError, match="`layers` must be adjustable") as error:
-            fit(constant, SparsityController(0.5, layers=layers))
+            fit(constant, SparsityController(0.5, layers=layers, actuator="q"))
         assert "Received: hidden with adjustable=False" in str(error.value)
         call = "Make it Sparseout(0.5, q=1.5, name='hidden', adjustable=True)"
         assert call in str(error.value)
     dropout = classifier(regularizer=lambda name: keras.layers.Dropout(0.5, name=name))
     with pytest.raises(ValueError, match=r"Put Sparseout\(0.5, adjustable=True\)"):
-        fit(dropout, SparsityController(0.5))
+        fit(dropout, SparsityController(0.5, actuator="q"))
     with pytest.raises(
         ValueError, match=r"Put ActivationPenalty\(1e-4, adjustable=True"
     ):
@@ -133,7 +133,7 @@ def test_noise_on_weights_is_not_what_is_moved():
     assert model.get_layer("hidden").q != 2
     assert model.get_layer("out").q == 2
     with pytest.raises(ValueError, match=r"adjustable q. Received: layers=out\. Put"):
-        fit(model, SparsityController(0.7, layers="out"))
+        fit(model, SparsityController(0.7, layers="out", actuator="q"))
     # None was named.
     with pytest.raises(ValueError, match=r"Received: layers=None, for \w+, hidden, "):
         fit(model, SparsityController(0.7, actuator="weight"))

@@ -140,7 +140,7 @@ def run(*callbacks):
 
 
 def controller_with_probe():
-    return SparsityController(0.7, x=X[:100], every=8, verbose=0)
+    return SparsityController(0.5, x=X[:100], verbose=0)
 
 
 class Interrupt(keras.callbacks.Callback):

@@ -234,7 +234,7 @@ def test_a_target_sparsity_is_asked_for_and_drawn(finished):
     out, printed = finished.out, finished.printed
     assert "zero_fraction of hidden to 0.7, by q in [0.5, 4]" in printed
     # With Sparseout alone: Dropout has no q.
-    assert printed.count("To repeat it fixed: Sparseout(0.3, q=") == 1
+    assert printed.count("asked for 0.7, at q = ") == 1
     assert (out / "control.png").stat().st_size > 10_000
     assert not (out / "INCOMPLETE.txt").exists()
     for name, there in {"history.csv": True, "history_dropout.csv": False}.items():

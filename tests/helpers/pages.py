@@ -6,8 +6,11 @@ import io
 import linecache
 import math
 import re
+from pathlib import Path
 from typing import NamedTuple
 
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Decimals and percentages may differ a little from one processor to the next.
 _FIGURE = re.compile(r"-?\d+\.\d+|\d+(?= ?%)")
@@ -20,6 +23,26 @@ class Block(NamedTuple):
     code: str
     start: int
     end: int
+
+
+def programs():
+    """Returns what runs as one program, by name: pages, and each of the recipes."""
+    found = {}
+    for page in PAGES:
+        text, name = page.read_text(), page.relative_to(ROOT).as_posix()
+        parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+        if page.stem != "recipes":
+            parts = [text]
+        for part in parts:
+            title = f", {part.splitlines()[0]}" if len(parts) > 1 else ""
+            if any(b.language in ("python", "pycon") for b in blocks(part)):
+                found[name + title] = part
+    return found
+
+
+def is_recipe(name):
+    """Whether a program is one of the recipes, which `test_recipes.py` runs."""
+    return name.startswith("docs/recipes.md")
 
 
 def is_close(want, got):

@@ -196,7 +196,7 @@ def model_of(*cells, **kwargs):
             layers.Dense(1),
         ]
     )
-    model.compile("adam", "mse", **kwargs)
+    model.compile("sgd", "mse", **kwargs)
     return model
 
 

@@ -1,4 +1,4 @@
-"""Noisy RNN cells in files, and what comes back, here and in a fresh process."""
+"""Noisy RNN cells in files, and what comes back."""
 
 import inspect
 import json
@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fresh import random_ops, random_ops_of_file, run_fresh, save
+from fresh import random_ops, random_ops_of_file, save
 from keras import layers
 from sequences import (
     CELLS,
@@ -124,7 +124,6 @@ def saved(tmp_path_factory):
     keras.utils.set_random_seed(0)
     folder = tmp_path_factory.mktemp("saved")
     x = sequences()
-    np.save(folder / "x.npy", x)
     model = network()
     model(x, training=True)
     (cell,) = (cell for cell in wrappers(model) if cell.adjustable)
@@ -135,22 +134,29 @@ def saved(tmp_path_factory):
     return folder, expected
 
 
-@pytest.fixture(scope="module")
-def found(saved):
-    return run_fresh(saved[0])
-
-
-@pytest.mark.parametrize("file", [".keras", ".weights.h5"])
-def test_a_fresh_process_predicts_and_trains_on_alike(saved, found, file):
-    _, expected = saved
-    for what in ("predicted", "continued"):
-        np.testing.assert_allclose(found[f"all{file}/{what}"], expected[what], 0, 1e-6)
-
-
-def test_an_export_needs_no_import_and_holds_no_random_op(saved, found):
+@pytest.mark.parametrize("file", ["model.keras", "model.weights.h5"])
+def test_a_model_from_a_file_predicts_and_trains_on_alike(saved, file):
     folder, expected = saved
-    for kind in ("exported", "raw", "layer"):
-        np.testing.assert_allclose(found[f"all/{kind}"], expected["predicted"], 0, 1e-6)
+    if file == "model.keras":
+        model = keras.saving.load_model(folder / "all" / file)
+    else:
+        text = (folder / "all" / "model.json").read_text()
+        model = keras.models.model_from_json(text)
+        model.load_weights(folder / "all" / file)
+    x = sequences()
+    np.testing.assert_allclose(model(x), expected["predicted"], 0, 1e-6)
+    for continued in expected["continued"]:
+        np.testing.assert_allclose(model(x, training=True), continued, 0, 1e-6)
+
+
+def test_an_export_predicts_alike_and_holds_no_random_op(saved):
+    folder, expected = saved
+    exported, raw = (
+        tf.saved_model.load(folder / "all" / n) for n in ("exported", "raw")
+    )
+    x = tf.constant(sequences())
+    for y in (exported.serve(x), *raw.signatures["serving_default"](x).values()):
+        np.testing.assert_allclose(y, expected["predicted"], 0, 1e-6)
     assert not random_ops_of_file(folder / "all" / "exported")
 
 

@@ -74,6 +74,33 @@ def test_it_follows_activations_that_grow_or_shrink(factor):
     assert zeros(layer(new)) == pytest.approx(0.7, abs=0.02)
 
 
+def test_a_settled_threshold_is_soon_fast_when_activations_start_to_grow():
+    rng = np.random.default_rng(0)
+    layer = TargetSparsity(0.7)
+    train = trainer(layer)
+    for _ in range(60):
+        train(batch(rng))
+    # As after many batches that were alike.
+    state = layer.weights[1].numpy()
+    state[quantile_tracking.State._fields.index("gain")] = 0.02
+    layer.weights[1].assign(state)
+    found = [zeros(train(batch(rng, scale=1.03**step))) for step in range(40)]
+    assert np.mean(found[20:]) == pytest.approx(0.7, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [64, 1024])
+def test_a_last_batch_that_is_smaller_moves_it_little(size):
+    rng = np.random.default_rng(0)
+    layer = TargetSparsity(0.7)
+    train = trainer(layer)
+    for _ in range(100):
+        train(batch(rng, size=size))
+    new = batch(rng, size=4000)
+    before = zeros(layer(new))
+    train(batch(rng, size=2, scale=9.0))
+    assert zeros(layer(new)) == pytest.approx(before, abs=0.002)
+
+
 def test_where_more_are_zero_by_nature_it_says_so():
     rng = np.random.default_rng(0)
     layer = TargetSparsity(0.3, name="hidden")

@@ -1,16 +1,14 @@
 """What the pages of the documentation show works, and what they name is there."""
 
 import re
-from pathlib import Path
 
 import pages
 import pytest
+from pages import PAGES, ROOT
 
 import keras_sparseout
 from keras_sparseout import metrics, models, ops, plots
 
-ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "RELEASE.md", *PAGES]
 # A folder of the repository, then a path in it.
 FILE = re.compile(
@@ -18,29 +16,11 @@ FILE = re.compile(
 )
 
 
-def programs():
-    """Returns what runs as one program, by name: pages, and each of the recipes."""
-    found = {}
-    for page in PAGES:
-        text, name = page.read_text(), page.relative_to(ROOT).as_posix()
-        parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
-        if page.stem != "recipes":
-            parts = [text]
-        for part in parts:
-            title = f", {part.splitlines()[0]}" if len(parts) > 1 else ""
-            if any(b.language in ("python", "pycon") for b in pages.blocks(part)):
-                found[name + title] = part
-    return found
+PROGRAMS = pages.programs()
 
 
-PROGRAMS = programs()
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", [n for n in PROGRAMS if not pages.is_recipe(n)])
 def test_a_page_prints_what_it_shows(name, tmp_path, monkeypatch):
-    if "import keras_tuner" in PROGRAMS[name]:
-        pytest.importorskip("keras_tuner")
     monkeypatch.chdir(tmp_path)
     pages.run(PROGRAMS[name], name)
 

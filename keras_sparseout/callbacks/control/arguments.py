@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
+from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
 from keras_sparseout.callbacks.control.actuators import (
     DEFAULT_BOUNDS,
     LIMITS,
@@ -27,8 +28,8 @@ _Target = TypeVar("_Target", bound=float | Mapping[str, float])
 def check_actuator(actuator: ActuatorName | None) -> ActuatorName | None:
     """Returns `actuator`; raises unless it is the name of an actuator, or None."""
     names = get_args(ActuatorName)
-    # A tuple: a list as `actuator` can't be looked up in a dict.
-    if actuator is not None and actuator not in names:
+    known = isinstance(actuator, str) and actuator in names
+    if actuator is not None and not known:
         raise ValueError(
             f"`actuator` must be one of {', '.join(names)}. Received: "
             f"actuator={actuator!r}. Leave it out to move what the model has: "
@@ -41,7 +42,7 @@ def check_kind(kind: Kind | None, actuator: ActuatorName | None) -> Kind:
     """Returns the kind of penalty; raises unless it is one, or None."""
     if kind is None:
         return "hoyer_square"
-    if kind not in get_args(Kind):
+    if str(kind) not in get_args(Kind):
         raise ValueError(
             f"`kind` must be one of {', '.join(map(repr, get_args(Kind)))}. Received: "
             f"kind={kind!r}. Leave it out for 'hoyer_square'."
@@ -131,6 +132,42 @@ def check_together(together: bool, target: float | Mapping[str, float]) -> bool:
     return together
 
 
+def check_min_metric(min_metric: MinMetric | None) -> MinMetric | None:
+    """Returns `min_metric`; raises unless it is a name and a number, or None."""
+    if min_metric is None:
+        return None
+    asked: Any = min_metric
+    good = isinstance(asked, (tuple, list)) and len(asked) in (2, 3)
+    good = good and isinstance(asked[0], str) and validation.is_real(asked[1])
+    good = good and math.isfinite(asked[1])
+    if not good or any(mode not in ("max", "min") for mode in asked[2:]):
+        raise ValueError(
+            "`min_metric` must be the name of a metric in the logs, the least value to "
+            'keep, a finite number, and "max" or "min" if Keras does not know which is '
+            f"better. Received: min_metric={min_metric!r}. Give for example "
+            'min_metric=("val_accuracy", 0.87).'
+        )
+    return min_metric
+
+
+def check_max_loss_increase(max_loss_increase: float | None) -> float | None:
+    """Returns `max_loss_increase`; raises unless it is a number above 0, or None."""
+    if max_loss_increase is None:
+        return None
+    return validation.check_positive("max_loss_increase", max_loss_increase)
+
+
+def check_floor_fits(max_loss_increase: float | None, actuator: ActuatorName) -> None:
+    """Raises if the loss that must not rise has what the actuator moves in it."""
+    if max_loss_increase is not None and actuator == "weight":
+        raise ValueError(
+            '`max_loss_increase` can\'t be kept with actuator="weight": the loss has '
+            "the penalties of ActivationPenalty in it, and rises with their weight. "
+            f"Received: max_loss_increase={max_loss_increase!r}. Give min_metric=, or "
+            'actuator="penalty", which leaves the loss as it is.'
+        )
+
+
 def check_every(every: int | None) -> int | None:
     """Returns `every`; raises unless it is an integer >= 1, or None."""
     if every is not None:
@@ -159,18 +196,25 @@ def check_targets_fit(
 
 
 def check_bounds(
-    bounds: Sequence[float] | None, actuator: ActuatorName
+    bounds: Sequence[float] | None, actuator: ActuatorName | None
 ) -> tuple[float, float]:
-    """Returns `bounds` as two floats, for None the default ones of the actuator."""
-    default, (low, high) = DEFAULT_BOUNDS[actuator], LIMITS[actuator]
+    """Returns `bounds` as two floats; for None the default ones of the actuator.
+
+    Args:
+        bounds: The least and the largest setting, or None.
+        actuator: What is moved. None where that is not known yet: then the default is
+            that of a penalty, and the range that bounds must lie in is the widest.
+    """
     if bounds is None:
-        return default
+        return DEFAULT_BOUNDS[actuator or "penalty"]
+    low, high = (0, 1e6) if actuator is None else LIMITS[actuator]
     good = isinstance(bounds, (tuple, list)) and len(bounds) == 2
     good = good and all(validation.is_real(bound) for bound in bounds)
     if not good or not low <= bounds[0] < bounds[1] <= high:
+        remedy = "" if actuator is None else f" for {DEFAULT_BOUNDS[actuator]}"
         raise ValueError(
-            f"`bounds` must be two numbers, the least and the largest {actuator}, "
-            f"rising and within [{low:g}, {high:g}]. Received: bounds={bounds!r}. "
-            f"Leave it out for {default}."
+            "`bounds` must be two numbers, the least and the largest "
+            f"{actuator or 'setting'}, rising and within [{low:g}, {high:g}]. "
+            f"Received: bounds={bounds!r}. Leave it out{remedy}."
         )
     return float(bounds[0]), float(bounds[1])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_sparseout.callbacks import knobs
+from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import ACTUATORS, ActuatorName
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.feedback_loop import FeedbackLoop
@@ -22,10 +23,12 @@ from keras_sparseout.utils.layer_text import call_of
 
 # Readings at a bound, with no gain, after which a target is out of reach.
 _PATIENCE = 32
-# Readings at a bound, away from the target, after which that is worth a line.
-_AT_BOUND = 16
-# The largest error with which a target counts as reached.
+# The share of a run that may be left when a target is called out of reach.
+_LATE = 1 / 4
+# The largest error with which a target counts as reached, and with which a held setting
+# counts as one that would reach it too: it comes out a little differently.
 _REACHED = 0.02
+_REPEATABLE = 0.01
 
 
 class ControlledGroup:
@@ -46,6 +49,7 @@ class ControlledGroup:
         messages: ControllerMessages,
     ) -> None:
         self._watched = watched
+        self._target = target
         self._settings = settings
         self._messages = messages
         name = ", ".join(w.name for w in watched)
@@ -69,6 +73,11 @@ class ControlledGroup:
         self._frozen = False
         self._errors_at_bound: list[float] = []
         self._time = ANY_TIME
+
+    @property
+    def came_to(self) -> Outcome:
+        """What the last epoch came to."""
+        return Outcome(self._subject, self._target, self._figure)
 
     @property
     def started(self) -> bool:
@@ -115,6 +124,15 @@ class ControlledGroup:
         figure = self._settings.figure("val_", figures, self._watched)
         self._loop.shift_setpoint(figure)
 
+    def aim_at(self, figure: float) -> None:
+        """Goes to `figure` instead of the target."""
+        self._loop.target = figure
+
+    def restored(self, figure: float) -> None:
+        """Takes in that the layers have earlier weights again, with this figure."""
+        self._figure = figure
+        self._restore()
+
     def freeze(self, batches: int) -> None:
         """Leaves the setting at the mean of the last ones.
 
@@ -135,9 +153,7 @@ class ControlledGroup:
         """
         logs = self.values()
         prefix = "val_" if self._settings.has_probe else ""
-        errors = self._settings.errors(
-            self._loop.target, prefix, figures, self._watched
-        )
+        errors = self._settings.errors(self._target, prefix, figures, self._watched)
         if errors:
             self._figure = self._settings.figure(prefix, figures, self._watched)
             low, high = self._reached
@@ -148,11 +164,11 @@ class ControlledGroup:
         """Says that the setting is at a bound, and warns if nothing is gained there."""
         errors, loop, time = self._errors_at_bound, self._loop, self._time
         actuator = self._settings.actuator
-        if len(errors) < _AT_BOUND or not self._stays_off():
+        given_up = loop.target != self._target
+        if len(errors) < _PATIENCE or given_up or not self._stays_off():
             return
         self._messages.at_bound(self._subject, loop.target, actuator, loop.setting)
-        late = math.isinf(time.readings) or time.left <= time.readings / 2
-        if len(errors) == _PATIENCE and late:
+        if math.isinf(time.readings) or time.left <= _LATE * time.readings:
             self._messages.out_of_reach(
                 self._subject, loop.target, actuator, loop.bounds, self._reached
             )
@@ -168,10 +184,15 @@ class ControlledGroup:
     @property
     def has_reached(self) -> bool:
         """Whether the last figure is at the target."""
-        return abs(self._figure - self._loop.target) <= _REACHED
+        return abs(self._figure - self._target) <= _REACHED
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the last figure is so near that the same may be got again."""
+        return abs(self._figure - self._target) <= _REPEATABLE
 
     def steady_setting(self, batches: int) -> float | None:
-        """Returns the setting that held over the last part of the run, if one did.
+        """Returns the setting that held over the run, None if it moved.
 
         Args:
             batches: How many batches the model was trained on.
@@ -192,14 +213,14 @@ class ControlledGroup:
         self._messages.found(
             self._subject,
             figure=self._figure,
-            target=loop.target,
+            target=self._target,
             actuator=actuator,
-            setting=loop.setting,
+            setting=self._setting_of_layers(),
             mean=loop.mean_setting,
             calls=calls,
         )
         blocked = self._frozen or loop.state.sparser_blocked or loop.state.reversed
-        if not self.has_reached and not blocked:
+        if not (self.has_reached or blocked or loop.target != self._target):
             self._say_why_not()
 
     def _say_why_not(self) -> None:

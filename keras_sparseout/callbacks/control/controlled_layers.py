@@ -1,11 +1,12 @@
 """The layers that a SparsityController moves: from their sums to their settings."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
+from keras_sparseout.callbacks.control.accuracy_floor import AccuracyFloor
 from keras_sparseout.callbacks.control.arguments import targets_by_layer
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.controlled_group import ControlledGroup
@@ -36,9 +37,11 @@ class ControlledLayers:
         metrics: Dict of streaming metrics by name: the controlled one, "dead_units".
         settings: What all groups share.
         messages: What the controller says.
+        floor: What stops the groups where the accuracy falls; None if nothing does.
 
     Attributes:
         budget: What counts the model's MACs, if that is what is controlled.
+        floor: The argument.
         probed: Figures of the probe data at the end of the last epoch, by log key.
     """
 
@@ -48,13 +51,16 @@ class ControlledLayers:
         metrics: Metrics,
         settings: ControlSettings,
         messages: ControllerMessages,
+        floor: AccuracyFloor | None = None,
     ) -> None:
+        self.floor = floor
         self._model = model
         self._metrics = metrics
         self._settings = settings
         self._messages = messages
         self._watched: Sequence[WatchedLayer] = []
         self._groups: list[ControlledGroup | StepGroup] = []
+        self._stepping: StepControl | None = None
         self._units = DeadUnitCount(metrics)
         self._broken: dict[str, str] = {}
         self._moving, self._stopped = True, False
@@ -78,7 +84,7 @@ class ControlledLayers:
         """
         if watched is self._watched:
             return
-        self._watched, self._groups = watched, []
+        self._watched, self._groups, self._stepping = watched, [], control
         targets = targets_by_layer(self._settings.target, [w.name for w in watched])
         parts = [watched] if self._settings.together else [[w] for w in watched]
         for part in filter(None, parts):
@@ -86,6 +92,23 @@ class ControlledLayers:
             shared = part, target, self._settings, self._messages
             group = StepGroup(*shared, control) if control else ControlledGroup(*shared)
             self._groups.append(group)
+        self._hold_back()
+
+    def begin_ramp(self) -> None:
+        """Lets the figures rise from where they are, if the floor allows more."""
+        rises = self.floor is not None and self.floor.new_ramp
+        if self._stepping is not None and rises:
+            self._stepping.begin_run()
+
+    def ramp(self, reach_by: float) -> float:
+        """Returns in which part of the batches left the figures come to their aims.
+
+        Args:
+            reach_by: The same for the targets.
+        """
+        if self.floor is None or self.floor.waits:
+            return reach_by
+        return self.floor.ramp
 
     def describe(self, names: Sequence[str]) -> None:
         """Says what is controlled, unless it said just that.
@@ -112,7 +135,8 @@ class ControlledLayers:
         self._units.begin_epoch()
         if self.budget is not None:
             self.budget.step.begin_epoch()
-        self._moving = not (frozen or self._stopped)
+        waits = self.floor is not None and self.floor.waits
+        self._moving = not (frozen or self._stopped or waits)
         if frozen and not self._stopped:
             for group in self._groups:
                 group.freeze(batches)
@@ -192,28 +216,144 @@ class ControlledLayers:
                 group.check_reach()
         return figures
 
+    def judge(self, epoch: int, logs: Mapping[str, Any] | None) -> None:
+        """Looks at the logs of an epoch, which tell how far the groups may go.
+
+        Args:
+            epoch: Number of the epoch.
+            logs: Keras' logs at its end.
+        """
+        if self.floor is not None:
+            outcomes = [group.came_to for group in self._groups]
+            stepping = self._stepping
+            numbers = () if stepping is None else stepping.numbers()
+            self.floor.end_epoch(epoch, logs or {}, outcomes, numbers)
+            self._hold_back()
+
     def conclude(self, batches: int) -> None:
         """Says what was found in a training of so many `batches`.
 
         Settings to repeat are named only if all targets were reached, and all settings
         were steady: the layers act on each other.
         """
+        self._restore()
         for group in self._groups:
             if isinstance(group, StepGroup):
                 group.conclude()
         groups = [g for g in self._groups if isinstance(g, ControlledGroup)]
-        fixed = [group.steady_setting(batches) for group in groups]
+        steady = [group.steady_setting(batches) for group in groups]
+        known = all(group.is_repeatable for group in groups)
+        known = known and None not in steady
+        for group, setting in zip(groups, steady, strict=True):
+            group.conclude(setting if known else None)
         reached = all(group.has_reached for group in groups)
-        steady = reached and None not in fixed
-        for group, setting in zip(groups, fixed, strict=True):
-            group.conclude(setting if steady else None)
-        if groups and reached and not steady:
-            self._messages.still_moved(self._settings.actuator)
+        if groups and reached and None in steady:
+            self._messages.setting_moved(self._settings.actuator)
+        if self.floor is not None:
+            self.floor.conclude([group.came_to for group in self._groups])
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what must be the same in a run that resumes a `state`."""
+        settings = self._settings
+        targets = targets_by_layer(settings.target, [w.name for w in self._watched])
+        # Without names: Keras numbers them, so a new model may have others.
+        layers = [(type(w.layer).__name__, w.number_of_units()) for w in self._watched]
+        identity = {
+            "actuator": settings.actuator,
+            "metric": settings.metric,
+            "layers": layers,
+            "target": list(targets.values()),
+            "together": settings.together,
+            "bounds": settings.bounds,
+            "accuracy_floor": self.floor is not None,
+        }
+        if self._stepping is not None and settings.actuator == "penalty":
+            identity["kind"] = self._stepping.settings.kind
+        return identity
+
+    def state(self) -> dict[str, Any]:
+        """Returns all that a resumed run needs, of a control in the training step."""
+        numbers = [] if self._stepping is None else self._stepping.numbers()
+        floor = [] if self.floor is None else self.floor.numbers()
+        groups = [g.state() for g in self._groups if isinstance(g, StepGroup)]
+        return {
+            "step": [array.tolist() for array in numbers],
+            "groups": groups,
+            "probed": [self.probed.get(key) for key in self._probe_keys()],
+            "units": self._units.state([w.name for w in self._watched]),
+            "stopped": self._stopped,
+            "floor": [array.tolist() for array in floor],
+        }
+
+    def weights(self) -> list[np.ndarray]:
+        """Returns the weights that the floor may restore."""
+        return [] if self.floor is None else self.floor.held_weights
+
+    def resume(self, state: Mapping[str, Any], weights: Sequence[np.ndarray]) -> None:
+        """Goes on from the `state` and `weights` of an earlier run.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is none. Then nothing has changed.
+        """
+        step = [np.array(numbers, "float32") for numbers in state["step"]]
+        own = [] if self._stepping is None else self._stepping.numbers()
+        if [numbers.shape for numbers in step] != [numbers.shape for numbers in own]:
+            raise ValueError("its numbers are of other layers")
+        figures = zip(self._probe_keys(), state["probed"], strict=True)
+        probed = {key: float(figure) for key, figure in figures if figure is not None}
+        stopped = bool(state["stopped"])
+        stepped = [g for g in self._groups if isinstance(g, StepGroup)]
+        pairs = list(zip(stepped, state["groups"], strict=True))
+        known = [
+            {key: float(saved[key]) for key in group.state()} for group, saved in pairs
+        ]
+        floor = [np.array(numbers, "float64") for numbers in state["floor"]]
+        self._units.resume([w.name for w in self._watched], state["units"])
+        if self.floor is not None:
+            self.floor.resume(floor, weights)
+        for group, saved in zip(stepped, known, strict=True):
+            group.resume(saved)
+        self.probed, self._stopped = probed, stopped
+        self._hold_back()
+        if self._stepping is not None:
+            self._stepping.resume(step)
+
+    def _hold_back(self) -> None:
+        """Tells the groups how far to go, and whether at all, by the floor."""
+        if self.floor is None or self._stopped:
+            return
+        for group in self._groups:
+            if isinstance(group, StepGroup):
+                group.hold(self.floor.waits)
+        if self.floor.aims is not None:
+            for aimed, aim in zip(self._groups, self.floor.aims, strict=True):
+                aimed.aim_at(float(aim))
+
+    def _restore(self) -> None:
+        """Gives the model the weights back that kept the floor, if it has to."""
+        restored = None if self.floor is None else self.floor.restore()
+        if restored is None:
+            return
+        figures, numbers = restored
+        if self._stepping is not None:
+            self._stepping.resume(numbers)
+        for group, figure in zip(self._groups, figures, strict=True):
+            group.restored(float(figure))
 
     def _find_broken(self, loss: float) -> None:
         self._broken = non_finite.invalid_layers(self._model, self._watched, loss)
 
     def _figures(self, prefix: str, sums: Sums) -> dict[str, float]:
-        figures = read(sums, self._watched, self._metrics, self._broken).figures
+        # The sums of dead units come last, and are read by `DeadUnitCount`.
+        metrics = {n: m for n, m in self._metrics.items() if n != "dead_units"}
+        figures = read(sums, self._watched, metrics, self._broken).figures
         keys = self._settings.keys(self._watched)
-        return {prefix + key: figures[key] for key in keys}
+        new = self._keys(prefix)
+        return {new: figures[key] for key, new in zip(keys, new, strict=True)}
+
+    def _probe_keys(self) -> list[str]:
+        whole = [] if self.budget is None else [f"val_{NEEDLESS_MACS}"]
+        return [*self._keys("val_"), *whole]
+
+    def _keys(self, prefix: str) -> list[str]:
+        return [prefix + key for key in self._settings.keys(self._watched)]

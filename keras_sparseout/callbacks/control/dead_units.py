@@ -1,12 +1,11 @@
 """Which share of the layers' units is dead, told over several short epochs."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_sparseout.measure.layer_sums import Metrics, add, split
-from keras_sparseout.measure.reading import read
 from keras_sparseout.measure.watched_layer import WatchedLayer
 
 # Fewer vectors can't tell a dead unit from one that fires rarely.
@@ -39,11 +38,7 @@ class DeadUnitCount:
 
     def begin_epoch(self) -> None:
         """Forgets the layers of which enough vectors were seen; short epochs add up."""
-        self._sums = {
-            name: sums
-            for name, sums in self._sums.items()
-            if self._vectors(sums) < _ENOUGH_VECTORS
-        }
+        self._sums = self._of_few_vectors()
 
     def add(self, totals: Mapping[str, list[np.ndarray]]) -> None:
         """Adds sums of all metrics, by layer."""
@@ -59,16 +54,48 @@ class DeadUnitCount:
             watched: The layers.
             broken: Names of layers whose figures mean nothing.
         """
-        reading = read(self._sums, watched, self._metrics, broken)
-        shares = {
-            w.name: reading.figures[f"dead_units/{w.name}"]
-            for w in watched
-            if self._vectors(self._sums[w.name]) >= _ENOUGH_VECTORS
+        shares, nan_layers = {}, []
+        for w in watched:
+            sums = self._sums[w.name]
+            has_nan = any(np.isnan(part).any() for part in sums)
+            if has_nan:
+                nan_layers.append(w.name)
+            fired, vectors = self._of_units(sums)
+            if vectors >= _ENOUGH_VECTORS:
+                unknown = has_nan or w.name in broken
+                shares[w.name] = np.nan if unknown else float(np.mean(fired == 0))
+        return UnitReading(shares, nan_layers)
+
+    def state(self, names: Iterable[str]) -> list[list[Any] | None]:
+        """Returns the sums of layers that the next epoch goes on with, or None."""
+        kept = self._of_few_vectors()
+        return [
+            [np.asarray(part).tolist() for part in kept[name]] if name in kept else None
+            for name in names
+        ]
+
+    def resume(
+        self, names: Iterable[str], state: Sequence[Sequence[Any] | None]
+    ) -> None:
+        """Goes on from the `state` of an earlier run, for the layers of these names."""
+        self._sums = {
+            name: [np.array(part, "float64") for part in sums]
+            for name, sums in zip(names, state, strict=True)
+            if sums is not None
         }
-        return UnitReading(shares, reading.nan_layers)
+
+    def _of_few_vectors(self) -> dict[str, list[np.ndarray]]:
+        return {
+            name: sums
+            for name, sums in self._sums.items()
+            if self._vectors(sums) < _ENOUGH_VECTORS
+        }
 
     def _vectors(self, sums: Sequence[np.ndarray]) -> float:
         """Returns how many vectors one layer's `sums` come from."""
+        return float(self._of_units(sums)[1])
+
+    def _of_units(self, sums: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """Returns how often each unit fired, and the number of vectors."""
         by_metric = {name: own for name, _, own in split(sums, self._metrics)}
-        _, vectors = by_metric["dead_units"]
-        return float(vectors)
+        return by_metric["dead_units"]

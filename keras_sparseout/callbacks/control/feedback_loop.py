@@ -21,10 +21,13 @@ GAIN_RAMP = 16
 GAIN_RAMP_SHARE = 1 / 6
 # The recent output is an exponential mean over about so many readings.
 RECENT_READINGS = 8
-# The setting is steady while the outputs lie in a band of at most this width, and in a
-# run that can be repeated it is steady over this share of all batches.
+# The setting is steady while the outputs lie in a band of at most this width. In a run
+# that can be repeated it is steady over this share of all batches, and the root mean
+# square of how far off it was in the run is at most the spread: what it was before
+# leaves its traces.
 STEADY_BAND = 0.1
 STEADY_SHARE = 0.5
+STEADY_SPREAD = 0.2
 # A step of 1 on the scale is assumed to move the metric by this over the actuator's
 # gain.
 ASSUMED_LOOP_GAIN = 3
@@ -53,6 +56,11 @@ class FeedbackLoop:
     limit cuts the output, and while the predicted rise alone makes up for the error.
     The derivative term looks ahead, since sparsity follows the setting only over
     hundreds of steps, and units that die meanwhile don't come back.
+
+    While the figure is short of its target, the output does not go beyond its start in
+    the direction that leads away. Recursive least squares (Ljung 1999, "System
+    Identification") tells how the figure answers to the setting. Where it clearly
+    answers the other way, and the error stays, the gain changes its sign.
 
     Whoever uses a loop gives it figures with `update`, and assigns its `setting`. The
     constants of the law stand at the top of this file.
@@ -99,9 +107,12 @@ class FeedbackLoop:
     @property
     def mean_setting(self) -> float:
         """The mean of the settings so far, on the actuator's scale."""
+        return self.actuator.from_scale(self._mean_output)
+
+    @property
+    def _mean_output(self) -> float:
         state = self.state
-        mean = state.output_sum / state.readings if state.readings else state.output
-        return self.actuator.from_scale(mean)
+        return state.output_sum / state.readings if state.readings else state.output
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -126,9 +137,13 @@ class FeedbackLoop:
             batches: How many batches the model was trained on.
         """
         state = self.state
-        if batches - state.steady_since < STEADY_SHARE * batches:
+        middle = (state.band_low + state.band_high) / 2
+        early = batches - state.steady_since < STEADY_SHARE * batches
+        mean_square = state.square_sum / max(state.readings, 1)
+        off = mean_square - 2 * middle * self._mean_output + middle**2
+        if early or (state.readings and off > STEADY_SPREAD**2):
             return None
-        return self.actuator.from_scale((state.band_low + state.band_high) / 2)
+        return self.actuator.from_scale(middle)
 
     def update(self, figure: float, time: ReadingTime = ANY_TIME) -> float:
         """Takes the figure of a reading at `time`; returns the setting.
@@ -181,9 +196,12 @@ class FeedbackLoop:
             innovation = figure - state.level - state.slope
             level = state.level + (state.slope + of_level * innovation)
             slope = state.slope + of_slope * innovation
-        total = state.output_sum + state.output
         self.state = state._replace(
-            readings=n, level=level, slope=slope, output_sum=total
+            readings=n,
+            level=level,
+            slope=slope,
+            output_sum=state.output_sum + state.output,
+            square_sum=state.square_sum + state.output**2,
         )
 
     def _learn(self, figure: float) -> None:

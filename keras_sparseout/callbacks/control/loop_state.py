@@ -32,6 +32,7 @@ class LoopState(NamedTuple):
         band_low: Least of the outputs since the setting has been steady.
         band_high: Largest of them.
         steady_since: Batches that the model was trained on before these.
+        square_sum: Sum of the squared outputs over all readings.
         reversed: Whether the plant clearly answers the other way than was assumed.
         plant: What was learned of the plant.
     """
@@ -53,6 +54,7 @@ class LoopState(NamedTuple):
     band_low: float = 0.0
     band_high: float = 0.0
     steady_since: int = 0
+    square_sum: float = 0.0
     reversed: bool = False
     plant: PlantModel = PlantModel.initial(0.0)
 
@@ -79,7 +81,10 @@ class LoopState(NamedTuple):
         fresh, own = cls.initial((0.0, 0.0), 0.0), len(cls._fields) - 1
         if len(numbers) == _EARLIER_LENGTH:
             output = numbers[cls._fields.index("output")]
-            later = cls.initial((0.0, 0.0), output)._replace(start=0.0)
+            readings = numbers[cls._fields.index("readings")]
+            later = cls.initial((0.0, 0.0), output)
+            # As if the setting had always been this one.
+            later = later._replace(start=0.0, square_sum=readings * output**2)
             numbers += later.numbers[_EARLIER_LENGTH:]
         if len(numbers) != len(fresh.numbers):
             raise ValueError(f"there should be {1 + len(fresh.numbers)}")

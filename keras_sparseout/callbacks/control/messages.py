@@ -65,11 +65,11 @@ class ControllerMessages:
             f"{setting:.3g}, over the run {mean:.3g}{repeat}"
         )
 
-    def still_moved(self, actuator: str) -> None:
+    def setting_moved(self, actuator: str) -> None:
         """Prints that no constant setting is known to give the same."""
         self.print(
-            f"{actuator} still moved in the second half of the training, so no fixed "
-            f"{actuator} is known to repeat it"
+            f"{actuator} moved during the training, so no fixed {actuator} is known to "
+            "repeat it"
         )
 
     def too_few_readings(

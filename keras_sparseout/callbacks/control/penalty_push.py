@@ -38,8 +38,9 @@ class PenaltyPush:
         sample_size: How many samples of each batch are measured.
 
     Attributes:
-        norms: Variable: how many batches were measured, moving means of the norms of
-            g and of dP/dx, and of the length of a vector of x; how many units it has.
+        norms: Variable with moving sums: of 1, of the norms of g and of dP/dx, and of
+            the number of units of a vector of x. The first one divides the others.
+        refused: What the layer has in place of what can be pushed; empty if that can.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class PenaltyPush:
         self._model = model
         self._kind = kind
         self._sample_size = sample_size
+        self.refused = ""
         self.norms = keras.Variable(
-            ops.zeros((5,)),
+            ops.zeros((4,)),
             trainable=False,
             dtype="float32",
             aggregation="mean",
@@ -84,72 +86,52 @@ class PenaltyPush:
         x = flat[0] if flat else None
         rank = hooks.rank_of(x)
         # What can't be read can't be pushed either: `StepSums` says which layers.
-        if (
-            x is None
-            or rank < 2
-            or tensors.is_sparse(x)
-            or tracing.graph_of(x) is not graph
-        ):
+        if rank < 2 or tracing.graph_of(x) is not graph:
             return structure
-        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
+        self.refused = _refusal(x)
+        if self.refused:
             return structure
         mask = hooks.mask_of_call(self.watched, rank, inputs, mask)
 
         def change(gradient):
             return self._changed(gradient, x, mask, weight)
 
-        flat[0] = gradients.change_gradient(x, change)
+        flat[0] = hooks.with_mask_of(x, gradients.change_gradient(x, change))
         return keras.tree.pack_sequence_as(structure, flat)
 
     def _changed(self, gradient, x, mask, weight):
         """Returns the gradient with that of the penalty, and measures both."""
-        pushing = self._gradient_of_penalty(ops.cast(x, "float32"), mask)
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        wide = "float64" if dtype == "float64" else "float32"
+        x, loss = ops.cast(x, wide), ops.cast(gradient, wide)
+        axis = 1 if self.watched.is_channels_first(len(x.shape)) else -1
+        kind = self._kind
+        pushing, vectors = penalties.mean_penalty_gradient(x, mask, kind, SILENT, axis)
         # The step multiplies the loss, against underflow and for the replicas' sum.
         scale = 1 / self._model.distribute_strategy.num_replicas_in_sync
         if getattr(self._model, "optimizer", None) is not None:
             scale = self._model.optimizer.scale_loss(ops.cast(scale, "float32"))
-        loss = ops.cast(gradient, "float32") / scale
-        self._measure(loss, pushing, x)
-        return ops.cast(
-            ops.cast(gradient, "float32") + scale * weight * pushing, gradient.dtype
-        )
+        scale = ops.cast(scale, wide)
+        n, units = self._sample_size, float(x.shape[axis] or 1)
+        self._measure(_norm(loss[:n]) / scale, _norm(pushing[:n]) / vectors, units)
+        factor = scale * ops.cast(weight, wide) / vectors
+        return ops.cast(loss + factor * pushing, gradient.dtype)
 
-    def _gradient_of_penalty(self, x, mask):
-        moved = self.watched.is_channels_first(len(x.shape))
-        typical = ops.sqrt(ops.mean(ops.sum(ops.square(x), axis=1 if moved else -1)))
-        epsilon = ops.maximum(SILENT * typical, keras.config.epsilon())
-        if mask is not None:
-            mask = ops.reshape(
-                mask, (*ops.shape(mask), *[1] * (len(x.shape) - 1 - len(mask.shape)))
-            )
-
-        def penalty(x):
-            if moved:
-                x = ops.moveaxis(x, 1, -1)
-            return penalties.mean_penalty(x, mask, self._kind, epsilon)
-
-        return gradients.gradient_of(penalty, x)
-
-    def _measure(self, loss, pushing, x):
-        n = self._sample_size
-        x = ops.cast(x[:n], "float32")
-        axis = 1 if self.watched.is_channels_first(len(x.shape)) else -1
-        now = ops.stack(
-            [
-                _norm(loss[:n]),
-                _norm(pushing[:n]),
-                ops.sqrt(ops.mean(ops.sum(ops.square(x), axis=axis))),
-            ]
-        )
+    def _measure(self, loss, pushing, units):
+        now = ops.stack([ops.cast(n, "float32") for n in (1, loss, pushing, units)])
         before = ops.cast(self.norms, "float32")
-        count = before[0] + 1
-        kept = ops.minimum(_MEMORY, 1 - 1 / count)
-        mean = kept * before[1:4] + (1 - kept) * now
-        units = ops.convert_to_tensor([float(x.shape[axis] or 1)])
-        measured = ops.concatenate([count[None], mean, units])
+        measured = _MEMORY * before + (1 - _MEMORY) * now
         # A step whose scaled loss overflows is skipped by the optimizer too.
         finite = ops.all(ops.isfinite(now))
         self.norms.assign(ops.where(finite, measured, before))
+
+
+def _refusal(x):
+    """Why a tensor can't be pushed; empty if it can."""
+    if tensors.is_sparse(x):
+        return "a sparse tensor"
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return "" if keras.backend.is_float_dtype(dtype) else f"a tensor of {dtype}"
 
 
 def _norm(x):

@@ -35,13 +35,18 @@ _SMALL_PUSH = 0.01
 # The bounds are set by the user.
 LAWS: dict[StepActuator, Law] = {
     "penalty": Law(
-        gain=40.0,
+        gain=30.0,
         integral_time=12.0,
         lag=5.0,
         slew=1.0,
     ),
     "threshold": Law(gain=0.5, integral_time=2.0, lag=0.0, slew=0.2),
 }
+# A layer that is asked for zeros gives them. What is left to correct is small and slow:
+# far from the setpoint something else is at work, such as more natural zeros.
+_DIRECT = Law(
+    gain=0.05, integral_time=2.0, lag=0.0, slew=0.2, feedforward=1.0, correction=0.05
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,14 +103,12 @@ class StepControl:
         if settings.actuator == "penalty":
             low, high = map(_to_output, settings.bounds)
         law = LAWS[settings.actuator]
-        # The share of zeros is what a threshold is asked for.
-        direct = settings.actuator == "threshold"
-        feedforward = float(direct and isinstance(settings.metric, ZeroFraction))
-        if direct and settings.budget is not None:
-            feedforward = 1 / settings.budget.shares.most
-        self.law = law._replace(
-            gain=law.gain * settings.gain, feedforward=feedforward, low=low, high=high
-        )
+        if settings.actuator == "threshold":
+            if settings.budget is not None:
+                law = law._replace(feedforward=1 / settings.budget.shares.most)
+            elif isinstance(settings.metric, ZeroFraction):
+                law = _DIRECT
+        self.law = law._replace(gain=law.gain * settings.gain, low=low, high=high)
         names = [w.name for w in watched]
         self.groups = [names] if settings.together else [[name] for name in names]
         self._group_of = {n: i for i, names in enumerate(self.groups) for n in names}
@@ -146,8 +149,9 @@ class StepControl:
             yield
             return
         norms = ops.stack([ops.cast(push.norms, "float32") for push in self._pushes])
+        columns = ops.unstack(norms, axis=1)
         pushed = 1 - ops.cast(self._spared, "float32")[0]
-        weights = ops.unstack(self._penalties(outputs, norms, pushed))
+        weights = ops.unstack(self._penalties(ops, outputs, columns, pushed))
         arounds = [
             (push.watched.layer, "call", push.around(weight))
             for push, weight in zip(self._pushes, weights, strict=True)
@@ -162,6 +166,7 @@ class StepControl:
             sums: Dict of the sums of a batch by layer, those of the metric first. A
                 layer that was not called is missing.
         """
+        self._check_pushed(sums)
         if self.settings.budget is None:
             figure = self._means(sums)
         else:
@@ -181,8 +186,8 @@ class StepControl:
         of_layers = ops.stack(figures)
         known = ops.isfinite(of_layers)
         of_layers = ops.where(known, of_layers, 0.0)
-        counted = _dot(self._members, ops.cast(known, "float32"))
-        figure = _dot(self._members, of_layers) / counted
+        counted = _dot(ops, self._members, ops.cast(known, "float32"))
+        figure = _dot(ops, self._members, of_layers) / counted
         return ops.where(counted > 0, figure, np.nan)
 
     def group_of(self, name: str) -> int:
@@ -218,6 +223,13 @@ class StepControl:
         kept = {"integral": old.integral, "output": old.output, "recent": old.recent}
         self._state.assign(np.stack(fresh._replace(**kept)))
 
+    def release(self, group: int) -> None:
+        """Takes the push of a group away, by the group's number."""
+        state = self.state
+        for numbers in (state.integral, state.output, state.recent):
+            numbers[group] = self.law.low
+        self._state.assign(np.stack(state))
+
     def plan_run(self, left: int | None, reach_by: float) -> None:
         """Sets the ramp, and the unit of time, by the length of the run.
 
@@ -247,9 +259,9 @@ class StepControl:
         outputs = self.state.output
         if self.settings.actuator == "threshold":
             return {name: float(outputs[i]) for name, i in self._group_of.items()}
-        norms = np.stack([variables.to_numpy(push.norms) for push in self._pushes])
-        pushed = 1 - np.array(variables.to_numpy(self._spared), "float32")[0]
-        weights = self._penalties(np.array(outputs, "float32"), norms, pushed)
+        norms = np.array([variables.to_numpy(push.norms) for push in self._pushes])
+        pushed = 1 - np.array(variables.to_numpy(self._spared))[0]
+        weights = self._penalties(np, outputs, norms.T, pushed)
         names = [w.name for w in self.watched]
         return dict(zip(names, map(float, weights), strict=True))
 
@@ -265,25 +277,26 @@ class StepControl:
             if not np.any(variables.to_numpy(push.norms))
         ]
 
-    def _penalties(self, outputs, norms, pushed):
+    def _penalties(self, xp, outputs, norms, pushed):
         """Returns the weights of the layers' penalties, so that they push as asked.
 
         In a group the penalties of the layers have fixed proportions. Together they
         push so many times as hard as the loss does.
 
         Args:
+            xp: What computes it, keras.ops or numpy.
             outputs: The output of each group.
-            norms: The `norms` of the layers' pushes, a row each.
+            norms: The `norms` of the layers' pushes, a vector for each part of them.
             pushed: 0 for layers that are spared, otherwise 1.
         """
-        _, loss, pushing, _, units = ops.unstack(norms, axis=1)
+        count, loss, pushing, units = norms
         # A penalty of n units is up to n.
-        proportions = pushed * self._shares / ops.maximum(units, 1.0)
-        ratios = _dot(self._members, loss) / (
-            _dot(self._members, proportions * pushing) + 1e-30
-        )
-        of_groups = _SMALL_PUSH * ops.sinh(outputs) * ratios
-        return proportions * _dot(np.transpose(self._members), of_groups)
+        units = units / xp.maximum(count, keras.config.epsilon())
+        proportions = pushed * self._shares / xp.maximum(units, 1.0)
+        pushing = _dot(xp, self._members, proportions * pushing)
+        ratios = _dot(xp, self._members, loss) / (pushing + 1e-30)
+        of_groups = _SMALL_PUSH * xp.sinh(outputs) * ratios
+        return proportions * _dot(xp, np.transpose(self._members), of_groups)
 
     def _figure(self, sums):
         """Returns the figure of a layer, from the vector of its sums of a batch."""
@@ -293,6 +306,17 @@ class StepControl:
             parts.append(ops.reshape(sums[start : start + size], shape))
             start += size
         return metric.figure(*parts)
+
+    def _check_pushed(self, sums):
+        """Raises if a layer is measured that no penalty can push."""
+        for push in self._pushes:
+            name, side = push.watched.name, push.watched.side
+            if push.refused and name in sums:
+                raise ValueError(
+                    f"`layers` must be layers whose {side}s are dense floating-point "
+                    f"tensors, for a penalty to push them. Received: layers={name}, "
+                    f"whose {side} is {push.refused}. Leave it out."
+                )
 
     def _start_at_targets(self):
         first = [names[0] for names in self.groups]
@@ -319,5 +343,5 @@ def _vectors(name: str, fields: int, groups: int) -> keras.Variable:
     )
 
 
-def _dot(matrix, vector):
-    return ops.matmul(matrix, vector[:, None])[:, 0]
+def _dot(xp, matrix, vector):
+    return xp.matmul(matrix, vector[:, None])[:, 0]

@@ -3,16 +3,22 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from keras_sparseout.callbacks.control import step_messages
+from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import setting_key
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.callbacks.control.step_control import StepControl
+from keras_sparseout.callbacks.control.step_law import State
 from keras_sparseout.measure.watched_layer import WatchedLayer
 
 # The largest error with which a target counts as reached.
 _REACHED = 0.02
+# More than this is no gap between training and inference, but something broken.
+_LARGEST_GAP = 0.1
 # Readings at a bound, with an error, after which that is worth a line.
 _AT_BOUND = 16
 # A push of so much of the loss's own moves a figure, if it can.
@@ -55,13 +61,19 @@ class StepGroup:
         self._figure = math.nan
         self._readings_at_bound = self._readings_wrong = 0
         self._is_wrong = False
-        self._offset = 0.0
-        self._tell(setpoint=target)
+        self._aim, self._offset = target, 0.0
+        # An earlier run may have ended frozen or blocked.
+        self._tell(setpoint=target, frozen=0.0, blocked=0.0)
+
+    @property
+    def came_to(self) -> Outcome:
+        """What the last epoch came to."""
+        return Outcome(self._subject, self._target, self._figure)
 
     @property
     def started(self) -> bool:
         """Whether the control has had a batch."""
-        return self._state("batches") > 0
+        return self._own_state().batches > 0
 
     def values(self) -> dict[str, float]:
         """Returns the settings of the layers by log key."""
@@ -76,18 +88,38 @@ class StepGroup:
     ) -> None:
         """Looks at a reading: at dead units, and whether the target is out of reach."""
         self._check_dead(dead_shares)
-        error = self._target + self._offset - self._state("level")
-        at_top = self._state("output") >= self._control.law.high and error > _REACHED
+        state = self._own_state()
+        error = self._aim + self._offset - state.level
+        at_top = state.output >= self._control.law.high and error > _REACHED
         self._readings_at_bound = self._readings_at_bound + 1 if at_top else 0
-        self._check_direction(error)
+        self._check_direction(error, state)
 
     def shift_setpoint(self, figures: Mapping[str, float]) -> None:
         """Moves the setpoint by the gap to `figures` of probe data."""
-        figure = self._settings.figure("val_", figures, self._watched)
-        gap = self._state("level") - figure
-        if math.isfinite(gap):
-            self._offset += (gap - self._offset) / 2
-            self._tell(setpoint=self._target + self._offset)
+        gap = self._own_state().level - self._settings.figure(
+            "val_", figures, self._watched
+        )
+        # A layer that gives the zeros itself has a gap of its own only at the end of
+        # the ramp: before, more may be zero by themselves.
+        climbs = self._own_state().batches < self._control.plan.ramp[self._index]
+        if math.isfinite(gap) and not (climbs and self._control.law.feedforward):
+            share = 0.25 if self._control.law.feedforward else 0.5
+            offset = self._offset + (gap - self._offset) * share
+            self._offset = float(np.clip(offset, -_LARGEST_GAP, _LARGEST_GAP))
+            self._tell(setpoint=self._aim + self._offset)
+
+    def aim_at(self, figure: float) -> None:
+        """Goes to `figure` instead of the target."""
+        self._aim = figure
+        self._tell(setpoint=figure + self._offset)
+
+    def restored(self, figure: float) -> None:
+        """Takes in that the layers have earlier weights again, with this figure."""
+        self._figure = figure
+
+    def hold(self, held: bool) -> None:
+        """Leaves the setting as it is, or lets it go."""
+        self._tell(frozen=float(held))
 
     def freeze(self, batches: int = 0) -> None:
         """Leaves the setting at the mean of the last ones."""
@@ -108,7 +140,7 @@ class StepGroup:
         for w in self._watched:
             if self.started and w.name in unpushed:
                 step_messages.warn_of_no_gradient(self._messages, w.name)
-        if self._readings_at_bound >= _AT_BOUND:
+        if self._readings_at_bound >= _AT_BOUND and self._aim == self._target:
             bounds = self._control.law.low, self._settings.bounds[1]
             reached = self._figure, self._figure
             actuator = self._settings.actuator
@@ -121,18 +153,37 @@ class StepGroup:
         figures = self._figure, self._target
         step_messages.say_found(self._messages, self._subject, *figures, self.values())
         missing = self._target - self._figure
-        if not abs(missing) > _REACHED:
+        if self._aim != self._target or not abs(missing) > _REACHED:
             return
-        batches = int(self._state("batches"))
-        if missing < 0 and self._state("output") <= self._control.law.low:
-            step_messages.say_sparse_by_itself(self._messages, self._subject, *figures)
+        batches = int(self._own_state().batches)
+        if missing < 0 and self._own_state().output <= self._control.law.low:
+            step_messages.say_too_sparse(
+                self._messages, self._subject, *figures, self._settings.actuator
+            )
         elif missing > 0 and batches < _FEW_BATCHES:
             step_messages.say_too_few_batches(
                 self._messages, self._subject, self._target, batches
             )
 
-    def _state(self, field: str) -> float:
-        return float(getattr(self._control.state, field)[self._index])
+    def state(self) -> dict[str, float]:
+        """Returns all that a resumed run needs beside the state of the control."""
+        return {
+            "figure": self._figure,
+            "offset": self._offset,
+            "readings_at_bound": self._readings_at_bound,
+            "readings_wrong": self._readings_wrong,
+            "is_wrong": self._is_wrong,
+        }
+
+    def resume(self, state: Mapping[str, float]) -> None:
+        """Goes on from the `state` of an earlier run."""
+        self._figure, self._offset = state["figure"], state["offset"]
+        self._readings_at_bound = int(state["readings_at_bound"])
+        self._readings_wrong = int(state["readings_wrong"])
+        self._is_wrong = bool(state["is_wrong"])
+
+    def _own_state(self) -> State:
+        return State(*(float(numbers[self._index]) for numbers in self._control.state))
 
     def _tell(self, **told: float) -> None:
         """Changes what the control is told of this group."""
@@ -156,21 +207,26 @@ class StepGroup:
             self._messages.dead_units(self._subject, name, share, max_dead)
         names = [w.name for w in self._watched]
         all_are = len(too_dead) == len(names)
-        self._tell(blocked=float(all_are or self._is_wrong))
+        self._block(all_are or self._is_wrong)
         if not all_are and len(names) > 1:
             self._control.spare(too_dead, names)
 
-    def _check_direction(self, error: float) -> None:
+    def _block(self, blocked: bool) -> None:
+        if blocked != self._control.plan.blocked[self._index]:
+            self._tell(blocked=float(blocked))
+
+    def _check_direction(self, error: float, state: State) -> None:
         """Stops a penalty that moves the figure away from the target."""
         if self._settings.actuator != "penalty" or self._is_wrong:
             return
-        push = self._control.pushes()[self._index]
-        level, start = self._state("level"), self._state("start")
-        wrong = push > _FELT_PUSH and error > _REACHED and level < start - _REACHED
+        level, start = state.level, state.start
+        wrong = error > _REACHED and level < start - _REACHED
+        wrong = wrong and self._control.pushes()[self._index] > _FELT_PUSH
         self._readings_wrong = self._readings_wrong + 1 if wrong else 0
         if self._readings_wrong >= _WRONG_READINGS:
             self._is_wrong = True
-            self._tell(blocked=1.0)
+            self._control.release(self._index)
+            self._block(True)
             step_messages.warn_of_wrong_way(
                 self._messages, self._subject, self._control.settings.kind, level, start
             )

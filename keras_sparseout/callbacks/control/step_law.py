@@ -7,6 +7,7 @@ sees an averaged violation, and answers to its changes too. Times are in units t
 follow from the length of the run, so that the same numbers serve runs of any length.
 """
 
+import math
 from typing import NamedTuple
 
 from keras import ops
@@ -14,7 +15,7 @@ from keras import ops
 from keras_sparseout.utils.types import Tensor
 
 # The filter keeps this share of what it knew a unit of time before.
-FILTER_MEMORY = 0.7
+FILTER_MEMORY = 0.8
 # The integral takes in an error of at most this size. Far from the target it would
 # wind up.
 MAX_INTEGRATED_ERROR = 0.06
@@ -34,6 +35,7 @@ class Law(NamedTuple):
         lag: Units of time that the figure takes to follow. The law looks ahead by them.
         slew: Largest step of the output in a unit of time.
         feedforward: What the setpoint adds to the output, times this.
+        correction: Largest size of the integral.
         low: Least output.
         high: Largest output.
     """
@@ -43,6 +45,7 @@ class Law(NamedTuple):
     lag: float
     slew: float
     feedforward: float = 0.0
+    correction: float = math.inf
     low: float = 0.0
     high: float = 1.0
 
@@ -111,6 +114,7 @@ def step(law: Law, state: State, plan: Plan, figure: Tensor) -> State:
     counts = (near + ahead) * error > 0
     counts = ops.logical_and(counts, (wanted - output) * change <= 0)
     integral = ops.where(counts, new.integral + change, new.integral)
+    integral = ops.clip(integral, -law.correction, law.correction)
     integral = ops.clip(integral, law.low - law.feedforward, law.high)
     held = ops.logical_or(new.batches <= WARM_UP * plan.unit, plan.frozen > 0)
     rises = ops.logical_and(plan.blocked > 0, output > new.output)
@@ -147,5 +151,8 @@ def _setpoint(state: State, plan: Plan) -> tuple[Tensor, Tensor]:
     length = ops.maximum(plan.ramp - begin, 1.0)
     part = ops.clip((state.batches - begin) / length, 0.0, 1.0)
     rise = plan.setpoint - state.start
-    climb = ops.where(ops.logical_and(part > 0, part < 1), rise / length, 0.0)
-    return state.start + rise * part, climb
+    # Above the target it comes down at once: a ramp would push to slow that.
+    rises = rise > 0
+    climbs = ops.logical_and(rises, ops.logical_and(part > 0, part < 1))
+    climb = ops.where(climbs, rise / length, 0.0)
+    return ops.where(rises, state.start + rise * part, plan.setpoint), climb

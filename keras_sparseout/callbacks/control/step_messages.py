@@ -17,13 +17,17 @@ def say_found(
     messages.print(f"{subject} is {figure:.3f}, asked for {target:g}, at {settings}")
 
 
-def say_sparse_by_itself(
-    messages: ControllerMessages, subject: str, figure: float, target: float
+def say_too_sparse(
+    messages: ControllerMessages,
+    subject: str,
+    figure: float,
+    target: float,
+    actuator: str,
 ) -> None:
-    """Prints that the layers are sparser than asked, with no push."""
+    """Prints that the layers are sparser than asked, with the setting at 0."""
     messages.print(
-        f"{subject} is {figure:.3f} without a push, above the target {target:g}. Ask "
-        "for more, or leave the layers out"
+        f"{subject} is {figure:.3f}, above the target {target:g}, with the {actuator} "
+        "at 0, which can't make it denser. Ask for more, or leave these layers out"
     )
 
 

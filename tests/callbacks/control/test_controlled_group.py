@@ -14,6 +14,7 @@ from keras_sparseout.callbacks import knobs
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.controlled_group import ControlledGroup
 from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.callbacks.control.run_length import ReadingTime
 
 BOUNDS = {"q": (1.0, 4.0), "rate": (0.05, 0.9), "weight": (0.0, 0.1)}
 
@@ -125,6 +126,41 @@ def test_a_target_that_comes_nearer_is_not_out_of_reach():
     assert model.get_layer("hidden").q == BOUNDS["q"][0]
 
 
+def test_out_of_reach_is_said_only_if_it_stays_so_until_the_end(capsys):
+    group = group_of(model_of(), 0.7)
+
+    def read(figure, left):
+        group.take({"zero_fraction/hidden": figure}, {}, ReadingTime(0, 100, left, 4))
+        group.check_reach()
+
+    for n in range(40):  # By the end it would be at .7.
+        read(0.4 + 0.004 * n, 100 - n)
+    assert capsys.readouterr().out == ""
+    for n in range(40, 75):  # It is late only in the last quarter.
+        read(0.556, 100 - n)
+    assert capsys.readouterr().out == (
+        "SparsityController: q is at its bound 1, and zero_fraction of hidden is not "
+        "at 0.7\n"
+    )
+    with pytest.warns(UserWarning, match="can't be brought to 0.7"):
+        read(0.556, 25)
+
+
+def test_a_knob_that_moves_the_metric_the_wrong_way_is_named():
+    group, rng, figure = group_of(model_of(), 0.8), np.random.default_rng(0), 0.6
+    layer = group._watched[0].layer
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(60):
+            figure += (0.6 + 0.2 * math.log(layer.q / 2) - figure) / 3
+            take(group, figure + 0.004 * rng.normal())
+    assert [str(w.message) for w in warned] == [
+        "SparsityController: q moves zero_fraction of hidden the wrong way here, so it "
+        "goes back to where it began. Choose another `metric` or `actuator`."
+    ]
+    assert layer.q == pytest.approx(2)
+
+
 def test_too_many_dead_units_stop_the_push_toward_sparser():
     model = model_of()
     group, layer = group_of(model, 0.9), model.get_layer("hidden")
@@ -166,14 +202,14 @@ def test_one_rate_cannot_move_layers_both_ways():
 
 def test_frozen_it_keeps_the_mean_of_the_last_settings(capsys):
     model = model_of()
-    group, layer = group_of(model, 0.9), model.get_layer("hidden")
+    group, layer = group_of(model, 0.9, gain=0.1), model.get_layer("hidden")
     qs = [(take(group, figure), layer.q)[1] for figure in (0.5, 0.55, 0.6, 0.65)]
     group.freeze(0)
     q = layer.q
     assert min(qs) < q < 2
     group.freeze(0)
     assert layer.q == q
-    group.end_epoch({"zero_fraction/hidden": 0.89})
+    group.end_epoch({"zero_fraction/hidden": 0.895})
     group.conclude(group.steady_setting(0))
     assert f"Sparseout(0.5, q={q:.4g}, name='hidden')" in capsys.readouterr().out
 
@@ -183,12 +219,12 @@ def test_what_was_found_is_a_call_with_all_that_the_layer_was_made_with(capsys):
     layer = ActivationPenalty(0.0, "hoyer_square", **options)
     group = group_of(model_of(layer), actuator="weight")
     take(group, 0.59)
-    group.end_epoch({"zero_fraction/hidden": 0.59})
+    group.end_epoch({"zero_fraction/hidden": 0.595})
     assert group.has_reached
     group.conclude(group.steady_setting(0))
     text, call = capsys.readouterr().out.split("fixed: ")
     assert re.fullmatch(
-        r"SparsityController: zero_fraction of hidden is 0.590, asked for 0.6, at "
+        r"SparsityController: zero_fraction of hidden is 0.595, asked for 0.6, at "
         r"weight = \S+, over the run 0. To repeat it ",
         text,
     )
@@ -250,7 +286,7 @@ def test_a_state_of_another_loop_or_setting_is_left():
         (7, np.nan, "not all are finite"),
         (10, np.nan, "not all are finite"),
         (12, np.inf, "not all are finite"),
-        (None, None, "there should be 38"),
+        (None, None, "there should be 39"),
     ],
 )
 def test_a_state_that_no_controller_left_is_refused(place, number, says):

@@ -63,6 +63,21 @@ def test_after_freeze_after_the_setting_stays(capsys):
     assert f"Sparseout(0.5, q={q[2]:.4g}, name='hidden')" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("off", [0.0, 0.1])
+def test_settings_to_repeat_are_named_where_all_targets_were_reached(off, capsys):
+    model = classifier(names=("first", "second"))
+    places = [model.get_layer(name).input for name in ("first", "second")]
+    has = [np.mean(a == 0) for a in keras.Model(model.inputs, places).predict(X)]
+    targets = {"first": float(has[0]), "second": float(has[1]) + off}
+    # Nothing moves, neither weights nor settings.
+    controller = SparsityController(targets, every=8, gain=1e-9)
+    fit(model, controller, epochs=1, optimizer=keras.optimizers.SGD(0.0))
+    out = capsys.readouterr().out
+    assert out.count("To repeat it fixed: Sparseout(0.5, q=2") == (0 if off else 2)
+    assert "moved during the training" not in out
+    assert ("which were too few to bring zero_fraction of second" in out) is bool(off)
+
+
 def test_a_target_out_of_reach_is_said_once_with_the_range():
     controller = SparsityController(0.97, every=4, bounds=(1.9, 2.1), verbose=0)
     with pytest.warns(UserWarning, match="can't be brought") as warned:

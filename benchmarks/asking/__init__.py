@@ -1,0 +1,1 @@
+"""Ways to ask a model for a sparsity, and how near each comes."""

@@ -1,0 +1,187 @@
+"""What a controller must keep: the least value of a metric, the largest loss."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import keras
+import numpy as np
+
+from keras_sparseout.utils import validation
+
+Mode: TypeAlias = Literal["max", "min"]
+MinMetric: TypeAlias = tuple[str, float] | tuple[str, float, Mode]
+
+
+class Score(NamedTuple):
+    """What the logs of an epoch say.
+
+    Attributes:
+        metric: The metric; 0 if none is asked.
+        loss: The loss; 0 if it does not matter.
+    """
+
+    metric: float
+    loss: float
+
+
+class AccuracyLimits:
+    """Tells by the logs of an epoch whether it keeps
+
+        metric >= least value           (<= for a metric of which less is better)
+        loss <= lowest + max_loss_increase |lowest|
+
+    where lowest is the lowest loss of the epochs so far. The loss is `val_loss` if the
+    logs of the first epoch have it, else `loss`.
+
+    Args:
+        model: The model that is trained.
+        min_metric: Name in the logs, least value, and maybe "max" or "min"; or None.
+        max_loss_increase: Share of the lowest loss; or None.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        min_metric: MinMetric | None,
+        max_loss_increase: float | None,
+    ) -> None:
+        self._model = model
+        self._min_metric = min_metric
+        self._max_loss_increase = max_loss_increase
+        self._sign = 0.0
+        self._loss_key: str | None = None
+
+    @property
+    def by_validation(self) -> bool:
+        """Whether the loss is that of the validation data."""
+        return self._loss_key == "val_loss"
+
+    def resume(self, by_validation: bool) -> None:
+        """Goes on with the loss of an earlier run."""
+        self._loss_key = "val_loss" if by_validation else "loss"
+
+    def score(self, logs: Mapping[str, Any], *, first: bool) -> Score | None:
+        """Returns what the logs say; None if they lack it, as without validation.
+
+        Args:
+            logs: Keras' logs of an epoch.
+            first: Whether it is the first one.
+
+        Raises:
+            ValueError: if it is the first one, and its logs lack what is asked.
+        """
+        name = self._min_metric[0] if self._min_metric is not None else None
+        if first and self._max_loss_increase is not None:
+            self._loss_key = "val_loss" if "val_loss" in logs else "loss"
+            if self._loss_key not in logs:
+                given = self._max_loss_increase
+                raise _not_there("max_loss_increase", given, self._loss_key, logs)
+        if first and name is not None and name not in logs:
+            raise _not_there("min_metric", self._min_metric, name, logs)
+        loss_key = self._loss_key if self._max_loss_increase is not None else None
+        if any(key is not None and key not in logs for key in (name, loss_key)):
+            return None
+        if self._min_metric is not None and not self._sign:
+            self._sign = _sign(self._model, self._min_metric)
+        metric, loss = (
+            0.0 if key is None else float(np.mean(logs[key]))
+            for key in (name, loss_key)
+        )
+        return Score(metric, loss)
+
+    def keeps(self, score: Score, before: Sequence[Score]) -> bool:
+        """Whether a score keeps the limits.
+
+        Args:
+            score: The score.
+            before: All scores among which the lowest loss is looked for.
+        """
+        return self._metric_kept(score) and self._loss_kept(score, before)
+
+    def why_not(self, score: Score, before: Sequence[Score]) -> str:
+        """Says why a score does not keep the limits; arguments as for `keeps`."""
+        if self._min_metric is not None and not self._metric_kept(score):
+            name, least, *_ = self._min_metric
+            rule = "below the floor" if self._sign > 0 else "above the limit"
+            return f"{name} {score.metric:.4g} is {rule} {least:g}"
+        share = 100 * (self._max_loss_increase or 0.0)
+        return (
+            f"the loss budget is spent, {self._loss_key} {score.loss:.4g} is more than "
+            f"{share:g} % above the lowest, {_lowest(before):.4g}"
+        )
+
+    @property
+    def asked(self) -> str:
+        """The limits in words."""
+        parts = []
+        if self._min_metric is not None:
+            sign = ">=" if self._sign > 0 else "<="
+            parts.append(f"{self._min_metric[0]} {sign} {self._min_metric[1]:g}")
+        if self._max_loss_increase is not None:
+            share = 100 * self._max_loss_increase
+            parts.append(f"{self._loss_key} up to {share:g} % above the lowest")
+        return " and ".join(parts)
+
+    def best(self, scores: Sequence[Score]) -> str:
+        """The best of `scores` in words."""
+        if self._min_metric is None:
+            return f"{self._loss_key} {_lowest(scores):.4g}"
+        known = [s.metric for s in scores if not math.isnan(s.metric)]
+        best = max(known, key=lambda value: self._sign * value, default=math.nan)
+        return f"{self._min_metric[0]} {best:.4g}"
+
+    def _metric_kept(self, score):
+        if self._min_metric is None:
+            return True
+        return self._sign * score.metric >= self._sign * self._min_metric[1]
+
+    def _loss_kept(self, score, before):
+        if self._max_loss_increase is None:
+            return True
+        lowest = _lowest(before)
+        return score.loss <= lowest + self._max_loss_increase * abs(lowest)
+
+
+def _lowest(scores: Sequence[Score]) -> float:
+    losses = [score.loss for score in scores if math.isfinite(score.loss)]
+    return min(losses, default=math.nan)
+
+
+def _sign(model: keras.Model, min_metric: MinMetric) -> float:
+    """Returns 1 if more of the metric is better, else -1, as EarlyStopping decides."""
+    name, _, *modes = min_metric
+    mode: str | None = str(modes[0]) if modes else None
+    if mode is None and name.endswith("loss"):
+        mode = "min"
+    if mode is None:
+        judge = keras.callbacks.EarlyStopping(name)
+        judge.set_model(model)
+        judge.on_train_begin()
+        try:
+            judge.on_epoch_end(0, {name: 0.0})
+        except ValueError:
+            least, largest = (*min_metric, "max"), (*min_metric, "min")
+            raise ValueError(
+                "`min_metric` must say whether more is better, where Keras does not "
+                f"know it of the metric. Received: min_metric={min_metric!r}. Give "
+                f"min_metric={least} for a least value, or {largest} for a largest one."
+            ) from None
+        mode = "max" if bool(judge.monitor_op(1.0, 0.0)) else "min"
+    return 1.0 if mode == "max" else -1.0
+
+
+def _not_there(
+    argument: str, given: object, name: str, logs: Mapping[str, Any]
+) -> ValueError:
+    """The error for a figure that the logs of the first epoch don't have."""
+    there = ", ".join(sorted(logs)) or "nothing"
+    remedy = "Give one of these, or name the metric in `compile`."
+    if name.startswith("val_") and not any(key.startswith("val_") for key in logs):
+        remedy = "Give fit validation_data, and validate after each epoch."
+    elif logs:
+        remedy = validation.did_you_mean(name, sorted(logs), remedy)
+    return ValueError(
+        f"`{argument}` needs a figure that the logs of the first epoch have. Received: "
+        f"{argument}={given!r}, while the logs have {there}. {remedy}"
+    )

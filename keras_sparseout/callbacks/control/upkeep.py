@@ -1,0 +1,72 @@
+"""What a SparsityController does beside the control: statistics, and a file."""
+
+import pathlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import keras
+
+from keras_sparseout.callbacks.callback_list import calling_list
+from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
+from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.callbacks.control.moving_statistics import MovingStatistics
+from keras_sparseout.callbacks.control.run_backup import RunBackup
+from keras_sparseout.measure.probe_data import ProbeData
+
+
+class Upkeep:
+    """Keeps the statistics of BatchNormalization, and the state of a resumed run.
+
+    Args:
+        callback: The controller.
+        data: Its probe data, or None.
+        folder: The folder of the state; None for no file.
+        saves: Whether the state is in no layer, so that a file is needed.
+        in_list: The callbacks in the list.
+        messages: What the controller says.
+    """
+
+    def __init__(
+        self,
+        callback: keras.callbacks.Callback,
+        data: ProbeData | None,
+        folder: pathlib.Path | None,
+        saves: bool,
+        in_list: Sequence[keras.callbacks.Callback],
+        messages: ControllerMessages,
+    ) -> None:
+        self._in_list = in_list
+        self._statistics = MovingStatistics(callback.model, data, messages)
+        self._backup = RunBackup(folder, callback, messages) if saves else None
+        if self._backup is not None:
+            self._backup.check_list(in_list)
+
+    def resume(self, epoch: int, control: ControlledLayers) -> None:
+        """In the first epoch of a run, goes on from the file, if there is one."""
+        if self._backup is not None:
+            self._backup.begin_epoch(epoch, control)
+
+    def begin_epoch(self, batches: int) -> None:
+        """Notes that an epoch begins, after so many `batches` of training."""
+        self._statistics.begin_epoch(batches)
+
+    def recomputed(self) -> AbstractContextManager[None]:
+        """Gives BatchNormalization layers statistics of the probe data in a context."""
+        return self._statistics.recomputed()
+
+    def end_epoch(self, epoch: int, control: ControlledLayers) -> None:
+        """Saves the state after an epoch."""
+        if self._backup is not None:
+            self._backup.end_epoch(epoch, control)
+
+    def end_run(self, batches: int) -> None:
+        """Removes the file, as training is complete."""
+        if self._backup is not None:
+            self._backup.end_run(self._in_list)
+        # Other callbacks in the list may restore weights first.
+        if calling_list() is None:
+            self.after_training(batches)
+
+    def after_training(self, batches: int) -> None:
+        """Leaves the model statistics that are up to date."""
+        self._statistics.conclude(batches)

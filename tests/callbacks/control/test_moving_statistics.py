@@ -1,0 +1,106 @@
+"""The moving statistics of BatchNormalization while and after a controller trains."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sparseout import SparsityController
+
+X = np.random.default_rng(0).normal(size=(160, 6)).astype("float32")
+Y = X.sum(1, keepdims=True)
+# In batches of 32 the last one is smaller.
+PROBE = X[:80]
+
+
+class Watch(keras.callbacks.Callback):
+    """Notes the moving statistics as epochs end."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        norm = self.model.get_layer("norm")
+        self.seen.append([np.array(norm.moving_mean), np.array(norm.moving_variance)])
+
+
+def net(momentum=0.99):
+    keras.utils.set_random_seed(2)
+    layers = [
+        keras.layers.Dense(16, name="before"),
+        keras.layers.BatchNormalization(momentum=momentum, name="norm"),
+        keras.layers.ReLU(name="relu"),
+        keras.layers.Dense(1),
+    ]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
+    return model
+
+
+def fit(model, *callbacks, **kwargs):
+    options = {"epochs": 3, "batch_size": 8, "verbose": 0, "shuffle": False, **kwargs}
+    return model.fit(X, Y, callbacks=list(callbacks), **options).history
+
+
+def controller(**kwargs):
+    options = {"layers": ["relu"], "actuator": "penalty", "batch_size": 32, **kwargs}
+    return SparsityController(0.6, **options)
+
+
+def check_recomputed(model):
+    kernel, bias = model.get_layer("before").get_weights()
+    inputs = PROBE.astype("float64") @ kernel + bias
+    norm = model.get_layer("norm")
+    np.testing.assert_allclose(norm.moving_mean, inputs.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(norm.moving_variance, inputs.var(0), rtol=1e-4)
+    return inputs
+
+
+def test_they_are_recomputed_at_the_end_and_the_models_own_until_then(capsys):
+    model, before, after = net(), Watch(), Watch()
+    history = fit(model, before, controller(x=PROBE), after)
+    for a, b in zip(before.seen, after.seen, strict=True):
+        np.testing.assert_array_equal(a, b)
+    inputs = check_recomputed(model)
+    gamma, beta, *_ = model.get_layer("norm").get_weights()
+    normal = (inputs - inputs.mean(0)) / np.sqrt(inputs.var(0) + 1e-3) * gamma + beta
+    # Some numbers are near 0, and the statistics were rounded.
+    zeros = np.mean(normal <= 0)
+    assert history["val_zero_fraction/relu"][-1] == pytest.approx(zeros, abs=0.002)
+    assert "recomputed the moving statistics of 1 BatchNormalization layer from x" in (
+        capsys.readouterr().out
+    )
+
+
+def test_they_are_those_of_weights_that_other_callbacks_restored():
+    model = net()
+    best = keras.callbacks.EarlyStopping(
+        monitor="loss", mode="max", patience=1, restore_best_weights=True
+    )
+    fit(model, controller(x=PROBE, verbose=0), best)
+    assert best.best_epoch == 0
+    check_recomputed(model)
+
+
+@pytest.mark.parametrize("momentum", [0.99, 0.5])
+def test_without_probe_data_it_says_that_they_lag_where_they_do(momentum, capsys):
+    model, watch = net(momentum), Watch()
+    fit(model, controller(), watch)
+    text = capsys.readouterr().out
+    assert ("1 BatchNormalization layer lag" in text) == (momentum == 0.99)
+    assert ("they remember about 100 steps" in text) == (momentum == 0.99)
+    assert "recomputed the" not in text
+    last = model.get_layer("norm").moving_mean
+    np.testing.assert_array_equal(last, watch.seen[-1][0])
+
+
+def test_nothing_is_said_of_layers_that_do_not_move(capsys):
+    model = net()
+    model.get_layer("norm").trainable = False
+    model.compile("sgd", "mse", jit_compile=False)
+    before = model.get_layer("norm").get_weights()
+    fit(model, controller(x=PROBE), epochs=1)
+    fit(model, controller(), epochs=1)
+    assert "moving statistics" not in capsys.readouterr().out
+    for a, b in zip(before, model.get_layer("norm").get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,203 @@
+"""A run that was interrupted goes on by a file, as if it had not been."""
+
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from keras_sparseout import SparsityController, TargetSparsity
+from keras_sparseout.callbacks.control import run_backup
+
+X = np.random.default_rng(0).normal(size=(96, 6)).astype("float32")
+Y = X.sum(1, keepdims=True)
+ACTUATORS = ("penalty", "threshold")
+
+
+class Interrupt(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+def net():
+    keras.utils.set_random_seed(3)
+    layers = [
+        keras.layers.Dense(16, "relu", name="relu"),
+        keras.layers.BatchNormalization(),
+        TargetSparsity(0.3, adjustable=True, name="cut"),
+        keras.layers.Dense(1),
+    ]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    optimizer = keras.optimizers.Adam(0.01)
+    model.compile(optimizer, "mse", metrics=["mae"], jit_compile=False)
+    return model
+
+
+def controller(folder=None, actuator="penalty", target=0.6, **kwargs):
+    layers = ["relu"] if actuator == "penalty" else ["cut"]
+    options = {"x": X[:32], "every": 4, "verbose": 0, "backup_dir": folder, **kwargs}
+    return SparsityController(target, actuator=actuator, layers=layers, **options)
+
+
+def backup(folder, **kwargs):
+    return keras.callbacks.BackupAndRestore(str(folder), **kwargs)
+
+
+def fit(*callbacks, epochs=4, **kwargs):
+    model = net()
+    options = {"batch_size": 8, "shuffle": False, "verbose": 0, **kwargs}
+    history = model.fit(X, Y, epochs=epochs, callbacks=list(callbacks), **options)
+    return model.get_weights(), history.history
+
+
+def interrupted(folder, actuator="penalty"):
+    """Trains for two epochs; returns the file of the state."""
+    with pytest.raises(KeyboardInterrupt):
+        fit(controller(folder, actuator), backup(folder), Interrupt())
+    return folder / run_backup.FILE_NAME
+
+
+def content_of(file):
+    with np.load(file) as arrays:
+        return json.loads(arrays["content"].tobytes())
+
+
+def write(file, content):
+    text = np.frombuffer(json.dumps(content).encode(), "uint8")
+    np.savez(file, content=text)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return {actuator: fit(controller(None, actuator)) for actuator in ACTUATORS}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("actuator", ACTUATORS)
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(
+    tmp_path, whole, actuator, first
+):
+    folder = tmp_path / "backup"
+    file = interrupted(folder, actuator)
+    assert list(content_of(file)["epochs"]) == ["1", "2"]
+    callbacks = [controller(folder, actuator), backup(folder)]
+    weights, history = fit(*(callbacks if first else callbacks[::-1]))
+    for key, figures in whole[actuator][1].items():
+        assert history[key] == figures[2:]
+    for a, b in zip(weights, whole[actuator][0], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not folder.exists()
+
+
+class Scores(keras.callbacks.Callback):
+    """Makes the last two epochs break the floor."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_mae"] = (1.0, 1.0, 9.0, 9.0)[epoch]
+
+
+def test_a_floor_of_accuracy_is_resumed_with_the_weights_that_it_restores(tmp_path):
+    def run(folder, *others):
+        control = controller(folder, min_metric=("val_mae", 2.0))
+        return fit(Scores(), control, *others, validation_data=(X, Y))
+
+    weights, history = run(None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, backup(tmp_path), Interrupt())
+    resumed, rest = run(tmp_path, backup(tmp_path))
+    for key, figures in history.items():
+        assert rest[key] == figures[2:]
+    for a, b in zip(resumed, weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_without_the_file_it_begins_anew_and_says_so(tmp_path, whole):
+    first = controller()
+    with pytest.warns(UserWarning, match="Give backup_dir=") as caught:
+        fit(first, backup(tmp_path / "backup"), epochs=2)
+    own = [c for c in caught if "SparsityController" in str(c.message)]
+    assert len(own) == 1  # Keras' own warnings of NumPy are beside it.
+    folder = tmp_path / "other"
+    interrupted(folder).unlink()
+    _, history = fit(controller(folder), backup(folder))
+    assert history["penalty/relu"] != whole["penalty"][1]["penalty/relu"][2:]
+
+
+def test_a_run_that_begins_at_another_epoch_says_that_it_begins_anew(tmp_path):
+    file = interrupted(tmp_path)
+    with pytest.warns(UserWarning, match="of the epochs 1, 2, and .* epoch 0") as seen:
+        weights, _ = fit(controller(tmp_path), epochs=1)
+    assert str(file) in str(seen[0].message)
+    expected, _ = fit(controller(), epochs=1)
+    for a, b in zip(weights, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [
+        ({"target": 0.5}, r"target=\[0.6\], where this one has \[0.5\]"),
+        ({"actuator": "threshold"}, "actuator='penalty'"),
+        ({"kind": "l1"}, "kind='hoyer_square'"),
+        ({"metric": "hoyer"}, "metric='zero_fraction'"),
+    ],
+)
+def test_the_state_of_another_control_is_an_error(tmp_path, change, received):
+    file = interrupted(tmp_path)
+    with pytest.raises(ValueError, match=received) as error:
+        fit(controller(tmp_path, **change), backup(tmp_path))
+    assert f"delete {str(file)!r} to begin anew" in str(error.value)
+
+
+def test_a_broken_file_is_an_error_that_names_it(tmp_path):
+    file = interrupted(tmp_path)
+    missing, short, newer = (content_of(file) for _ in range(3))
+    del missing["epochs"]["2"][0]["units"]
+    short["epochs"]["2"][0]["step"][0].pop()
+    newer["format"] = 9
+    whole = file.read_bytes()
+    for content in (missing, short, newer, [], whole[:-9], b"", b"{}"):
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            write(file, content)
+        with pytest.raises(ValueError, match="Delete it to begin anew") as error:
+            fit(controller(tmp_path), backup(tmp_path))
+        assert str(file) in str(error.value)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    file = interrupted(tmp_path)
+    before = file.read_bytes()
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        fit(controller(tmp_path), backup(tmp_path))
+    assert file.read_bytes() == before
+    names = {path.name for path in tmp_path.iterdir()}
+    assert not [name for name in names if name.endswith(".tmp")]
+
+
+def test_the_file_stays_where_the_backup_of_the_weights_stays(tmp_path, whole):
+    fit(controller(tmp_path), backup(tmp_path, delete_checkpoint=False), epochs=2)
+    assert (tmp_path / run_backup.FILE_NAME).exists()
+    fit(controller(tmp_path), backup(tmp_path))
+    assert not tmp_path.exists()
+
+
+def test_two_controllers_need_two_folders(tmp_path):
+    pair = [controller(tmp_path), controller(tmp_path, "threshold")]
+    with pytest.raises(ValueError, match="another folder for each"):
+        fit(*pair, epochs=1)
+
+
+@pytest.mark.parametrize("folder", [3, "", "gs://bucket/run", b"run"])
+def test_a_folder_that_is_none_is_an_error(folder):
+    with pytest.raises(ValueError, match="`backup_dir` must be a folder") as error:
+        SparsityController(0.5, backup_dir=folder)
+    assert f"Received: backup_dir={folder!r}" in str(error.value)
