@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from keras_sparseout import plots
 from keras_sparseout.callbacks.callback_list import Logs
-from keras_sparseout.callbacks.control import arguments, macs_budget
+from keras_sparseout.callbacks.control import arguments
 from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
-from keras_sparseout.callbacks.control.choice import Asked, ControlChoice
+from keras_sparseout.callbacks.control.asked import Asked
+from keras_sparseout.callbacks.control.choice import ControlChoice
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.penalty_push import Kind
@@ -22,7 +23,7 @@ from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData
-from keras_sparseout.metrics.get import Metric, check_metrics
+from keras_sparseout.metrics.get import Metric
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Data, PathLike
 
@@ -183,16 +184,15 @@ class SparsityController(MeasuringCallback):
         steps: int | None = None,
         verbose: int = 1,
     ) -> None:
-        self._of_model = arguments.check_metric(metric) == macs_budget.NEEDLESS_MACS
-        if self._of_model:
-            metric, together = "zero_fraction", macs_budget.check_together(target)
-        [(name, measure)] = (metrics := check_metrics([metric])).items()
-        self.metric = macs_budget.NEEDLESS_MACS if self._of_model else name
+        self.metric, metrics = arguments.check_metric(metric)
         self.target = arguments.check_target(target, self.metric)
         chosen = layer_selection.check_layers(layers)
         if chosen is None and isinstance(target, Mapping):
             chosen = list(target)
-        self.together = arguments.check_together(together, target)
+        self._moved = arguments.check_actuator(actuator), kind, bounds
+        self._found = actuator or "penalty", arguments.check_bounds(bounds, actuator)
+        arguments.check_kind(kind, actuator)
+        self.together = arguments.check_together(together, target, self.metric)
         self.reach_by = arguments.check_reach_by(reach_by)
         self.every = arguments.check_every(every)
         sample_size = validation.check_count("sample_size", sample_size)
@@ -205,31 +205,13 @@ class SparsityController(MeasuringCallback):
         self.backup_dir = check_folder(backup_dir)
         data = None if x is None else ProbeData(x, batch_size=batch_size, steps=steps)
         self.verbose = verbose
-        self._asked = Asked(
-            target=self.target,
-            of_model=self._of_model,
-            metric=measure,
-            layers=chosen,
-            actuator=arguments.check_actuator(actuator),
-            kind=kind,
-            bounds=bounds,
-            together=self.together,
-            data=data,
-            sample_size=sample_size,
-            gain=self.gain,
-            dead_band=self.dead_band,
-            max_dead=self.max_dead,
-            reach_by=self.reach_by,
-            floor=(self.min_metric, self.max_loss_increase),
-        )
-        metrics.update(check_metrics("dead_units"))
         super().__init__(metrics, data, chosen, sample_size, in_steps=True)
 
     def _forget(self):
         super()._forget()
         self._messages = ControllerMessages()
         self._control: ControlledLayers | None = None
-        self._choice = ControlChoice(self._asked)
+        self._made_choice: ControlChoice | None = None
         self._upkeep: Upkeep | None = None
 
     @property
@@ -240,14 +222,43 @@ class SparsityController(MeasuringCallback):
         return parts[0], parts[1], parts[2]
 
     @property
+    def _asked(self) -> Asked:
+        # Made anew, as another callback may have assigned attributes.
+        actuator, kind, bounds = self._moved
+        return Asked(
+            target=self.target,
+            metric=self.metric,
+            layers=self.layers,
+            actuator=actuator,
+            kind=kind,
+            bounds=bounds,
+            together=self.together,
+            data=self.data,
+            sample_size=self.sample_size,
+            gain=self.gain,
+            dead_band=self.dead_band,
+            max_dead=self.max_dead,
+            reach_by=self.reach_by,
+            min_metric=self.min_metric,
+            max_loss_increase=self.max_loss_increase,
+        )
+
+    @property
+    def _choice(self) -> ControlChoice:
+        # It lasts over several runs: what they share is compiled once.
+        if self._made_choice is None:
+            self._made_choice = ControlChoice(self._asked)
+        return self._made_choice
+
+    @property
     def actuator(self) -> ActuatorName:
         """What is moved. If it was left out, training shows it."""
-        return self._choice.actuator
+        return self._found[0]
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Least and largest setting."""
-        return self._choice.bounds
+        return self._found[1]
 
     @property
     def _has_floor(self) -> bool:
@@ -255,13 +266,12 @@ class SparsityController(MeasuringCallback):
 
     @property
     def _run_length(self) -> RunLength:
-        # Made anew, as another callback may have assigned `every`.
         return RunLength(self._progress, self.every, self.params)
 
     @property
     def targets(self) -> dict[str, float]:
         """Dict of the targets by layer, or that of the whole model by its metric."""
-        if self._of_model:
+        if self._asked.of_model:
             return arguments.targets_by_layer(self.target, [self.metric])
         return arguments.targets_by_layer(self.target, self._names)
 
@@ -294,7 +304,7 @@ class SparsityController(MeasuringCallback):
             if isinstance(other, SparsityTracker):
                 figures -= other.log_keys()
         settings = {f"{setting_key(self.actuator)}/{name}" for name in self._names}
-        names = [self.metric] if self._of_model else self._names
+        names = [self.metric] if self._asked.of_model else self._names
         return figures | settings | {f"error/{name}" for name in names}
 
     def probe_keys(self) -> set[str]:
@@ -304,11 +314,12 @@ class SparsityController(MeasuringCallback):
     @property
     def _figure_keys(self) -> set[str]:
         metric = next(iter(self.metrics))
-        whole = {self.metric} if self._of_model else set()
+        whole = {self.metric} if self._asked.of_model else set()
         return whole | {f"{metric}/{name}" for name in self._names}
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._messages = ControllerMessages(self.verbose)
+        self._choice.asked = self._asked
         if self._has_floor:
             # The first epoch is without the push of an earlier run.
             self._choice.stepping = None
@@ -415,10 +426,12 @@ class SparsityController(MeasuringCallback):
             self._choice.stepping.plan_run(self._run_length.left, ramp)
 
     def _step_control(self):
-        return self._choice.in_step(self.model, self._selected)
+        metric = next(iter(self.metrics.values()))
+        return self._choice.in_step(self.model, self._selected, metric)
 
     def _select(self):
         watched = self._choice.layers(self.model)
+        self._found = self._choice.actuator, self._choice.bounds
         if self._control is not None:
             self._control.budget = self._choice.budget
         return watched
