@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
-from keras_sparseout.callbacks.control import macs_budget
+from keras_sparseout.callbacks.control import control_keys, macs_budget
 from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
 from keras_sparseout.callbacks.control.actuators import (
     DEFAULT_BOUNDS,
@@ -150,7 +150,7 @@ def check_together(
     Raises:
         ValueError: if layers that are moved together have several targets.
     """
-    if metric == NEEDLESS_MACS:
+    if control_keys.is_of_model(metric):
         return macs_budget.check_together(target)
     validation.check_bool("together", together)
     if together and isinstance(target, Mapping) and len(set(target.values())) > 1:

@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
 from keras_sparseout.callbacks.control.actuators import ActuatorName
-from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS
 from keras_sparseout.callbacks.control.penalty_push import Kind
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData
@@ -49,7 +49,18 @@ class Asked:
     min_metric: MinMetric | None
     max_loss_increase: float | None
 
+    @classmethod
+    def of(cls, callback: Any, **others: Any) -> "Asked":
+        """Returns what a callback is asked for.
+
+        Args:
+            callback: The controller, with attributes of the names of these.
+            **others: Those that it has not.
+        """
+        names = {field.name for field in dataclasses.fields(cls)} - set(others)
+        return cls(**{name: getattr(callback, name) for name in names}, **others)
+
     @property
-    def of_model(self) -> bool:
-        """Whether the figure is one of the whole model."""
-        return self.metric == NEEDLESS_MACS
+    def has_floor(self) -> bool:
+        """Whether there is a floor of accuracy to keep."""
+        return self.min_metric is not None or self.max_loss_increase is not None

@@ -6,7 +6,12 @@ from typing import Any
 import keras
 
 from keras_sparseout.callbacks import knobs
-from keras_sparseout.callbacks.control import accuracy_floor, arguments, macs_budget
+from keras_sparseout.callbacks.control import (
+    accuracy_floor,
+    arguments,
+    control_keys,
+    macs_budget,
+)
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
 from keras_sparseout.callbacks.control.asked import Asked
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
@@ -27,7 +32,7 @@ class ControlChoice:
         asked: The arguments of the controller.
 
     Attributes:
-        asked: The argument; training may begin with another one.
+        asked: What the controller is asked for.
         actuator: What is moved.
         bounds: Least and largest setting.
         budget: What counts the model's MACs, if that is what is asked for.
@@ -40,6 +45,13 @@ class ControlChoice:
         self.bounds = arguments.check_bounds(asked.bounds, asked.actuator)
         self.budget: MacsBudget | None = None
         self.stepping: StepControl | None = None
+
+    def begin_run(self, asked: Asked) -> None:
+        """Begins a run of training with these arguments."""
+        self.asked = asked
+        if asked.has_floor:
+            # The first epoch is without the push of an earlier run.
+            self.stepping = None
 
     @property
     def is_in_step(self) -> bool:
@@ -58,7 +70,7 @@ class ControlChoice:
             knob = setting_key(self.actuator)
             watched = knobs.layers_to_control(model, asked.layers, knob)
         arguments.check_targets_fit(asked.target, [w.name for w in watched])
-        if not asked.of_model:
+        if not control_keys.is_of_model(asked.metric):
             return watched
         self.budget = macs_budget.prepared(
             self.budget,
