@@ -110,6 +110,19 @@ def select(
     return watched
 
 
+def trainable_before(model: keras.Model, watched: WatchedLayer) -> bool:
+    """Whether a layer, or one before it in the model, has trainable weights."""
+    for w in all_layers(model):
+        # What is around the layer has the weights behind it too.
+        is_around = watched.name.startswith(w.name + "/")
+        is_behind = w.layer is watched.layer and watched.side == "input"
+        if not is_around and not is_behind and w.layer.trainable_weights:
+            return True
+        if w.layer is watched.layer:
+            return False
+    return False
+
+
 def check_layers(
     layers: LayerChoice | Sequence[LayerChoice] | None,
 ) -> list[LayerChoice] | None:

@@ -14,7 +14,7 @@ from keras_sparseout.callbacks.control import step_law
 from keras_sparseout.callbacks.control.macs_budget import MacsBudget
 from keras_sparseout.callbacks.control.penalty_push import Kind, PenaltyPush
 from keras_sparseout.callbacks.control.step_law import Law, Plan, State
-from keras_sparseout.measure import layer_sums
+from keras_sparseout.measure import layer_selection, layer_sums
 from keras_sparseout.measure.hooks import Overrides
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.metrics import ZeroFraction
@@ -270,11 +270,12 @@ class StepControl:
         return _SMALL_PUSH * np.sinh(self.state.output)
 
     def unpushed(self) -> list[str]:
-        """Returns the names of layers that no gradient of the loss came through."""
+        """Returns the names of layers that no gradient of the loss moves."""
         return [
             push.watched.name
             for push in self._pushes
             if not np.any(variables.to_numpy(push.norms))
+            or not layer_selection.trainable_before(self.model, push.watched)
         ]
 
     def _penalties(self, xp, outputs, norms, pushed):

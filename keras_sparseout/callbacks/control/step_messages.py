@@ -56,7 +56,8 @@ def warn_of_wrong_way(
 def warn_of_no_gradient(messages: ControllerMessages, layers: str) -> None:
     """Warns that no gradient comes through layers, so that nothing moves them."""
     messages.warn(
-        f"no gradient of the loss comes to {layers}, so a penalty can't move it. Leave "
-        "it out of `layers`, or make layers before it trainable",
+        f"no trainable weights come before {layers}, or no gradient of the loss comes "
+        "to it, so a penalty can't move it. Leave it out of `layers`, or make layers "
+        "before it trainable",
         about=("no gradient", layers),
     )

@@ -1,8 +1,11 @@
 """What a push adds to the gradient is the gradient of the same penalty as a layer."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from pushed import (
     WEIGHT,
     Pushing,
@@ -15,6 +18,7 @@ from pushed import (
 from keras_sparseout import ActivationPenalty
 from keras_sparseout.callbacks.control.penalty_push import SILENT
 from keras_sparseout.models import insert
+from keras_sparseout.ops import penalties
 
 L = keras.layers
 RNG = np.random.default_rng(0)
@@ -118,3 +122,217 @@ def test_a_push_is_the_gradient_of_the_penalty_in_its_place(place, kind):
     with pytest.raises(AssertionError):
         assert_same(pushed, without, rtol=0.01)
     assert not model.losses
+
+
+class Own(keras.Model):
+    """A subclassed model that looks up rows of its hidden layer."""
+
+    def __init__(self, penalty=None):
+        super().__init__()
+        keras.utils.set_random_seed(1)
+        self.hidden = L.Dense(9, "relu", name="hidden")
+        self.penalty = penalty or L.Identity()
+        self.out = L.Dense(3)
+
+    def call(self, x):
+        x = self.penalty(self.hidden(x))
+        # Its gradient has the rows that are looked up alone.
+        return self.out(keras.ops.take(x, keras.ops.arange(16), axis=0))
+
+
+class OwnStep(keras.Sequential):
+    """A model with a training step of its own, which clips gradients."""
+
+    def train_step(self, data):
+        x, y = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        gradients = tape.gradient(loss, self.trainable_variables)
+        gradients = [keras.ops.clip(g, -0.05, 0.05) for g in gradients]
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return {"loss": loss}
+
+
+def own_step(penalty=None):
+    keras.utils.set_random_seed(1)
+    hidden = L.Dense(9, "relu", name="hidden")
+    return OwnStep([keras.Input((5,)), hidden, penalty or L.Identity(), L.Dense(3)])
+
+
+def dense_pair(penalty=None):
+    model = dense()
+    return model if penalty is None else penalized(model, "hidden")
+
+
+def rebuilt(penalty=None):
+    model = dense_pair(penalty)
+    config = keras.saving.serialize_keras_object(model)
+    again = keras.saving.deserialize_keras_object(config)
+    again.set_weights(weights(model))
+    return again
+
+
+def sgd(**kwargs):
+    return keras.optimizers.SGD(0.2, **kwargs)
+
+
+def scaled():
+    return keras.optimizers.LossScaleOptimizer(sgd(), initial_scale=2.0**8)
+
+
+WAYS = {
+    "subclassed": (Own, sgd, {}),
+    "own train_step": (own_step, sgd, {}),
+    "from a config": (rebuilt, sgd, {}),
+    "eager": (dense_pair, sgd, {"run_eagerly": True}),
+    "compiled": (dense_pair, sgd, {"jit_compile": True}),
+    "several steps": (dense_pair, sgd, {"steps_per_execution": 4}),
+    "accumulated": (dense_pair, lambda: sgd(gradient_accumulation_steps=2), {}),
+    "loss scale": (dense_pair, scaled, {}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_push_is_the_same_in_each_way_to_train(way):
+    make, optimizer, options = WAYS[way]
+    found = []
+    for model, callbacks in (
+        (make(), [Pushing("hidden")]),
+        (make(ActivationPenalty(WEIGHT)), []),
+    ):
+        model(X)
+        model.compile(optimizer(), "mse", **{"jit_compile": False, **options})
+
+        def train(model=model, callbacks=callbacks):
+            x, y = np.tile(X, (4, 1)), np.tile(Y, (4, 1))
+            model.fit(
+                *(x, y), batch_size=16, shuffle=False, verbose=0, callbacks=callbacks
+            )
+
+        found.append(updates(model, train))
+        assert not model.losses or not callbacks
+    assert_same(*found)
+
+
+def test_a_push_in_half_precision():
+    found = []
+    for penalty, callbacks in ((None, [Pushing("hidden")]), (WEIGHT, [])):
+        keras.utils.set_random_seed(1)
+        layers = [keras.Input((5,)), L.Dense(9, "relu", name="hidden")]
+        layers += [] if penalty is None else [ActivationPenalty(penalty)]
+        model = keras.Sequential([*layers, L.Dense(3)])
+        for layer in model.layers:
+            layer.dtype_policy = "mixed_float16"
+        model.compile(scaled(), "mse", jit_compile=False)
+        options = {"batch_size": 16, "verbose": 0, "callbacks": callbacks}
+        found.append(updates(model, lambda m=model, o=options: m.fit(X, Y, **o)))
+    assert_same(*found, rtol=0.01)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_push_in_a_loop_of_ones_own(compiled):
+    by_layer, model, pushing = dense_pair(WEIGHT), dense(), Pushing("hidden")
+    pushing.set_model(model)
+
+    def gradients(model, reading):
+        with tf.GradientTape() as tape:
+            with reading():
+                outputs = model(X, training=True)
+            loss = tf.reduce_mean(tf.square(outputs - Y)) + sum(model.losses)
+        return tape.gradient(loss, model.trainable_variables)
+
+    def plain():
+        return gradients(by_layer, contextlib.nullcontext)
+
+    def pushed():
+        return gradients(model, pushing.sums.reading)
+
+    if compiled:
+        plain, pushed = tf.function(plain), tf.function(pushed)
+    assert_same(*([np.asarray(g) for g in f()] for f in (pushed, plain)))
+
+
+def test_a_push_of_the_input_of_a_layer():
+    found = []
+    for model, callbacks in (
+        (dense(), [Pushing("dense.*", where="input")]),
+        (dense_pair(WEIGHT), []),
+    ):
+        model.compile(sgd(), "mse", jit_compile=False)
+        options = {"batch_size": 16, "verbose": 0, "callbacks": callbacks}
+        found.append(updates(model, lambda m=model, o=options: m.fit(X, Y, **o)))
+    assert_same(*found)
+
+
+def test_on_replicas_a_push_is_the_same_and_they_stay_equal():
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+    found, pushing = [], Pushing("hidden")
+    for penalty, callbacks in ((None, [pushing]), (WEIGHT, [])):
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            layers = [keras.Input((5,)), L.Dense(9, "relu", name="hidden")]
+            layers += [] if penalty is None else [ActivationPenalty(penalty)]
+            model = keras.Sequential([*layers, L.Dense(3)])
+            model.compile(sgd(), "mse", jit_compile=False)
+        options = {"batch_size": 16, "verbose": 0, "shuffle": False}
+        options["callbacks"] = callbacks
+        found.append(updates(model, lambda m=model, o=options: m.fit(X, Y, **o)))
+    assert_same(*found)
+    [push] = pushing.pushes
+    for variable in (*model.trainable_variables, push.norms):
+        one, other = variable.value.values
+        np.testing.assert_array_equal(one, other)
+
+
+def test_norms_are_those_of_the_gradients_of_the_first_samples():
+    model, pushing = dense(), Pushing("hidden", samples=6)
+    hidden, out = model.layers
+    a = tf.convert_to_tensor(hidden(X))
+    with tf.GradientTape() as tape:
+        tape.watch(a)
+        loss = tf.reduce_mean(tf.square(out(a) - Y))
+    expected = [np.linalg.norm(tape.gradient(loss, a)[:6])]
+    expected += [np.sqrt(np.sum(a[:6] > 0)) / 16]
+    for optimizer in (keras.optimizers.SGD(0.0), scaled()):
+        model.compile(optimizer, "mse", jit_compile=False)
+        model.fit(*(X, Y), batch_size=16, shuffle=False, verbose=0, callbacks=[pushing])
+        np.testing.assert_allclose(pushing.norms(), expected, rtol=1e-5)
+
+
+def test_a_push_keeps_the_mask_that_a_nested_model_gives():
+    """The LSTM behind it skips padding, as it does without a push."""
+    found = []
+    for callbacks in ([Pushing("inner", weight=0.0)], []):
+        keras.utils.set_random_seed(1)
+        inner = keras.Sequential(
+            [keras.Input((7,)), L.Embedding(6, 4, mask_zero=True)], name="inner"
+        )
+        inputs = keras.Input((7,))
+        model = keras.Model(inputs, L.Dense(3)(L.LSTM(5)(inner(inputs))))
+        model.compile(sgd(), "mse", jit_compile=False)
+        options = {"batch_size": 16, "verbose": 0, "callbacks": callbacks}
+        found.append(updates(model, lambda m=model, o=options: m.fit(IDS, Y, **o)))
+    assert_same(*found, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["l1", "hoyer_square"])
+def test_nan_in_padding_is_not_pushed(kind):
+    x = RNG.normal(size=(4, 3, 5)).astype("float32")
+    mask = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1], [0, 0, 0]], bool)
+    padded = np.where(mask[..., None], x, np.nan).astype("float32")
+    gradient, vectors = penalties.mean_penalty_gradient(padded, mask, kind, SILENT)
+    alone, count = penalties.mean_penalty_gradient(x[mask], None, kind, SILENT)
+    assert float(vectors) == float(count) == 6
+    np.testing.assert_allclose(np.asarray(gradient)[mask], alone, rtol=1e-5)
+    assert not np.any(np.asarray(gradient)[~mask])
+
+
+@pytest.mark.parametrize("kind", ["l1", "hoyer_square"])
+def test_silent_activations_have_a_finite_gradient(kind):
+    for x in (np.zeros((4, 3), "float32"), np.zeros((0, 3), "float32")):
+        gradient, vectors = penalties.mean_penalty_gradient(x, None, kind, SILENT)
+        assert not np.any(gradient)
+        assert vectors >= 1
