@@ -229,7 +229,7 @@ class SparsityController(MeasuringCallback):
         super()._forget()
         self._messages = ControllerMessages()
         self._control: ControlledLayers | None = None
-        self._choice = ControlChoice(self._asked)
+        self._chosen: ControlChoice | None = None
         self._upkeep: Upkeep | None = None
 
     @property
@@ -238,6 +238,13 @@ class SparsityController(MeasuringCallback):
         if parts[0] is None or parts[1] is None or parts[2] is None:
             raise not_begun(self)
         return parts[0], parts[1], parts[2]
+
+    @property
+    def _choice(self) -> ControlChoice:
+        # Not in `_forget`: a copy of the callback gets its arguments after that.
+        if self._chosen is None:
+            self._chosen = ControlChoice(self._asked)
+        return self._chosen
 
     @property
     def actuator(self) -> ActuatorName:
