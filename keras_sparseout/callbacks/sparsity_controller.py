@@ -67,9 +67,12 @@ class SparsityController(MeasuringCallback):
     of this callback is in the model: its hooks are there only while a step is traced.
 
     With `x` it recomputes the moving statistics of BatchNormalization layers, which
-    lag, for its figures of `x` and at the end of training. Without `x` a line says if
-    they lag. With `keras.callbacks.BackupAndRestore` behind it a resumed run equals
-    one that was not interrupted, except that q, rate and weight count dead units anew.
+    lag, for its figures of `x`, for the validation that a floor of accuracy looks at,
+    and at the end of training. Only then they stay: a ModelCheckpoint in mid-fit has
+    the model's own. Without `x` a line says if they lag.
+
+    With `keras.callbacks.BackupAndRestore` behind it a resumed run equals one that was
+    not interrupted, except that q, rate and weight count dead units anew.
 
     With `max_loss_increase` or `min_metric` it moves nothing until an epoch kept them.
     Then it finds the sparsest point that keeps them by bisection, with one try an
@@ -226,7 +229,7 @@ class SparsityController(MeasuringCallback):
         super()._forget()
         self._messages = ControllerMessages()
         self._control: ControlledLayers | None = None
-        self._choice = ControlChoice(self._asked)
+        self._chosen: ControlChoice | None = None
         self._upkeep: Upkeep | None = None
 
     @property
@@ -237,6 +240,13 @@ class SparsityController(MeasuringCallback):
         return parts[0], parts[1], parts[2]
 
     @property
+    def _choice(self) -> ControlChoice:
+        # Not in `_forget`: a copy of the callback gets its arguments after that.
+        if self._chosen is None:
+            self._chosen = ControlChoice(self._asked)
+        return self._chosen
+
+    @property
     def actuator(self) -> ActuatorName:
         """What is moved. If it was left out, training shows it."""
         return self._choice.actuator
@@ -245,6 +255,10 @@ class SparsityController(MeasuringCallback):
     def bounds(self) -> tuple[float, float]:
         """Least and largest setting."""
         return self._choice.bounds
+
+    @property
+    def _has_floor(self) -> bool:
+        return self.min_metric is not None or self.max_loss_increase is not None
 
     @property
     def _run_length(self) -> RunLength:
@@ -302,7 +316,7 @@ class SparsityController(MeasuringCallback):
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._messages = ControllerMessages(self.verbose)
-        if self.min_metric is not None or self.max_loss_increase is not None:
+        if self._has_floor:
             # The first epoch is without the push of an earlier run.
             self._choice.stepping = None
         self._begin()
@@ -367,6 +381,15 @@ class SparsityController(MeasuringCallback):
         upkeep.end_epoch(epoch, control)
         self._log.end_epoch(control.probed, logs)
         self._tell(figures, logs)
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        # Its floor is about the model as it will be when training has ended.
+        if self._upkeep is not None and self._has_floor:
+            self._upkeep.begin_validation()
+
+    def on_test_end(self, logs: Logs = None) -> None:
+        if self._upkeep is not None and self._has_floor:
+            self._upkeep.end_validation()
 
     def on_train_end(self, logs: Logs = None) -> None:
         self._messages.verbose = self.verbose

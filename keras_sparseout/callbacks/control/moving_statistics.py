@@ -40,6 +40,7 @@ class MovingStatistics:
         self._messages = messages
         # The statistics as epochs began, with the number of batches until then.
         self._before: list[tuple[int, dict[str, Statistics]]] = []
+        self._own: dict[str, Statistics] = {}
 
     def begin_epoch(self, batches: int) -> None:
         """Notes the statistics after so many `batches`."""
@@ -54,6 +55,18 @@ class MovingStatistics:
         with self._statistics.in_place(self._recompute()):
             yield
 
+    def begin_validation(self) -> None:
+        """Gives the layers recomputed statistics until `end_validation`."""
+        if self._before:
+            new = self._recompute()
+            self._own = self._statistics.present()
+            self._statistics.assign(new)
+
+    def end_validation(self) -> None:
+        """Gives the layers their own statistics back."""
+        self._statistics.assign(self._own)
+        self._own = {}
+
     def conclude(self, batches: int) -> None:
         """Recomputes the statistics, and says so; or says that they lag.
 
@@ -62,8 +75,8 @@ class MovingStatistics:
         """
         if not self._before or batches <= self._before[0][0]:
             return  # There was no training.
-        new = self._recompute()
-        late = self._late_layers(batches)
+        new, late = self._recompute(), self._late_layers(batches)
+        self._before = []
         if new:
             self._statistics.assign(new)
             self._messages.print(

@@ -54,6 +54,14 @@ class Upkeep:
         """Gives BatchNormalization layers statistics of the probe data in a context."""
         return self._statistics.recomputed()
 
+    def begin_validation(self) -> None:
+        """Gives BatchNormalization layers these statistics until `end_validation`."""
+        self._statistics.begin_validation()
+
+    def end_validation(self) -> None:
+        """Gives the layers their own statistics back."""
+        self._statistics.end_validation()
+
     def end_epoch(self, epoch: int, control: ControlledLayers) -> None:
         """Saves the state after an epoch."""
         if self._backup is not None:

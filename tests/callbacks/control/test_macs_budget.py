@@ -16,6 +16,7 @@ from keras_sparseout import (
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(1024, 6, 6, 1)).astype("float32")
+SAVING = ("first", "second")
 Y = X[:, 1:5, 1:5].sum(axis=(1, 2, 3)) / 4
 
 
@@ -37,7 +38,7 @@ def cnn(*, after=list):
 
 
 def fit(model, controller, epochs=8):
-    model.compile("adam", "mse", jit_compile=False)
+    model.compile(keras.optimizers.Adam(0.004), "mse", jit_compile=False)
     options = {"batch_size": 32, "epochs": epochs, "verbose": 0}
     return model.fit(X[:768], Y[:768], callbacks=[controller], **options).history
 
@@ -66,9 +67,6 @@ def test_penalties_reach_a_budget_on_data_not_seen():
     assert [line.get_label() for line in lower.get_lines()[:2]] == [
         f"penalty/{name}" for name in SAVING
     ]
-
-
-SAVING = ("first", "second")
 
 
 def test_one_target_of_all_thresholds_reaches_a_budget():
@@ -121,3 +119,20 @@ def test_a_model_whose_input_shapes_are_not_known_needs_data():
     model = keras.Model(inputs, kl.Dense(1)(kl.GlobalMaxPooling1D()(hidden)))
     with pytest.raises(ValueError, match="`x` must be given for metric="):
         fit(model, SparsityController(0.5, "needless_macs"))
+
+
+def test_a_layer_with_dead_units_is_spared_and_the_others_go_on():
+    keras.utils.set_random_seed(0)
+    bias = keras.initializers.Constant(np.where(np.arange(16) < 12, -99.0, 0.0))
+    layers = [
+        kl.Dense(16, "relu", name="alive"),
+        kl.Dense(16, "relu", bias_initializer=bias, name="dead"),
+    ]
+    model = keras.Sequential(
+        [keras.Input((6, 6, 1)), kl.Flatten(), *layers, kl.Dense(1)]
+    )
+    controller = SparsityController(0.25, "needless_macs", verbose=0)
+    with pytest.warns(UserWarning, match="75% of the units of dead are dead"):
+        logs = fit(model, controller, epochs=3)
+    assert logs["penalty/dead"][-1] == 0
+    assert logs["penalty/alive"][-1] > 0

@@ -104,3 +104,23 @@ def test_nothing_is_said_of_layers_that_do_not_move(capsys):
     assert "moving statistics" not in capsys.readouterr().out
     for a, b in zip(before, model.get_layer("norm").get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_floor_of_accuracy_is_about_the_recomputed_statistics():
+    class Validated(Watch):
+        def on_test_end(self, logs=None):
+            super().on_epoch_end(0)
+
+        def on_epoch_end(self, epoch, logs=None):
+            pass
+
+    model, validated, after = net(), Validated(), Watch()
+    data = {"validation_data": (X, Y), "epochs": 2}
+    with_floor = controller(x=PROBE, max_loss_increase=9.0, verbose=0)
+    history = fit(model, validated, with_floor, after, **data)
+    for seen, own in zip(validated.seen, after.seen, strict=True):
+        assert np.max(np.abs(seen[0] - own[0])) > 0.01
+    np.testing.assert_allclose(
+        validated.seen[-1][0], model.get_layer("norm").moving_mean
+    )
+    assert model.evaluate(X, Y, verbose=0) == pytest.approx(history["val_loss"][-1])
