@@ -23,6 +23,7 @@ def made(model, **changes):
     settings = {
         **{"actuator": "penalty", "kind": "l1", "metric": metrics.ZeroFraction()},
         **{"together": False, "sample_size": 8, "bounds": (0.0, 10.0), "gain": 1.0},
+        "budget": None,
         **changes,
     }
     watched = layer_selection.select(model, ["a", "b"])
