@@ -14,6 +14,7 @@ from keras_sparseout.callbacks.control.dead_units import DeadUnitCount
 from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS, MacsBudget
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.run_length import ANY_TIME, ReadingTime
+from keras_sparseout.callbacks.control.saved_control import SavedControl
 from keras_sparseout.callbacks.control.step_control import StepControl
 from keras_sparseout.callbacks.control.step_group import StepGroup
 from keras_sparseout.measure import non_finite
@@ -252,38 +253,20 @@ class ControlledLayers:
         if self.floor is not None:
             self.floor.conclude([group.came_to for group in self._groups])
 
+    @property
+    def _saved(self) -> SavedControl:
+        groups = [group for group in self._groups if isinstance(group, StepGroup)]
+        parts = self._settings, self._watched, self._stepping, groups
+        return SavedControl(*parts, self._units, self.floor)
+
     def identity(self) -> dict[str, Any]:
         """Returns what must be the same in a run that resumes a `state`."""
-        settings = self._settings
-        targets = targets_by_layer(settings.target, [w.name for w in self._watched])
-        # Without names: Keras numbers them, so a new model may have others.
-        layers = [(type(w.layer).__name__, w.number_of_units()) for w in self._watched]
-        identity = {
-            "actuator": settings.actuator,
-            "metric": settings.metric,
-            "layers": layers,
-            "target": list(targets.values()),
-            "together": settings.together,
-            "bounds": settings.bounds,
-            "accuracy_floor": self.floor is not None,
-        }
-        if self._stepping is not None and settings.actuator == "penalty":
-            identity["kind"] = self._stepping.settings.kind
-        return identity
+        return self._saved.identity()
 
     def state(self) -> dict[str, Any]:
         """Returns all that a resumed run needs, of a control in the training step."""
-        numbers = [] if self._stepping is None else self._stepping.numbers()
-        floor = [] if self.floor is None else self.floor.numbers()
-        groups = [g.state() for g in self._groups if isinstance(g, StepGroup)]
-        return {
-            "step": [array.tolist() for array in numbers],
-            "groups": groups,
-            "probed": [self.probed.get(key) for key in self._probe_keys()],
-            "units": self._units.state([w.name for w in self._watched]),
-            "stopped": self._stopped,
-            "floor": [array.tolist() for array in floor],
-        }
+        probed = [self.probed.get(key) for key in self._probe_keys()]
+        return {**self._saved.state(), "probed": probed, "stopped": self._stopped}
 
     def weights(self) -> list[np.ndarray]:
         """Returns the weights that the floor may restore."""
@@ -293,30 +276,13 @@ class ControlledLayers:
         """Goes on from the `state` and `weights` of an earlier run.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is none. Then nothing has changed.
+            KeyError, TypeError, ValueError: if it is none.
         """
-        step = [np.array(numbers, "float32") for numbers in state["step"]]
-        own = [] if self._stepping is None else self._stepping.numbers()
-        if [numbers.shape for numbers in step] != [numbers.shape for numbers in own]:
-            raise ValueError("its numbers are of other layers")
         figures = zip(self._probe_keys(), state["probed"], strict=True)
         probed = {key: float(figure) for key, figure in figures if figure is not None}
         stopped = bool(state["stopped"])
-        stepped = [g for g in self._groups if isinstance(g, StepGroup)]
-        pairs = list(zip(stepped, state["groups"], strict=True))
-        known = [
-            {key: float(saved[key]) for key in group.state()} for group, saved in pairs
-        ]
-        floor = [np.array(numbers, "float64") for numbers in state["floor"]]
-        self._units.resume([w.name for w in self._watched], state["units"])
-        if self.floor is not None:
-            self.floor.resume(floor, weights)
-        for group, saved in zip(stepped, known, strict=True):
-            group.resume(saved)
+        self._saved.resume(state, weights)
         self.probed, self._stopped = probed, stopped
-        self._hold_back()
-        if self._stepping is not None:
-            self._stepping.resume(step)
 
     def _hold_back(self) -> None:
         """Tells the groups how far to go, and whether at all, by the floor."""

@@ -38,7 +38,7 @@ def cnn(*, after=list):
 
 
 def fit(model, controller, epochs=8):
-    model.compile("adam", "mse", jit_compile=False)
+    model.compile(keras.optimizers.Adam(0.004), "mse", jit_compile=False)
     options = {"batch_size": 32, "epochs": epochs, "verbose": 0}
     return model.fit(X[:768], Y[:768], callbacks=[controller], **options).history
 
