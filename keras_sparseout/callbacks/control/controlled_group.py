@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_sparseout.callbacks import knobs
+from keras_sparseout.callbacks.control import arguments
 from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import ACTUATORS, ActuatorName
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
@@ -271,12 +272,7 @@ class ControlledGroup:
     def _check_zeros(self, figures: Mapping[str, float]) -> None:
         for w in self._watched:
             if not self.started and figures.get(f"zero_fraction/{w.name}") == 0:
-                raise ValueError(
-                    '`metric="zero_fraction"` needs activations that can be exactly 0. '
-                    f"Those of layer {w.name!r} were never 0 in the first reading, as "
-                    'after tanh or GELU. Received: metric="zero_fraction". Give '
-                    'metric="hoyer".'
-                )
+                raise arguments.never_zero(w.name, "in the first reading")
 
     def _check_dead(self, dead_shares: Mapping[str, float]) -> None:
         """Holds the loop back from sparser while too many units are dead."""
