@@ -14,6 +14,7 @@ from keras_sparseout.callbacks.control import step_law
 from keras_sparseout.callbacks.control.macs_budget import MacsBudget
 from keras_sparseout.callbacks.control.penalty_push import Kind, PenaltyPush
 from keras_sparseout.callbacks.control.step_law import Law, Plan, State
+from keras_sparseout.layers.adjustable import move_knob
 from keras_sparseout.measure import layer_selection, layer_sums
 from keras_sparseout.measure.hooks import Overrides
 from keras_sparseout.measure.watched_layer import WatchedLayer
@@ -145,7 +146,7 @@ class StepControl:
         outputs = State(*ops.unstack(ops.cast(self._state, "float32"))).output
         if self.settings.actuator == "threshold":
             for w in self.watched:
-                w.layer.move_knob("target", outputs[self._group_of[w.name]])
+                move_knob(w.layer, "target", outputs[self._group_of[w.name]])
             yield
             return
         norms = ops.stack([ops.cast(push.norms, "float32") for push in self._pushes])
