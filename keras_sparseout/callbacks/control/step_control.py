@@ -81,8 +81,8 @@ class StepControl:
     """Moves penalties or thresholds of layers, one step of control each batch.
 
     While the model's step is traced, `acting` puts functions around the layers' calls,
-    and `update` adds the law to the graph. The variables are ours: nothing of it
-    belongs to the model.
+    and `update` adds the law to the graph. The variables are its own: nothing of
+    it belongs to the model.
 
     Args:
         model: The model that is trained.
