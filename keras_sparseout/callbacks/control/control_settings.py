@@ -62,20 +62,31 @@ class ControlSettings:
         """Returns the log keys of the layers' figures."""
         return control_keys.of_layers(self.metric, [w.name for w in watched])
 
-    def errors(
+    def outcome(
         self,
         target: float,
-        prefix: str,
         figures: Mapping[str, float],
         watched: Sequence[WatchedLayer],
-    ) -> dict[str, float]:
-        """Returns target minus figure, by log key; nothing without figures."""
+    ) -> tuple[dict[str, float], float]:
+        """Returns what an epoch came to, by the probe data if there are any.
+
+        Args:
+            target: The figure asked for.
+            figures: Dict of figures by log key.
+            watched: The layers.
+
+        Returns:
+            Target minus figure, by log key, and the figure. Without figures of the
+            epoch nothing, and NaN.
+        """
         layers = [w.name for w in watched]
         names = control_keys.with_target(self.metric, layers)
         keys = control_keys.controlled(self.metric, layers)
+        prefix = "val_" if self.has_probe else ""
         if prefix + keys[0] not in figures:
-            return {}
-        return {
+            return {}, math.nan
+        errors = {
             f"error/{name}": target - figures[prefix + key]
             for name, key in zip(names, keys, strict=True)
         }
+        return errors, self.figure(prefix, figures, watched)

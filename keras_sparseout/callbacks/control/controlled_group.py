@@ -152,14 +152,13 @@ class ControlledGroup:
             figures: Figures by log key. Those of probe data count if there are any; an
                 epoch without any batch may have none.
         """
-        logs = self.values()
-        prefix = "val_" if self._settings.has_probe else ""
-        errors = self._settings.errors(self._target, prefix, figures, self._watched)
+        asked = self._target, figures, self._watched
+        errors, figure = self._settings.outcome(*asked)
         if errors:
-            self._figure = self._settings.figure(prefix, figures, self._watched)
+            self._figure = figure
             low, high = self._reached
             self._reached = min(low, self._figure), max(high, self._figure)
-        return logs | errors
+        return self.values() | errors
 
     def check_reach(self) -> None:
         """Says that the setting is at a bound, and warns if nothing is gained there."""

@@ -97,9 +97,7 @@ class StepControl:
         settings: StepSettings,
     ) -> None:
         self.arguments = model, watched, settings
-        self.model = model
-        self.watched = watched
-        self.settings = settings
+        self.model, self.watched, self.settings = self.arguments
         low, high = settings.bounds
         if settings.actuator == "penalty":
             low, high = map(_to_output, settings.bounds)
