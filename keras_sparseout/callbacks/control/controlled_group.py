@@ -24,8 +24,6 @@ from keras_sparseout.utils.layer_text import call_of
 
 # Readings at a bound, with no gain, after which a target is out of reach.
 _PATIENCE = 32
-# The share of a run that may be left when a target is called out of reach.
-_LATE = 1 / 4
 # The largest error with which a target counts as reached, and with which a held setting
 # counts as one that would reach it too: it comes out a little differently.
 _REACHED = 0.02
@@ -162,13 +160,13 @@ class ControlledGroup:
 
     def check_reach(self) -> None:
         """Says that the setting is at a bound, and warns if nothing is gained there."""
-        errors, loop, time = self._errors_at_bound, self._loop, self._time
+        errors, loop = self._errors_at_bound, self._loop
         actuator = self._settings.actuator
         given_up = loop.target != self._target
         if len(errors) < _PATIENCE or given_up or not self._stays_off():
             return
         self._messages.at_bound(self._subject, loop.target, actuator, loop.setting)
-        if math.isinf(time.readings) or time.left <= _LATE * time.readings:
+        if self._time.is_late:
             self._messages.out_of_reach(
                 self._subject, loop.target, actuator, loop.bounds, self._reached
             )

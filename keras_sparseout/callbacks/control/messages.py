@@ -161,11 +161,11 @@ class ControllerMessages:
         reached: tuple[float, float],
     ) -> None:
         """Warns that the target can't be reached, with the figures that were."""
-        low, high = reached
+        figures = " to ".join(dict.fromkeys(f"{figure:.3f}" for figure in reached))
         self.warn(
             f"{subject} can't be brought to {target:g} with {actuator} in "
-            f"{_range(bounds)}: it reached {low:.3f} to {high:.3f}. Widen `bounds`, or "
-            "change the target",
+            f"{_range(bounds)}: it reached {figures}. Widen `bounds`, or change the "
+            "target",
             about=("reach", subject),
         )
 

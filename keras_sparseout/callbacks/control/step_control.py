@@ -98,9 +98,9 @@ class StepControl:
     ) -> None:
         self.arguments = model, watched, settings
         self.model, self.watched, self.settings = self.arguments
-        low, high = settings.bounds
-        if settings.actuator == "penalty":
-            low, high = map(_to_output, settings.bounds)
+        to_scale = _to_output if settings.actuator == "penalty" else float
+        # As the step has them, so that an output at a bound is equal to it.
+        low, high = (float(np.float32(to_scale(bound))) for bound in settings.bounds)
         law = LAWS[settings.actuator]
         if settings.actuator == "threshold":
             if settings.budget is not None:

@@ -67,7 +67,7 @@ class StepGroup:
         if settings.actuator == "penalty" and settings.metric == "zero_fraction":
             self._never_zero = {w.name for w in watched if not _is_relu(w.layer)}
         self._is_wrong = False
-        self._aim, self._offset = target, 0.0
+        self._aim, self._offset, self._time = target, 0.0, ANY_TIME
         # An earlier run may have ended frozen or blocked.
         self._tell(setpoint=target, frozen=0.0, blocked=0.0)
 
@@ -97,6 +97,7 @@ class StepGroup:
         Raises:
             ValueError: if `zero_fraction` is asked of activations that are never 0.
         """
+        self._time = time
         self._readings += 1
         self._never_zero = {
             name for name in self._never_zero if figures[f"zero_fraction/{name}"] == 0
@@ -153,17 +154,14 @@ class StepGroup:
         """Warns if nothing moves the layers, or the setting is at its bound."""
         if self._readings:
             self._check_zeros()
-        unpushed = set(self._control.unpushed())
-        for w in self._watched:
-            if self.started and w.name in unpushed:
-                step_messages.warn_of_no_gradient(self._messages, w.name)
-        if self._readings_at_bound >= _AT_BOUND and self._aim == self._target:
-            bounds = self._control.law.low, self._settings.bounds[1]
-            reached = self._figure, self._figure
-            actuator = self._settings.actuator
-            self._messages.out_of_reach(
-                self._subject, self._target, actuator, bounds, reached
-            )
+        unpushed = self._unpushed if self.started else []
+        for name in unpushed:
+            step_messages.warn_of_no_gradient(self._messages, name)
+        at_bound = self._readings_at_bound >= _AT_BOUND and self._time.is_late
+        if at_bound and self._aim == self._target and not unpushed:
+            settings = self._settings
+            asked = self._subject, self._target, settings.actuator, settings.bounds
+            self._messages.out_of_reach(*asked, (self._figure, self._figure))
 
     def conclude(self) -> None:
         """Says what was found, or why the target was not reached."""
@@ -172,15 +170,30 @@ class StepGroup:
         missing = self._target - self._figure
         if self._aim != self._target or not abs(missing) > _REACHED:
             return
-        batches = int(self._own_state().batches)
-        if missing < 0 and self._own_state().output <= self._control.law.low:
+        state, settings = self._own_state(), self._settings
+        if missing < 0 and state.output <= self._control.law.low:
+            setting = settings.actuator, settings.bounds[0]
             step_messages.say_too_sparse(
-                self._messages, self._subject, *figures, self._settings.actuator
+                self._messages, self._subject, *figures, *setting
             )
-        elif missing > 0 and batches < _FEW_BATCHES:
+        elif missing > 0 and state.batches < _FEW_BATCHES and not self._held_back:
             step_messages.say_too_few_batches(
-                self._messages, self._subject, self._target, batches
+                self._messages, self._subject, self._target, int(state.batches)
             )
+
+    @property
+    def _held_back(self) -> bool:
+        """Whether more batches would not bring the figure nearer to the target."""
+        plan = self._control.plan
+        held = plan.blocked[self._index] or plan.frozen[self._index]
+        at_bound = self._readings_at_bound >= _AT_BOUND
+        return bool(held) or at_bound or bool(self._unpushed)
+
+    @property
+    def _unpushed(self) -> list[str]:
+        """Names of the layers that no push moves."""
+        unpushed = set(self._control.unpushed())
+        return [w.name for w in self._watched if w.name in unpushed]
 
     def state(self) -> dict[str, float]:
         """Returns all that a resumed run needs beside the state of the control."""
@@ -245,7 +258,7 @@ class StepGroup:
         wrong = error > _REACHED and level < start - _REACHED
         wrong = wrong and self._control.pushes()[self._index] > _FELT_PUSH
         self._readings_wrong = self._readings_wrong + 1 if wrong else 0
-        if self._readings_wrong >= _WRONG_READINGS:
+        if self._readings_wrong >= _WRONG_READINGS and not self._unpushed:
             self._is_wrong = True
             self._control.release(self._index)
             self._block(True)

@@ -23,11 +23,13 @@ def say_too_sparse(
     figure: float,
     target: float,
     actuator: str,
+    least: float,
 ) -> None:
-    """Prints that the layers are sparser than asked, with the setting at 0."""
+    """Prints that the layers are sparser than asked, with the setting at its least."""
     messages.print(
         f"{subject} is {figure:.3f}, above the target {target:g}, with the {actuator} "
-        "at 0, which can't make it denser. Ask for more, or leave these layers out"
+        f"at {least:g}, which can't make it denser. Ask for more, or leave these "
+        "layers out"
     )
 
 
