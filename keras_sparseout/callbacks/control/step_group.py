@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import keras
 import numpy as np
 
-from keras_sparseout.callbacks.control import step_messages
+from keras_sparseout.callbacks.control import arguments, step_messages
 from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import setting_key
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
@@ -25,6 +26,8 @@ _AT_BOUND = 16
 _FELT_PUSH = 0.1
 # After so many readings in which it moved it the wrong way, a penalty is stopped.
 _WRONG_READINGS = 8
+# Layers that are never exactly 0 are told by so many readings.
+_ENOUGH_READINGS = 8
 # Fewer batches are too few for most targets.
 _FEW_BATCHES = 100
 
@@ -59,7 +62,10 @@ class StepGroup:
         self._index = control.group_of(watched[0].name)
         self._subject = settings.subject(watched)
         self._figure = math.nan
-        self._readings_at_bound = self._readings_wrong = 0
+        self._readings = self._readings_at_bound = self._readings_wrong = 0
+        self._never_zero: set[str] = set()
+        if settings.actuator == "penalty" and settings.metric == "zero_fraction":
+            self._never_zero = {w.name for w in watched if not _is_relu(w.layer)}
         self._is_wrong = False
         self._aim, self._offset = target, 0.0
         # An earlier run may have ended frozen or blocked.
@@ -86,7 +92,17 @@ class StepGroup:
         dead_shares: Mapping[str, float],
         time: ReadingTime = ANY_TIME,
     ) -> None:
-        """Looks at a reading: at dead units, and whether the target is out of reach."""
+        """Looks at a reading: at dead units, and whether the target is out of reach.
+
+        Raises:
+            ValueError: if `zero_fraction` is asked of activations that are never 0.
+        """
+        self._readings += 1
+        self._never_zero = {
+            name for name in self._never_zero if figures[f"zero_fraction/{name}"] == 0
+        }
+        if self._readings == _ENOUGH_READINGS:
+            self._check_zeros()
         self._check_dead(dead_shares)
         state = self._own_state()
         error = self._aim + self._offset - state.level
@@ -127,15 +143,16 @@ class StepGroup:
 
     def end_epoch(self, figures: Mapping[str, float]) -> dict[str, float]:
         """Notes an epoch's figures; returns settings and errors by log key."""
-        logs = self.values()
-        prefix = "val_" if self._settings.has_probe else ""
-        errors = self._settings.errors(self._target, prefix, figures, self._watched)
+        asked = self._target, figures, self._watched
+        errors, figure = self._settings.outcome(*asked)
         if errors:
-            self._figure = self._settings.figure(prefix, figures, self._watched)
-        return logs | errors
+            self._figure = figure
+        return self.values() | errors
 
     def check_reach(self) -> None:
         """Warns if nothing moves the layers, or the setting is at its bound."""
+        if self._readings:
+            self._check_zeros()
         unpushed = set(self._control.unpushed())
         for w in self._watched:
             if self.started and w.name in unpushed:
@@ -192,6 +209,11 @@ class StepGroup:
             getattr(plan, field)[self._index] = number
         self._control.plan = plan
 
+    def _check_zeros(self) -> None:
+        """Raises if layers have no zeros: a penalty makes small numbers, no zeros."""
+        for name in self._never_zero:
+            raise arguments.never_zero(name, f"in {self._readings} readings")
+
     def _check_dead(self, dead_shares: Mapping[str, float]) -> None:
         """Spares layers with too many dead units; with no others, holds back from more.
 
@@ -230,3 +252,9 @@ class StepGroup:
             step_messages.warn_of_wrong_way(
                 self._messages, self._subject, self._control.settings.kind, level, start
             )
+
+
+def _is_relu(layer: keras.layers.Layer) -> bool:
+    """Whether it has zeros once it is pushed, even if it has none at first."""
+    activation = getattr(layer, "activation", None)
+    return isinstance(layer, keras.layers.ReLU) or activation is keras.activations.relu
