@@ -203,6 +203,9 @@ class SparsityController(MeasuringCallback):
         self.max_loss_increase = arguments.check_max_loss_increase(max_loss_increase)
         self.min_metric = arguments.check_min_metric(min_metric)
         self.backup_dir = check_folder(backup_dir)
+        # Once more when training begins, when the actuator is known.
+        arguments.check_kind(kind, arguments.check_actuator(actuator))
+        arguments.check_bounds(bounds, actuator)
         data = None if x is None else ProbeData(x, batch_size=batch_size, steps=steps)
         self.verbose = verbose
         self._asked = Asked(
@@ -210,7 +213,7 @@ class SparsityController(MeasuringCallback):
             of_model=self._of_model,
             metric=measure,
             layers=chosen,
-            actuator=arguments.check_actuator(actuator),
+            actuator=actuator,
             kind=kind,
             bounds=bounds,
             together=self.together,

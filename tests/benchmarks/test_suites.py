@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from benchmarks.settings import Settings
 from benchmarks.suites import (
+    control,
     first_step,
     import_time,
     memory,
@@ -83,7 +84,7 @@ def dumps(folder, report):
 @pytest.fixture
 def tables(monkeypatch, tmp_path):
     """All tables of the suites in which a figure has a target, and of imports."""
-    for suite in (op, step, threshold, weights):
+    for suite in (control, op, step, threshold, weights):
         monkeypatch.setattr(suite, "Turns", EqualTurns)
     for suite in (first_step, import_time, memory):
         monkeypatch.setattr(suite, "Worker", EqualWorker)
@@ -93,7 +94,7 @@ def tables(monkeypatch, tmp_path):
     monkeypatch.setattr(op, "SIZES", [2**10, 2**12])
     monkeypatch.setattr(op, "BASE_SIZE", 2**10)
     settings = Settings(rounds=2, elements=2**12)
-    suites = (op, step, threshold, weights, memory, first_step, import_time)
+    suites = (control, op, step, threshold, weights, memory, first_step, import_time)
     return [table for suite in suites for table in suite.run(settings)]
 
 

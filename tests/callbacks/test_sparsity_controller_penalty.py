@@ -165,11 +165,7 @@ WAYS = {
     "eager": {"run_eagerly": True},
     "compiled": {"jit_compile": True},
     "several steps": {"steps_per_execution": 4},
-    "loss scale": {
-        "optimizer": lambda: keras.optimizers.LossScaleOptimizer(
-            keras.optimizers.Adam()
-        )
-    },
+    "loss scale": {},
 }
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sparseout.backend import variables
+from keras_sparseout.backend import numerics, variables
 from keras_sparseout.callbacks.control import step_law
 from keras_sparseout.callbacks.control.macs_budget import MacsBudget
 from keras_sparseout.callbacks.control.penalty_push import Kind, PenaltyPush
@@ -159,6 +159,8 @@ class StepControl:
         with Overrides(arounds):
             yield
 
+    # The figure of a layer without vectors is NaN.
+    @numerics.unchecked()
     def update(self, sums: Mapping[str, Tensor]) -> None:
         """Makes a step of control.
 
@@ -172,10 +174,8 @@ class StepControl:
         else:
             self.settings.budget.step.update(sums)
             figure = ops.reshape(self.settings.budget.step.figure, (1,))
-        state = State(*ops.unstack(ops.cast(self._state, "float32")))
-        plan = Plan(*ops.unstack(ops.cast(self._plan, "float32")))
-        new = step_law.step(self.law, state, plan, figure)
-        self._state.assign(ops.stack(new))
+        told = [ops.cast(numbers, "float32") for numbers in (self._state, self._plan)]
+        self._state.assign(step_law.program(self.law)(*told, figure))
 
     def _means(self, sums):
         """Returns the figure of each group: the mean of its layers' figures."""
