@@ -329,7 +329,8 @@ class StepControl:
 
 
 def _to_output(push: float) -> float:
-    return float(np.arcsinh(push / _SMALL_PUSH))
+    # As the variable keeps it, so that an output at its bound equals it.
+    return float(np.float32(np.arcsinh(push / _SMALL_PUSH)))
 
 
 def _vectors(name: str, fields: int, groups: int) -> keras.Variable:
