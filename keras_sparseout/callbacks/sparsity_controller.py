@@ -49,18 +49,17 @@ class SparsityController(MeasuringCallback):
 
     The target holds for training batches, with the weights as they move. With probe
     data `x` it holds for these, at inference: after each epoch the setpoint moves
-    toward the gap between the two. At the end of each epoch it puts these into `logs`,
-    for the callbacks after it:
+    toward the gap between the two.
 
-    - `<metric>/<layer>`: the figure of the epoch's training batches, and with `x`
-      `val_<metric>/<layer>`. If a tracker has the same key, the tracker's figure stays;
-    - `<actuator>/<layer>`: the setting, for example `q/<layer>`, `penalty/<layer>`, or
-      `target/<layer>` of thresholds;
-    - `error/<layer>`: target minus figure, with `x` the figure of the probe data.
+    At the end of each epoch it puts these into `logs`, for the callbacks after it:
+    `<metric>/<layer>`, the figure of the epoch's training batches, with `x` also
+    `val_<metric>/<layer>` (where a tracker has the same key, its figure stays); the
+    setting, for example `q/<layer>`, `penalty/<layer>`, or `target/<layer>` of
+    thresholds; `error/<layer>`, target minus figure. An epoch without batches has
+    neither figure nor error, except those of `x`.
 
-    An epoch without batches has neither figure nor error, except those of `x`. Once the
-    loss is not finite, it changes nothing any more. If `fit` raises, nothing of this
-    callback is in the model: its hooks are there only while a step is traced.
+    Once the loss is not finite, it changes nothing any more. If `fit` raises, nothing
+    of this callback is in the model: its hooks are there only while a step is traced.
 
     With `x` it recomputes the moving statistics of BatchNormalization layers for its
     own figures, and at the end of training for the model. Without `x` a line says if
@@ -131,9 +130,7 @@ class SparsityController(MeasuringCallback):
 
     Source: Sohrabi et al. (2024), "On PI controllers for updating Lagrange multipliers
         in constrained optimization", https://arxiv.org/abs/2406.04558; Gallego-Posada
-        et al. (2022), https://arxiv.org/abs/2208.04425; Yang, Wen & Li (2020),
-        https://arxiv.org/abs/1908.09979, for "hoyer_square"; Khan & Stavness (2019),
-        https://arxiv.org/abs/1904.08050, for q.
+        et al. (2022), https://arxiv.org/abs/2208.04425.
 
     Example:
 

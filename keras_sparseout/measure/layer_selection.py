@@ -103,7 +103,8 @@ def select(
             "`layers` must name the layers to watch, since the model has neither "
             "Sparseout layers nor layers with a nonlinear activation. Received: "
             f"layers=None for model {model.name!r}. Give layers=[...]. Where the "
-            "activation is an operation, as keras.ops.relu, name the layer after it, "
+            "activation is an operation, as keras.ops.relu, make it a layer, such as "
+            "keras.layers.ReLU(). A tracker or a summary can read the layer after it, "
             'with where="input". The model has: '
             f"{validation.some_of([w.name for w in found])}."
         )
@@ -150,6 +151,13 @@ def has_output_activation(layer: keras.layers.Layer) -> bool:
     if isinstance(layer, keras.layers.Softmax):
         return True
     return _activation(layer) in _OF_OUTPUTS
+
+
+def is_rectifier(layer: keras.layers.Layer) -> bool:
+    """Whether a layer ends with a ReLU, which has zeros of its own or can get them."""
+    if isinstance(layer, keras.layers.ReLU):
+        return not layer.negative_slope
+    return _activation(layer) in ("relu", "relu6")
 
 
 def unreadable(

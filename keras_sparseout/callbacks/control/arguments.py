@@ -247,17 +247,3 @@ def check_bounds(
             f"Received: bounds={bounds!r}. Leave it out{remedy}."
         )
     return float(bounds[0]), float(bounds[1])
-
-
-def never_zero(layer: str, readings: str) -> ValueError:
-    """The error for `zero_fraction` of a layer whose activations are never 0.
-
-    Args:
-        layer: Name of the layer.
-        readings: In which readings they were not, for example "in the first reading".
-    """
-    return ValueError(
-        '`metric="zero_fraction"` needs activations that can be exactly 0. Those of '
-        f"layer {layer!r} were never 0 {readings}, as after tanh or GELU. Received: "
-        'metric="zero_fraction". Give metric="hoyer", or name others in `layers`.'
-    )

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_sparseout.callbacks import knobs
-from keras_sparseout.callbacks.control import arguments
 from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import ACTUATORS, ActuatorName
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
@@ -24,6 +23,8 @@ from keras_sparseout.utils.layer_text import call_of
 
 # Readings at a bound, with no gain, after which a target is out of reach.
 _PATIENCE = 32
+# The share of a run that may be left when a target is called out of reach.
+_LATE = 1 / 4
 # The largest error with which a target counts as reached, and with which a held setting
 # counts as one that would reach it too: it comes out a little differently.
 _REACHED = 0.02
@@ -160,13 +161,13 @@ class ControlledGroup:
 
     def check_reach(self) -> None:
         """Says that the setting is at a bound, and warns if nothing is gained there."""
-        errors, loop = self._errors_at_bound, self._loop
+        errors, loop, time = self._errors_at_bound, self._loop, self._time
         actuator = self._settings.actuator
         given_up = loop.target != self._target
         if len(errors) < _PATIENCE or given_up or not self._stays_off():
             return
         self._messages.at_bound(self._subject, loop.target, actuator, loop.setting)
-        if self._time.is_late:
+        if math.isinf(time.readings) or time.left <= _LATE * time.readings:
             self._messages.out_of_reach(
                 self._subject, loop.target, actuator, loop.bounds, self._reached
             )
@@ -269,7 +270,12 @@ class ControlledGroup:
     def _check_zeros(self, figures: Mapping[str, float]) -> None:
         for w in self._watched:
             if not self.started and figures.get(f"zero_fraction/{w.name}") == 0:
-                raise arguments.never_zero(w.name, "in the first reading")
+                raise ValueError(
+                    '`metric="zero_fraction"` needs activations that can be exactly 0. '
+                    f"Those of layer {w.name!r} were never 0 in the first reading, as "
+                    'after tanh or GELU. Received: metric="zero_fraction". Give '
+                    'metric="hoyer".'
+                )
 
     def _check_dead(self, dead_shares: Mapping[str, float]) -> None:
         """Holds the loop back from sparser while too many units are dead."""

@@ -17,6 +17,7 @@ from keras_sparseout.callbacks.control.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.callbacks.control.saved_control import SavedControl
 from keras_sparseout.callbacks.control.step_control import StepControl
 from keras_sparseout.callbacks.control.step_group import StepGroup
+from keras_sparseout.callbacks.control.zero_check import ZeroCheck
 from keras_sparseout.measure import non_finite
 from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.reading import read
@@ -63,6 +64,9 @@ class ControlledLayers:
         self._groups: list[ControlledGroup | StepGroup] = []
         self._stepping: StepControl | None = None
         self._units = DeadUnitCount(metrics)
+        asks_for_zeros = settings.metric == "zero_fraction"
+        pushes = settings.actuator == "penalty"
+        self._zeros = ZeroCheck() if asks_for_zeros and pushes else None
         self._broken: dict[str, str] = {}
         self._moving, self._stopped = True, False
         self.probed: dict[str, float] = {}
@@ -186,6 +190,8 @@ class ControlledLayers:
         figures = self._figures("", sums)
         if self.budget is not None:
             figures[NEEDLESS_MACS] = self.budget.step.read()
+        if self._zeros is not None:
+            self._zeros.take(self._watched, figures)
         if self._moving:
             for group in self._groups:
                 group.take(figures, units.dead_shares, time)
@@ -206,6 +212,8 @@ class ControlledLayers:
         self._find_broken(loss)
         self._messages.broken(self._broken, quiet=self._stopped)
         figures = self._figures("", sums) if sums else {}
+        if self._zeros is not None:
+            self._zeros.end_epoch(self._watched)
         if sums and self.budget is not None:
             figures[NEEDLESS_MACS] = self.budget.step.of_epoch()
         if probe_sums is not None:

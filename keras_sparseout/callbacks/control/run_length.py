@@ -10,8 +10,6 @@ from keras_sparseout.callbacks.progress import Progress
 LEAST_READINGS = 100
 # and one each so many batches where it has many.
 LONGEST_READING = 32
-# The share of a run that may be left when a target is called out of reach.
-LATE = 1 / 4
 
 
 class ReadingTime(NamedTuple):
@@ -28,14 +26,6 @@ class ReadingTime(NamedTuple):
     readings: float = math.inf
     left: float = math.inf
     every: int = LONGEST_READING
-
-    @property
-    def is_late(self) -> bool:
-        """Whether so little is left that a target may be called out of reach.
-
-        That is also so in a run of unknown length.
-        """
-        return math.isinf(self.readings) or self.left <= LATE * self.readings
 
 
 # Where nothing is known of the run.

@@ -3,10 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 
-import keras
 import numpy as np
 
-from keras_sparseout.callbacks.control import arguments, step_messages
+from keras_sparseout.callbacks.control import step_messages
 from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import setting_key
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
@@ -20,14 +19,13 @@ from keras_sparseout.measure.watched_layer import WatchedLayer
 _REACHED = 0.02
 # More than this is no gap between training and inference, but something broken.
 _LARGEST_GAP = 0.1
-# Readings at a bound, with an error, after which that is worth a line.
-_AT_BOUND = 16
-# A push of so much of the loss's own moves a figure, if it can.
-_FELT_PUSH = 0.1
+# After so many readings at the bound, with an error that stays, that is worth a line.
+_AT_BOUND = 32
+# A push of so much of the loss's own moves a figure, if it can. Below, the loss itself
+# may be what makes a layer denser.
+_FELT_PUSH = 1.0
 # After so many readings in which it moved it the wrong way, a penalty is stopped.
 _WRONG_READINGS = 8
-# Layers that are never exactly 0 are told by so many readings.
-_ENOUGH_READINGS = 8
 # Fewer batches are too few for most targets.
 _FEW_BATCHES = 100
 
@@ -62,12 +60,11 @@ class StepGroup:
         self._index = control.group_of(watched[0].name)
         self._subject = settings.subject(watched)
         self._figure = math.nan
-        self._readings = self._readings_at_bound = self._readings_wrong = 0
-        self._never_zero: set[str] = set()
-        if settings.actuator == "penalty" and settings.metric == "zero_fraction":
-            self._never_zero = {w.name for w in watched if not _is_relu(w.layer)}
+        self._readings_at_bound = self._readings_wrong = 0
+        self._level_at_bound = math.nan
+        self._stays_at_bound = False
         self._is_wrong = False
-        self._aim, self._offset, self._time = target, 0.0, ANY_TIME
+        self._aim, self._offset = target, 0.0
         # An earlier run may have ended frozen or blocked.
         self._tell(setpoint=target, frozen=0.0, blocked=0.0)
 
@@ -92,22 +89,13 @@ class StepGroup:
         dead_shares: Mapping[str, float],
         time: ReadingTime = ANY_TIME,
     ) -> None:
-        """Looks at a reading: at dead units, and whether the target is out of reach.
-
-        Raises:
-            ValueError: if `zero_fraction` is asked of activations that are never 0.
-        """
-        self._time = time
-        self._readings += 1
-        self._never_zero = {
-            name for name in self._never_zero if figures[f"zero_fraction/{name}"] == 0
-        }
-        if self._readings == _ENOUGH_READINGS:
-            self._check_zeros()
+        """Looks at a reading: at dead units, and whether the target is out of reach."""
         self._check_dead(dead_shares)
         state = self._own_state()
-        error = self._aim + self._offset - state.level
+        error = self._error(state)
         at_top = state.output >= self._control.law.high and error > _REACHED
+        if at_top and not self._readings_at_bound:
+            self._level_at_bound = state.level
         self._readings_at_bound = self._readings_at_bound + 1 if at_top else 0
         self._check_direction(error, state)
 
@@ -151,49 +139,46 @@ class StepGroup:
         return self.values() | errors
 
     def check_reach(self) -> None:
-        """Warns if nothing moves the layers, or the setting is at its bound."""
-        if self._readings:
-            self._check_zeros()
+        """Warns if nothing moves the layers, or if they stay short at the bound."""
         unpushed = self._unpushed if self.started else []
         for name in unpushed:
             step_messages.warn_of_no_gradient(self._messages, name)
-        at_bound = self._readings_at_bound >= _AT_BOUND and self._time.is_late
-        if at_bound and self._aim == self._target and not unpushed:
-            settings = self._settings
-            asked = self._subject, self._target, settings.actuator, settings.bounds
-            self._messages.out_of_reach(*asked, (self._figure, self._figure))
+        if len(unpushed) == len(self._watched):
+            return
+        stays = self._own_state().level < self._level_at_bound + _REACHED
+        if self._readings_at_bound >= _AT_BOUND and stays and self._aims_at_target:
+            self._stays_at_bound = True
+            step_messages.warn_of_bound(
+                self._messages,
+                self._subject,
+                (self._figure, self._target),
+                (self._settings.actuator, self._settings.bounds[1]),
+            )
 
     def conclude(self) -> None:
         """Says what was found, or why the target was not reached."""
         figures = self._figure, self._target
         step_messages.say_found(self._messages, self._subject, *figures, self.values())
         missing = self._target - self._figure
-        if self._aim != self._target or not abs(missing) > _REACHED:
+        if not self.started:
+            step_messages.say_no_figure(self._messages, self._subject)
+        if not self._aims_at_target or not abs(missing) > _REACHED:
             return
-        state, settings = self._own_state(), self._settings
+        state = self._own_state()
         if missing < 0 and state.output <= self._control.law.low:
-            setting = settings.actuator, settings.bounds[0]
+            rose = state.start < self._target - _REACHED
+            setting = self._settings.actuator, self._settings.bounds[0]
             step_messages.say_too_sparse(
-                self._messages, self._subject, *figures, *setting
+                self._messages, self._subject, figures, setting, rose
             )
-        elif missing > 0 and state.batches < _FEW_BATCHES and not self._held_back:
+        if not self._is_pushed or missing < 0:
+            return
+        if state.batches < _FEW_BATCHES:
             step_messages.say_too_few_batches(
                 self._messages, self._subject, self._target, int(state.batches)
             )
-
-    @property
-    def _held_back(self) -> bool:
-        """Whether more batches would not bring the figure nearer to the target."""
-        plan = self._control.plan
-        held = plan.blocked[self._index] or plan.frozen[self._index]
-        at_bound = self._readings_at_bound >= _AT_BOUND
-        return bool(held) or at_bound or bool(self._unpushed)
-
-    @property
-    def _unpushed(self) -> list[str]:
-        """Names of the layers that no push moves."""
-        unpushed = set(self._control.unpushed())
-        return [w.name for w in self._watched if w.name in unpushed]
+        elif self._error(state) > _REACHED:
+            step_messages.say_too_slow(self._messages, self._subject, self._target)
 
     def state(self) -> dict[str, float]:
         """Returns all that a resumed run needs beside the state of the control."""
@@ -201,6 +186,7 @@ class StepGroup:
             "figure": self._figure,
             "offset": self._offset,
             "readings_at_bound": self._readings_at_bound,
+            "level_at_bound": self._level_at_bound,
             "readings_wrong": self._readings_wrong,
             "is_wrong": self._is_wrong,
         }
@@ -209,8 +195,29 @@ class StepGroup:
         """Goes on from the `state` of an earlier run."""
         self._figure, self._offset = state["figure"], state["offset"]
         self._readings_at_bound = int(state["readings_at_bound"])
+        self._level_at_bound = state["level_at_bound"]
         self._readings_wrong = int(state["readings_wrong"])
         self._is_wrong = bool(state["is_wrong"])
+
+    @property
+    def _aims_at_target(self) -> bool:
+        return self._aim == self._target
+
+    @property
+    def _is_pushed(self) -> bool:
+        """Whether nothing that was said keeps it from getting sparser."""
+        blocked = self._control.plan.blocked[self._index] or self._stays_at_bound
+        return not blocked and len(self._unpushed) < len(self._watched)
+
+    @property
+    def _unpushed(self) -> list[str]:
+        """Names of the layers that no push moves."""
+        unpushed = set(self._control.unpushed())
+        return [w.name for w in self._watched if w.name in unpushed]
+
+    def _error(self, state: State) -> float:
+        """How far the filtered figure is below where it is to be."""
+        return self._aim + self._offset - state.level
 
     def _own_state(self) -> State:
         return State(*(float(numbers[self._index]) for numbers in self._control.state))
@@ -221,11 +228,6 @@ class StepGroup:
         for field, number in told.items():
             getattr(plan, field)[self._index] = number
         self._control.plan = plan
-
-    def _check_zeros(self) -> None:
-        """Raises if layers have no zeros: a penalty makes small numbers, no zeros."""
-        for name in self._never_zero:
-            raise arguments.never_zero(name, f"in {self._readings} readings")
 
     def _check_dead(self, dead_shares: Mapping[str, float]) -> None:
         """Spares layers with too many dead units; with no others, holds back from more.
@@ -254,8 +256,8 @@ class StepGroup:
         """Stops a penalty that moves the figure away from the target."""
         if self._settings.actuator != "penalty" or self._is_wrong:
             return
-        level, start = state.level, state.start
-        wrong = error > _REACHED and level < start - _REACHED
+        level, start = max(state.level, 0.0), state.start
+        wrong = error > _REACHED and level < start - _REACHED and state.slope < 0
         wrong = wrong and self._control.pushes()[self._index] > _FELT_PUSH
         self._readings_wrong = self._readings_wrong + 1 if wrong else 0
         if self._readings_wrong >= _WRONG_READINGS and not self._unpushed:
@@ -265,9 +267,3 @@ class StepGroup:
             step_messages.warn_of_wrong_way(
                 self._messages, self._subject, self._control.settings.kind, level, start
             )
-
-
-def _is_relu(layer: keras.layers.Layer) -> bool:
-    """Whether it has zeros once it is pushed, even if it has none at first."""
-    activation = getattr(layer, "activation", None)
-    return isinstance(layer, keras.layers.ReLU) or activation is keras.activations.relu

@@ -17,19 +17,38 @@ def say_found(
     messages.print(f"{subject} is {figure:.3f}, asked for {target:g}, at {settings}")
 
 
+def say_no_figure(messages: ControllerMessages, subject: str) -> None:
+    """Prints that the metric was never defined, so that nothing was moved."""
+    messages.print(
+        f"{subject} was not a number in any batch, so nothing was moved. Hoyer's "
+        "sparsity needs two units or more, and outputs that are not all 0"
+    )
+
+
 def say_too_sparse(
     messages: ControllerMessages,
     subject: str,
-    figure: float,
-    target: float,
-    actuator: str,
-    least: float,
+    figures: tuple[float, float],
+    setting: tuple[str, float],
+    rose: bool,
 ) -> None:
-    """Prints that the layers are sparser than asked, with the setting at its least."""
+    """Prints that the layers are sparser than asked, with the setting at its least.
+
+    Args:
+        messages: What the controller says.
+        subject: What is controlled.
+        figures: The figure, and the target.
+        setting: What is moved, and its lower bound.
+        rose: Whether the figure was below the target as the run began.
+    """
+    figure, target = figures
+    actuator, least = setting
+    remedy = "Ask for more, or leave these layers out"
+    if rose:
+        remedy = "It rose in the run. Give more epochs, a lower `gain`, or ask for more"
     messages.print(
         f"{subject} is {figure:.3f}, above the target {target:g}, with the {actuator} "
-        f"at {least:g}, which can't make it denser. Ask for more, or leave these "
-        "layers out"
+        f"at {least:g}, which can't make it denser. {remedy}"
     )
 
 
@@ -40,6 +59,38 @@ def say_too_few_batches(
     messages.print(
         f"the run has {batches} batches, which were too few to bring {subject} to "
         f"{target:g}. Give more epochs, or smaller batches"
+    )
+
+
+def say_too_slow(messages: ControllerMessages, subject: str, target: float) -> None:
+    """Prints that the run ended while the layers were still short of the target."""
+    messages.print(
+        f"the run ended before {subject} came to {target:g}. Give more epochs, a "
+        "higher learning rate, or a smaller `reach_by`"
+    )
+
+
+def warn_of_bound(
+    messages: ControllerMessages,
+    subject: str,
+    figures: tuple[float, float],
+    bound: tuple[str, float],
+) -> None:
+    """Warns that layers stay short of their target with the setting at its bound.
+
+    Args:
+        messages: What the controller says.
+        subject: What is controlled.
+        figures: The figure, and the target.
+        bound: What is moved, and the bound.
+    """
+    figure, target = figures
+    actuator, high = bound
+    also = ", raise the learning rate" if actuator == "penalty" else ""
+    messages.warn(
+        f"{subject} can't be brought to {target:g} with {actuator} at its bound "
+        f"{high:g}: it stays at {figure:.3f}. Widen `bounds`{also}, or ask for less",
+        about=("reach", subject),
     )
 
 

@@ -1,46 +1,148 @@
-"""What a controller says of layers that it moves inside the training step."""
+"""What is told of a control inside the training step, and when."""
+
+import types
 
 import keras
 import numpy as np
 import pytest
 
 from keras_sparseout import SparsityController
+from keras_sparseout.callbacks.control import step_control
+from keras_sparseout.callbacks.control.control_settings import ControlSettings
+from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.callbacks.control.step_group import StepGroup
+from keras_sparseout.callbacks.control.step_law import Plan, State
+from keras_sparseout.measure import layer_selection
 
-X = np.random.default_rng(0).uniform(size=(64, 4)).astype("float32")
+HIGHEST = float(np.float32(step_control._to_output(10.0)))
+LAW = step_control.LAWS["penalty"]._replace(low=0.0, high=HIGHEST)
 
 
-def fit(layer, controller=None, epochs=2):
+class Control:
+    """A control that did what the test says."""
+
+    law = LAW
+    settings = types.SimpleNamespace(kind="l1")
+
+    def __init__(self):
+        self.state = State(*np.zeros((len(State._fields), 1)))
+        self.plan = Plan(*np.zeros((len(Plan._fields), 1)))
+        self.released = False
+
+    def group_of(self, name):
+        return 0
+
+    def pushes(self):
+        return 0.01 * np.sinh(self.state.output)
+
+    def release(self, group):
+        self.released = True
+
+    def unpushed(self):
+        return []
+
+    def values(self):
+        return {"hidden": 0.1}
+
+
+class Run:
+    """A group in a run, with the target 0.7."""
+
+    def __init__(self):
+        hidden = keras.layers.Dense(4, "relu", name="hidden")
+        model = keras.Sequential([keras.Input((3,)), hidden, keras.layers.Dense(1)])
+        watched = layer_selection.select(model, ["hidden"])
+        settings = ControlSettings(
+            target=0.7,
+            metric="zero_fraction",
+            actuator="penalty",
+            bounds=(0.0, 10.0),
+            together=False,
+            gain=1.0,
+            dead_band=0.0,
+            max_dead=0.5,
+            has_probe=False,
+        )
+        self.control = Control()
+        shared = watched, 0.7, settings, ControllerMessages(), self.control
+        self.group = StepGroup(*shared)
+
+    def read(self, *levels, push, batches=200, slope=0.0, start=0.5):
+        for level in levels:
+            told = {"batches": batches, "level": level, "slope": slope, "start": start}
+            told["output"] = np.arcsinh(push / 0.01)
+            numbers = [np.float32(told.get(f, 0.0)) for f in State._fields]
+            self.control.state = State(*np.array(numbers, "float64")[:, None])
+            self.group.take({}, {})
+        self.group.end_epoch({"zero_fraction/hidden": levels[-1]})
+
+
+def test_a_layer_that_stays_short_at_the_bound_is_told():
+    run = Run()
+    run.read(*[0.6] * 40, push=10.0)
+    with pytest.warns(UserWarning, match="at its bound 10: it stays at 0.600"):
+        run.group.check_reach()
+
+
+def test_a_layer_that_rises_at_the_bound_is_only_late(capsys, recwarn):
+    run = Run()
+    run.read(*np.linspace(0.5, 0.6, 40), push=10.0)
+    run.group.check_reach()
+    run.group.conclude()
+    assert not recwarn.list
+    assert (
+        "the run ended before zero_fraction of hidden came" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("push", "slope", "blamed"),
+    [(2.0, -1e-3, True), (0.5, -1e-3, False), (2.0, 1e-3, False)],
+)
+def test_a_penalty_is_blamed_only_if_it_is_what_moves_the_layer(
+    push, slope, blamed, recwarn
+):
+    run = Run()
+    run.read(*[0.4] * 20, push=push, slope=slope)
+    assert len(recwarn) == run.control.released == blamed
+
+
+@pytest.mark.parametrize(
+    ("start", "remedy"), [(0.9, "Ask for more"), (0.5, "It rose in the run. Give more")]
+)
+def test_why_a_layer_is_too_sparse(start, remedy, capsys):
+    run = Run()
+    run.read(0.8, push=0.0, start=start)
+    run.group.conclude()
+    assert f"can't make it denser. {remedy}" in capsys.readouterr().out
+
+
+def test_a_layer_that_had_no_figure_is_told(capsys):
+    run = Run()
+    run.read(np.nan, push=0.0, batches=0)
+    run.group.conclude()
+    assert "was not a number in any batch" in capsys.readouterr().out
+
+
+def fit(layer, controller):
+    x = np.random.default_rng(0).uniform(size=(64, 4)).astype("float32")
     model = keras.Sequential([keras.Input((4,)), layer, keras.layers.Dense(1)])
     # What it learns does not matter here.
     model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
-    callbacks = [controller or SparsityController(0.7, verbose=0)]
-    options = {"batch_size": 8, "epochs": epochs, "verbose": 0}
-    return model.fit(X, X[:, :1], callbacks=callbacks, **options).history
+    options = {"batch_size": 8, "epochs": 5, "verbose": 0, "callbacks": [controller]}
+    return model.fit(x, x[:, :1], **options).history
 
 
-def test_zeros_of_activations_that_have_none_are_an_error():
-    says = "'smooth' were never 0 in 8 readings, as after tanh or GELU.*or name others"
-    with pytest.raises(ValueError, match=says):
-        fit(keras.layers.Dense(8, "gelu", name="smooth"))
-
-
-def test_a_relu_without_zeros_at_first_is_none():
-    bias = keras.initializers.Constant(5.0)
-    logs = fit(keras.layers.Dense(8, "relu", name="rectified", bias_initializer=bias))
-    assert logs["zero_fraction/rectified"] == [0, 0]
-
-
-def test_a_bound_is_named_as_it_was_given():
+def test_an_output_at_its_bound_is_known_as_that():
+    # The nearest number in float32 is below this bound.
     controller = SparsityController(0.95, bounds=(0, 0.001), verbose=0)
-    says = r"with penalty in \[0, 0.001\]: it reached 0\.\d{3}\. Widen `bounds`"
-    with pytest.warns(UserWarning, match=says):
-        fit(keras.layers.Dense(8, "relu"), controller, epochs=5)
+    with pytest.warns(UserWarning, match=r"at its bound 0.001: it stays at 0\.\d{3}"):
+        fit(keras.layers.Dense(8, "relu"), controller)
 
 
-def test_more_batches_are_advised_only_where_they_would_help(capsys):
+def test_a_layer_that_no_push_moves_is_told_that_alone(capsys):
     layer = keras.layers.Dense(8, "relu", trainable=False)
-    with pytest.warns(UserWarning, match="no trainable weights come before"):
+    with pytest.warns(UserWarning, match="no trainable weights come before") as warned:
         fit(layer, SparsityController(0.95, layers=[layer]))
+    assert len(warned) == 1
     assert "too few" not in capsys.readouterr().out
-    fit(keras.layers.Dense(8, "relu"), SparsityController(0.95))
-    assert "the run has 16 batches, which were too few" in capsys.readouterr().out
