@@ -86,9 +86,7 @@ class MeasuringCallback(keras.callbacks.Callback):
         self._settled = self._called_last = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return copy_without_run(
-            self, memo, shared=("data", "layers", "metrics", "_asked")
-        )
+        return copy_without_run(self, memo, shared=("data", "layers", "metrics"))
 
     @property
     def history(self) -> dict[str, list[float]]:

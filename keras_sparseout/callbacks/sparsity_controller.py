@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from keras_sparseout import plots
 from keras_sparseout.callbacks.callback_list import Logs
-from keras_sparseout.callbacks.control import arguments, macs_budget
+from keras_sparseout.callbacks.control import arguments, control_keys
 from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
-from keras_sparseout.callbacks.control.choice import Asked, ControlChoice
+from keras_sparseout.callbacks.control.asked import Asked
+from keras_sparseout.callbacks.control.choice import ControlChoice
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.penalty_push import Kind
@@ -22,7 +23,7 @@ from keras_sparseout.callbacks.sparsity_tracker import SparsityTracker
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData
-from keras_sparseout.metrics.get import Metric, check_metrics
+from keras_sparseout.metrics.get import Metric
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Data, PathLike
 
@@ -42,11 +43,9 @@ class SparsityController(MeasuringCallback):
     with P the mean penalty of the vectors of x, |g| and |dP/dx| moving means of the
     norms, and m the multiplier. A PI controller of setpoint minus figure moves it at
     each batch. The setpoint rises on a ramp to the target. The loss that `fit` shows
-    stays that of the model. Where the model has adjustable layers, these are moved:
-
-        Sparseout(0.5, q=2.0, adjustable=True)            # actuator "q" or "rate"
-        ActivationPenalty(0.0, adjustable=True)           # actuator "weight"
-        TargetSparsity(0.5, adjustable=True)              # actuator "threshold"
+    stays that of the model. Where the model has layers with `adjustable=True`, it moves
+    these: q or rate of `Sparseout`, the weight of `ActivationPenalty`, or with
+    "threshold" the target of `TargetSparsity`.
 
     The target holds for training batches, with the weights as they move. With probe
     data `x` it holds for these, at inference: after each epoch the setpoint moves
@@ -59,36 +58,24 @@ class SparsityController(MeasuringCallback):
       `target/<layer>` of thresholds;
     - `error/<layer>`: target minus figure, with `x` the figure of the probe data.
 
-    An epoch without batches has neither figure nor error, except those of `x`. A model
-    that is not built makes its layers in the first batch: they move from the second on.
+    An epoch without batches has neither figure nor error, except those of `x`. Once the
+    loss is not finite, it changes nothing any more. If `fit` raises, nothing of this
+    callback is in the model: its hooks are there only while a step is traced.
 
-    If too many of a layer's units are dead, it warns and no longer makes it sparser.
-    Once the loss is not finite, it changes nothing any more. If `fit` raises, nothing
-    of this callback is in the model: its hooks are there only while a step is traced.
-
-    With `x` it recomputes the moving statistics of BatchNormalization layers, which
-    lag, for its figures of `x`, for the validation that a floor of accuracy looks at,
-    and at the end of training. Only then they stay: a ModelCheckpoint in mid-fit has
-    the model's own. Without `x` a line says if they lag.
-
-    With `keras.callbacks.BackupAndRestore` behind it a resumed run equals one that was
-    not interrupted, except that q, rate and weight count dead units anew.
-
-    With `max_loss_increase` or `min_metric` it moves nothing until an epoch kept them.
-    Then it finds the sparsest point that keeps them by bisection, with one try an
-    epoch. If the last epoch breaks them, the model gets the weights of the sparsest
-    epoch that kept them, of which a copy is in memory.
+    With `x` it recomputes the moving statistics of BatchNormalization layers for its
+    own figures, and at the end of training for the model. Without `x` a line says if
+    they lag. With `keras.callbacks.BackupAndRestore` behind it a resumed run equals one
+    that was not interrupted, except that q, rate and weight count dead units anew.
 
     Args:
         target: The figure asked for: a number for all layers, or a dict of numbers by
             name of a layer, which then also chooses the layers.
         metric: "zero_fraction", "hoyer", "gini", "population_sparseness" or "pq_index",
             or a function f(x) that rises with sparsity. "zero_fraction" works only
-            where activations are exactly 0, as after ReLU. "needless_macs" is one
-            figure of the whole model: the share of its multiply-accumulates with a zero
-            as a factor, as `activation_sparsity` counts them. All layers then share a
-            setting, and a penalty pushes each by what its zeros save. The keys in
-            `logs` are `needless_macs`, `error/needless_macs`, `zero_fraction/<layer>`.
+            where activations are exactly 0, as after ReLU. "needless_macs" is the share
+            of the model's multiply-accumulates with a zero as a factor. All layers then
+            share a setting, and a penalty pushes each by what its zeros save. The keys
+            are `needless_macs`, `error/needless_macs` and `zero_fraction/<layer>`.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
             layers with the actuator; for a penalty those that a tracker would measure.
@@ -100,8 +87,7 @@ class SparsityController(MeasuringCallback):
             penalty, (0, 0.99) for the target of thresholds, (1, 4) for q, (0.05, 0.9)
             for rate, (0, 0.1) for weight.
         together: Whether all layers share one setting, moved until the mean over the
-            layers is the target. Otherwise each layer has its own, except with
-            "needless_macs".
+            layers is the target. Otherwise each layer has its own.
         reach_by: The part of the run after which the ramp of a penalty or of
             thresholds ends, > 0 and <= 1.
         every: After how many batches q, rate and weight move, and the figures are read;
@@ -109,23 +95,26 @@ class SparsityController(MeasuringCallback):
             `fit` where there are that many batches, and each 32 batches in long runs.
         sample_size: How many samples of each batch are measured, the first ones, on
             each replica.
-        gain: How strongly it reacts; 2 for twice as strongly. Lower it where the
+        gain: How strongly it reacts, > 0; 2 for twice as strongly. Lower it where the
             setting swings, raise it where the target is reached too late.
-        dead_band: Errors of at most this size do not add up over the readings. The
-            setting still answers to them in proportion.
-        freeze_after: Number of epochs after which the setting stays at the mean of
-            about the last 8 readings; None for never.
-        max_dead: Share of a layer's units that may be dead before it no longer makes it
-            sparser. It decides after 256 vectors, counted over several epochs.
+        dead_band: With q, rate and weight, errors of at most this size do not add up
+            over the readings. The setting still answers to them in proportion.
+        freeze_after: Number of epochs after which the setting stays at the mean of the
+            last ones; None for never.
+        max_dead: Share of a layer's units that may be dead. Beyond it the controller
+            warns, and makes the layer no sparser, except by thresholds. It decides
+            after 256 vectors, counted over several epochs.
         max_loss_increase: How far the loss of an epoch may be above the lowest of the
-            epochs so far, as a share of that, > 0. It is kept if loss <= lowest +
-            max_loss_increase |lowest|. The loss is `val_loss`, or `loss` if the logs of
-            the first epoch have no `val_loss`. The first epoch is not pushed, so the
-            lowest is at most that of the model without a push.
+            epochs so far, as a share of the size of that, > 0. The loss is `val_loss`,
+            or `loss` if the logs of the first epoch, in which nothing is pushed, have
+            no `val_loss`.
         min_metric: A name in Keras' epoch logs and its least value, for example
             ("val_accuracy", 0.87). Where less is better, by the rules of
             `keras.callbacks.EarlyStopping`, it is the largest value. Where Keras does
-            not know, add "max" or "min": ("val_score", 0.3, "max").
+            not know, add "max" or "min": ("val_score", 0.3, "max"). With this or
+            `max_loss_increase` nothing moves until an epoch kept them. Then each epoch
+            is one try of a bisection. If the last one breaks them, the model gets the
+            weights of the sparsest epoch that kept them, of which a copy is in memory.
         backup_dir: Folder of the state for a resumed run, with the actuators "penalty"
             and "threshold": that of `BackupAndRestore`. It is replaced as a whole after
             each epoch, and removed when training is complete. None for none.
@@ -183,16 +172,15 @@ class SparsityController(MeasuringCallback):
         steps: int | None = None,
         verbose: int = 1,
     ) -> None:
-        self._of_model = arguments.check_metric(metric) == macs_budget.NEEDLESS_MACS
-        if self._of_model:
-            metric, together = "zero_fraction", macs_budget.check_together(target)
-        [(name, measure)] = (metrics := check_metrics([metric])).items()
-        self.metric = macs_budget.NEEDLESS_MACS if self._of_model else name
+        self.metric, metrics = arguments.check_metric(metric)
         self.target = arguments.check_target(target, self.metric)
         chosen = layer_selection.check_layers(layers)
         if chosen is None and isinstance(target, Mapping):
             chosen = list(target)
-        self.together = arguments.check_together(together, target)
+        self._moved = arguments.check_actuator(actuator), kind, bounds
+        self._found = actuator or "penalty", arguments.check_bounds(bounds, actuator)
+        arguments.check_kind(kind, actuator)
+        self.together = arguments.check_together(together, target, self.metric)
         self.reach_by = arguments.check_reach_by(reach_by)
         self.every = arguments.check_every(every)
         sample_size = validation.check_count("sample_size", sample_size)
@@ -203,36 +191,15 @@ class SparsityController(MeasuringCallback):
         self.max_loss_increase = arguments.check_max_loss_increase(max_loss_increase)
         self.min_metric = arguments.check_min_metric(min_metric)
         self.backup_dir = check_folder(backup_dir)
-        # Once more when training begins, when the actuator is known.
-        arguments.check_kind(kind, arguments.check_actuator(actuator))
-        arguments.check_bounds(bounds, actuator)
         data = None if x is None else ProbeData(x, batch_size=batch_size, steps=steps)
         self.verbose = verbose
-        self._asked = Asked(
-            target=self.target,
-            of_model=self._of_model,
-            metric=measure,
-            layers=chosen,
-            actuator=actuator,
-            kind=kind,
-            bounds=bounds,
-            together=self.together,
-            data=data,
-            sample_size=sample_size,
-            gain=self.gain,
-            dead_band=self.dead_band,
-            max_dead=self.max_dead,
-            reach_by=self.reach_by,
-            floor=(self.min_metric, self.max_loss_increase),
-        )
-        metrics.update(check_metrics("dead_units"))
         super().__init__(metrics, data, chosen, sample_size, in_steps=True)
 
     def _forget(self):
         super()._forget()
         self._messages = ControllerMessages()
         self._control: ControlledLayers | None = None
-        self._chosen: ControlChoice | None = None
+        self._made_choice: ControlChoice | None = None
         self._upkeep: Upkeep | None = None
 
     @property
@@ -243,37 +210,37 @@ class SparsityController(MeasuringCallback):
         return parts[0], parts[1], parts[2]
 
     @property
+    def _asked(self) -> Asked:
+        # Made anew, as another callback may have assigned attributes.
+        actuator, kind, bounds = self._moved
+        return Asked.of(self, actuator=actuator, kind=kind, bounds=bounds)
+
+    @property
     def _choice(self) -> ControlChoice:
-        # Not in `_forget`: a copy of the callback gets its arguments after that.
-        if self._chosen is None:
-            self._chosen = ControlChoice(self._asked)
-        return self._chosen
+        # It lasts over several runs: what they share is compiled once.
+        if self._made_choice is None:
+            self._made_choice = ControlChoice(self._asked)
+        return self._made_choice
 
     @property
     def actuator(self) -> ActuatorName:
         """What is moved. If it was left out, training shows it."""
-        return self._choice.actuator
+        return self._found[0]
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Least and largest setting."""
-        return self._choice.bounds
-
-    @property
-    def _has_floor(self) -> bool:
-        return self.min_metric is not None or self.max_loss_increase is not None
+        return self._found[1]
 
     @property
     def _run_length(self) -> RunLength:
-        # Made anew, as another callback may have assigned `every`.
         return RunLength(self._progress, self.every, self.params)
 
     @property
     def targets(self) -> dict[str, float]:
         """Dict of the targets by layer, or that of the whole model by its metric."""
-        if self._of_model:
-            return arguments.targets_by_layer(self.target, [self.metric])
-        return arguments.targets_by_layer(self.target, self._names)
+        names = control_keys.with_target(self.metric, self._names)
+        return arguments.targets_by_layer(self.target, names)
 
     def plot(self, *, path: PathLike | None = None) -> "Figure":
         """Draws the sparsity with its targets, and the settings, over the epochs.
@@ -304,8 +271,7 @@ class SparsityController(MeasuringCallback):
             if isinstance(other, SparsityTracker):
                 figures -= other.log_keys()
         settings = {f"{setting_key(self.actuator)}/{name}" for name in self._names}
-        names = [self.metric] if self._of_model else self._names
-        return figures | settings | {f"error/{name}" for name in names}
+        return figures | settings | {f"error/{name}" for name in self.targets}
 
     def probe_keys(self) -> set[str]:
         """Returns the keys of figures of probe data."""
@@ -313,20 +279,17 @@ class SparsityController(MeasuringCallback):
 
     @property
     def _figure_keys(self) -> set[str]:
-        metric = next(iter(self.metrics))
-        whole = {self.metric} if self._of_model else set()
-        return whole | {f"{metric}/{name}" for name in self._names}
+        asked = self.metric, self._names
+        return {*control_keys.controlled(*asked), *control_keys.of_layers(*asked)}
 
     def on_train_begin(self, logs: Logs = None) -> None:
         self._messages = ControllerMessages(self.verbose)
-        if self._has_floor:
-            # The first epoch is without the push of an earlier run.
-            self._choice.stepping = None
+        self._choice.begin_run(self._asked)
         self._begin()
         self._control = self._new_control()
-        saves = self._choice.is_in_step
-        kept = self.data, self.backup_dir, saves, self._beside, self._messages
-        self._upkeep = Upkeep(self, *kept)
+        needs = self._choice.is_in_step, self._asked.has_floor
+        kept = self.data, self.backup_dir, self._beside, self._messages
+        self._upkeep = Upkeep(self, *kept, *needs)
         if self._choice.stepping is not None:
             self._choice.stepping.begin_run()
         if self.model.built:
@@ -386,12 +349,11 @@ class SparsityController(MeasuringCallback):
         self._tell(figures, logs)
 
     def on_test_begin(self, logs: Logs = None) -> None:
-        # Its floor is about the model as it will be when training has ended.
-        if self._upkeep is not None and self._has_floor:
+        if self._upkeep is not None:
             self._upkeep.begin_validation()
 
     def on_test_end(self, logs: Logs = None) -> None:
-        if self._upkeep is not None and self._has_floor:
+        if self._upkeep is not None:
             self._upkeep.end_validation()
 
     def on_train_end(self, logs: Logs = None) -> None:
@@ -425,10 +387,12 @@ class SparsityController(MeasuringCallback):
             self._choice.stepping.plan_run(self._run_length.left, ramp)
 
     def _step_control(self):
-        return self._choice.in_step(self.model, self._selected)
+        metric = next(iter(self.metrics.values()))
+        return self._choice.in_step(self.model, self._selected, metric)
 
     def _select(self):
         watched = self._choice.layers(self.model)
+        self._found = self._choice.actuator, self._choice.bounds
         if self._control is not None:
             self._control.budget = self._choice.budget
         return watched

@@ -188,15 +188,6 @@ class AdjustableLayer(keras.layers.Layer):
         # A cast reads the variable; convert_to_tensor would return it as it is.
         return {name: ops.cast(knob, knob.dtype) for name, knob in knobs.items()}
 
-    def move_knob(self, name: str, value: Tensor) -> None:
-        """Assigns a tensor to a knob, in a training step that is being traced.
-
-        Args:
-            name: Name of the knob of an adjustable layer.
-            value: A number that the knob may have. It can't be checked while tracing.
-        """
-        getattr(self, f"_{name}").assign(value)
-
     def _add_knob(self, name, value):
         if not self._adjustable:
             return value
@@ -291,3 +282,14 @@ def _check_of(layer, name):
 def has_knob(layer: keras.layers.Layer, name: str) -> bool:
     """Whether `layer` has the knob `name`, be it a variable or a constant."""
     return isinstance(layer, AdjustableLayer) and name in layer.knobs
+
+
+def move_knob(layer: AdjustableLayer, name: str, value: Tensor) -> None:
+    """Assigns a tensor to a knob, in a training step that is being traced.
+
+    Args:
+        layer: A layer with `adjustable=True`.
+        name: Name of the knob.
+        value: A number that the knob may have. It can't be checked while tracing.
+    """
+    getattr(layer, f"_{name}").assign(value)

@@ -144,7 +144,7 @@ def _report(
         record(w, outputs, None)
         return
     inputs = args[0] if args else next(iter(kwargs.values()), None)
-    x = first_of(outputs if w.side == "output" else inputs)
+    x = _first(outputs if w.side == "output" else inputs)
     if tensors.is_sparse(x):
         x = ops.convert_to_tensor(x, sparse=False)
     rank = rank_of(x)
@@ -170,7 +170,7 @@ def mask_of_call(
     if w.side == "output":
         supported = w.layer.supports_masking
         mask = w.layer.compute_mask(inputs, mask) if supported else None
-    mask = first_of(mask)
+    mask = _first(mask)
     if mask is not None and len(mask.shape) >= rank:
         mask = None
     # Outputs are in the order in which the layer goes through the timesteps.
@@ -194,7 +194,7 @@ def rank_of(x: Any) -> int:
     return 0 if getattr(shape, "rank", 0) is None else len(shape)
 
 
-def first_of(structure: Any) -> Tensor | None:
+def _first(structure: Any) -> Tensor | None:
     """The first tensor of what a layer gets or returns."""
     return next(iter(keras.tree.flatten(structure)), None)
 

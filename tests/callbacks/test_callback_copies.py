@@ -118,6 +118,10 @@ def test_what_is_the_users_is_not_copied():
     assert copied.data.x is X
     assert copied.mine == {"a": []}
     assert copied.mine is not tracker.mine
+    controller = SparsityController(0.6, x=X, layers=[layer], verbose=0)
+    copied = copy.deepcopy(controller)
+    assert copied.layers[0] is layer
+    assert copied.data.x is X
     histograms = SparsityTracker(metrics="histogram", verbose=0)
     fit(histograms)
     copied = copy.deepcopy(histograms)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
+from keras_sparseout.callbacks.control import control_keys, macs_budget
 from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
 from keras_sparseout.callbacks.control.actuators import (
     DEFAULT_BOUNDS,
@@ -12,8 +13,8 @@ from keras_sparseout.callbacks.control.actuators import (
 )
 from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS
 from keras_sparseout.callbacks.control.penalty_push import Kind
-from keras_sparseout.metrics import ActivationHistogram
-from keras_sparseout.metrics.get import Metric
+from keras_sparseout.metrics import ActivationHistogram, StreamingMetric
+from keras_sparseout.metrics.get import Metric, check_metrics
 from keras_sparseout.utils import validation
 
 # Metrics that rise with sparsity. All of them lie between 0 and 1.
@@ -65,8 +66,15 @@ def check_reach_by(reach_by: float) -> float:
     return float(reach_by)
 
 
-def check_metric(metric: Metric) -> Metric:
-    """Returns `metric`; raises unless it is a function or a name of `RISING`."""
+def check_metric(metric: Metric) -> tuple[str, dict[str, StreamingMetric]]:
+    """Returns the name of `metric`, and the streaming metrics of layers by name.
+
+    The first of these is the metric, or for "needless_macs" that of the zeros which
+    save them. The second is "dead_units".
+
+    Raises:
+        ValueError: unless it is a function or a name of `RISING`.
+    """
     if isinstance(metric, str) and metric not in RISING:
         raise ValueError(
             "`metric` must be a function f(x) that rises with sparsity, or one of "
@@ -80,7 +88,15 @@ def check_metric(metric: Metric) -> Metric:
             "`metric` must be one name or function. Received: "
             f"metric={metric!r}. Give for example metric='hoyer'."
         )
-    return metric
+    of_model = isinstance(metric, str) and metric == NEEDLESS_MACS
+    [name] = metrics = check_metrics(["zero_fraction" if of_model else metric])
+    if name == NEEDLESS_MACS:
+        raise ValueError(
+            f"`metric` must have another name than {name!r}, which is a figure of the "
+            f"whole model. Received: metric={metric!r}. Rename it."
+        )
+    metrics.update(check_metrics("dead_units"))
+    return NEEDLESS_MACS if of_model else name, metrics
 
 
 def check_target(target: _Target, metric: str) -> _Target:
@@ -121,8 +137,21 @@ def targets_by_layer(
     return {name: target[name] for name in layers}
 
 
-def check_together(together: bool, target: float | Mapping[str, float]) -> bool:
-    """Returns `together`; raises if it is True for layers with several targets."""
+def check_together(
+    together: bool, target: float | Mapping[str, float], metric: str
+) -> bool:
+    """Returns whether the layers are moved together.
+
+    Args:
+        together: Whether the user wants that.
+        target: A number, or a dict of numbers by name of a layer.
+        metric: Name of the metric; for one of the whole model they always are.
+
+    Raises:
+        ValueError: if layers that are moved together have several targets.
+    """
+    if control_keys.is_of_model(metric):
+        return macs_budget.check_together(target)
     validation.check_bool("together", together)
     if together and isinstance(target, Mapping) and len(set(target.values())) > 1:
         raise ValueError(
@@ -218,3 +247,17 @@ def check_bounds(
             f"Received: bounds={bounds!r}. Leave it out{remedy}."
         )
     return float(bounds[0]), float(bounds[1])
+
+
+def never_zero(layer: str, readings: str) -> ValueError:
+    """The error for `zero_fraction` of a layer whose activations are never 0.
+
+    Args:
+        layer: Name of the layer.
+        readings: In which readings they were not, for example "in the first reading".
+    """
+    return ValueError(
+        '`metric="zero_fraction"` needs activations that can be exactly 0. Those of '
+        f"layer {layer!r} were never 0 {readings}, as after tanh or GELU. Received: "
+        'metric="zero_fraction". Give metric="hoyer", or name others in `layers`.'
+    )

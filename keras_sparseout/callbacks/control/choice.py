@@ -1,66 +1,28 @@
 """What a SparsityController moves in a model: layers, and by which actuator."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keras_sparseout.callbacks import knobs
-from keras_sparseout.callbacks.control import accuracy_floor, arguments, macs_budget
-from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
+from keras_sparseout.callbacks.control import (
+    accuracy_floor,
+    arguments,
+    control_keys,
+    macs_budget,
+)
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
+from keras_sparseout.callbacks.control.asked import Asked
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.macs_budget import MacsBudget
 from keras_sparseout.callbacks.control.messages import ControllerMessages
-from keras_sparseout.callbacks.control.penalty_push import Kind
 from keras_sparseout.callbacks.control.step_control import StepControl, StepSettings
-from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.layer_sums import Metrics
-from keras_sparseout.measure.probe_data import ProbeData
 from keras_sparseout.measure.step_sums import Control
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.metrics.base import StreamingMetric
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """The arguments of a SparsityController that tell what it moves.
-
-    Attributes:
-        target: The figure asked for, or a dict of them by layer.
-        of_model: Whether it is a share of the model's MACs.
-        metric: The metric of the layers.
-        layers: List of the layers that the user named, or None.
-        actuator: What is moved; None for what the model has.
-        kind: Which penalty, or None.
-        bounds: Least and largest setting, or None.
-        together: Whether all layers share one setting.
-        data: The probe data, or None.
-        sample_size: How many samples of each batch are measured.
-        gain: Factor of the gain.
-        dead_band: The integral leaves out errors of at most this size.
-        max_dead: Share of dead units beyond which nothing moves toward sparser.
-        reach_by: The part of the run after which the target is reached.
-        floor: The arguments `min_metric` and `max_loss_increase`.
-    """
-
-    target: float | Mapping[str, float]
-    of_model: bool
-    metric: StreamingMetric
-    layers: Sequence[LayerChoice] | None
-    actuator: ActuatorName | None
-    kind: Kind | None
-    bounds: tuple[float, float] | None
-    together: bool
-    data: ProbeData | None
-    sample_size: int
-    gain: float
-    dead_band: float
-    max_dead: float
-    reach_by: float
-    floor: tuple[MinMetric | None, float | None]
 
 
 class ControlChoice:
@@ -70,6 +32,7 @@ class ControlChoice:
         asked: The arguments of the controller.
 
     Attributes:
+        asked: What the controller is asked for.
         actuator: What is moved.
         bounds: Least and largest setting.
         budget: What counts the model's MACs, if that is what is asked for.
@@ -77,12 +40,18 @@ class ControlChoice:
     """
 
     def __init__(self, asked: Asked) -> None:
-        self._asked = asked
-        self._kind = arguments.check_kind(asked.kind, asked.actuator)
+        self.asked = asked
         self.actuator: ActuatorName = asked.actuator or "penalty"
         self.bounds = arguments.check_bounds(asked.bounds, asked.actuator)
         self.budget: MacsBudget | None = None
         self.stepping: StepControl | None = None
+
+    def begin_run(self, asked: Asked) -> None:
+        """Begins a run of training with these arguments."""
+        self.asked = asked
+        if asked.has_floor:
+            # The first epoch is without the push of an earlier run.
+            self.stepping = None
 
     @property
     def is_in_step(self) -> bool:
@@ -91,7 +60,7 @@ class ControlChoice:
 
     def layers(self, model: keras.Model) -> list[WatchedLayer]:
         """Returns the layers of a model to control. It may have made new ones."""
-        asked = self._asked
+        asked = self.asked
         self.actuator = asked.actuator or knobs.default_actuator(model, asked.layers)
         arguments.check_kind(asked.kind, self.actuator)
         self.bounds = arguments.check_bounds(asked.bounds, self.actuator)
@@ -101,7 +70,7 @@ class ControlChoice:
             knob = setting_key(self.actuator)
             watched = knobs.layers_to_control(model, asked.layers, knob)
         arguments.check_targets_fit(asked.target, [w.name for w in watched])
-        if not asked.of_model:
+        if not control_keys.is_of_model(asked.metric):
             return watched
         self.budget = macs_budget.prepared(
             self.budget,
@@ -130,10 +99,10 @@ class ControlChoice:
             messages: What the controller says.
             params: What `fit` tells its callbacks.
         """
-        asked = self._asked
+        asked = self.asked
         settings = ControlSettings(
             target=asked.target,
-            metric=macs_budget.NEEDLESS_MACS if asked.of_model else next(iter(metrics)),
+            metric=asked.metric,
             actuator=self.actuator,
             bounds=self.bounds,
             together=asked.together,
@@ -142,36 +111,46 @@ class ControlChoice:
             max_dead=asked.max_dead,
             has_probe=asked.data is not None,
         )
-        arguments.check_floor_fits(asked.floor[1], self.actuator)
+        arguments.check_floor_fits(asked.max_loss_increase, self.actuator)
+        limits = asked.min_metric, asked.max_loss_increase
         when = (params or {}).get("epochs"), asked.reach_by
-        floor = accuracy_floor.prepared(model, *asked.floor, *when, messages)
+        floor = accuracy_floor.prepared(model, *limits, *when, messages)
         control = ControlledLayers(model, metrics, settings, messages, floor)
         control.budget = self.budget
         return control
 
     def in_step(
-        self, model: keras.Model, watched: Sequence[WatchedLayer]
+        self,
+        model: keras.Model,
+        watched: Sequence[WatchedLayer],
+        metric: StreamingMetric,
     ) -> Control | None:
         """Returns what acts on these layers in each training step, if something does.
 
         It is the same as before if nothing else is asked for.
+
+        Args:
+            model: The model that is trained.
+            watched: The layers.
+            metric: The metric of the layers.
         """
         if not watched:
             return None  # The first batch will make the layers.
         if self.actuator != "penalty" and self.actuator != "threshold":
             self.stepping = None
             return None if self.budget is None else self.budget.step
+        asked = self.asked
         settings = StepSettings(
             actuator=self.actuator,
-            kind=self._kind,
-            metric=self._asked.metric,
-            together=self._asked.together,
+            kind=arguments.check_kind(asked.kind, self.actuator),
+            metric=metric,
+            together=asked.together,
             budget=self.budget,
-            sample_size=self._asked.sample_size,
+            sample_size=asked.sample_size,
             bounds=self.bounds,
-            gain=self._asked.gain,
+            gain=asked.gain,
         )
-        asked = model, watched, settings
-        if self.stepping is None or self.stepping.arguments != asked:
-            self.stepping = StepControl(*asked)
+        wanted = model, watched, settings
+        if self.stepping is None or self.stepping.arguments != wanted:
+            self.stepping = StepControl(*wanted)
         return self.stepping

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from keras_sparseout.callbacks.control import control_keys
 from keras_sparseout.callbacks.control.actuators import ActuatorName
-from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS
 from keras_sparseout.measure.watched_layer import WatchedLayer
 
 
@@ -37,15 +37,11 @@ class ControlSettings:
     max_dead: float
     has_probe: bool
 
-    @property
-    def of_model(self) -> bool:
-        """Whether the figure is one of the whole model."""
-        return self.metric == NEEDLESS_MACS
-
     def subject(self, watched: Sequence[WatchedLayer]) -> str:
         """Returns what is controlled, for example "hoyer of hidden"."""
         names = ", ".join(w.name for w in watched)
-        return f"{self.metric} of {'the model' if self.of_model else names}"
+        of_model = control_keys.is_of_model(self.metric)
+        return f"{self.metric} of {'the model' if of_model else names}"
 
     def figure(
         self, prefix: str, figures: Mapping[str, float], watched: Iterable[WatchedLayer]
@@ -57,30 +53,40 @@ class ControlSettings:
             figures: Dict of figures by log key.
             watched: The layers.
         """
-        keys = [self.metric] if self.of_model else self.keys(watched)
+        keys = control_keys.controlled(self.metric, [w.name for w in watched])
         known = [figures.get(prefix + key, math.nan) for key in keys]
         known = [figure for figure in known if not math.isnan(figure)]
         return float(np.mean(known)) if known else math.nan
 
     def keys(self, watched: Iterable[WatchedLayer]) -> list[str]:
         """Returns the log keys of the layers' figures."""
-        metric = "zero_fraction" if self.of_model else self.metric
-        return [f"{metric}/{w.name}" for w in watched]
+        return control_keys.of_layers(self.metric, [w.name for w in watched])
 
-    def errors(
+    def outcome(
         self,
         target: float,
-        prefix: str,
         figures: Mapping[str, float],
         watched: Sequence[WatchedLayer],
-    ) -> dict[str, float]:
-        """Returns target minus figure, by log key; nothing without figures."""
-        names, keys = [w.name for w in watched], self.keys(watched)
-        if self.of_model:
-            names = keys = [self.metric]
+    ) -> tuple[dict[str, float], float]:
+        """Returns what an epoch came to, by the probe data if there are any.
+
+        Args:
+            target: The figure asked for.
+            figures: Dict of figures by log key.
+            watched: The layers.
+
+        Returns:
+            Target minus figure, by log key, and the figure. Without figures of the
+            epoch nothing, and NaN.
+        """
+        layers = [w.name for w in watched]
+        names = control_keys.with_target(self.metric, layers)
+        keys = control_keys.controlled(self.metric, layers)
+        prefix = "val_" if self.has_probe else ""
         if prefix + keys[0] not in figures:
-            return {}
-        return {
+            return {}, math.nan
+        errors = {
             f"error/{name}": target - figures[prefix + key]
             for name, key in zip(names, keys, strict=True)
         }
+        return errors, self.figure(prefix, figures, watched)

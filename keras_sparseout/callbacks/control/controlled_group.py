@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from keras_sparseout.callbacks import knobs
+from keras_sparseout.callbacks.control import arguments
 from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import ACTUATORS, ActuatorName
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
@@ -151,14 +152,13 @@ class ControlledGroup:
             figures: Figures by log key. Those of probe data count if there are any; an
                 epoch without any batch may have none.
         """
-        logs = self.values()
-        prefix = "val_" if self._settings.has_probe else ""
-        errors = self._settings.errors(self._target, prefix, figures, self._watched)
+        asked = self._target, figures, self._watched
+        errors, figure = self._settings.outcome(*asked)
         if errors:
-            self._figure = self._settings.figure(prefix, figures, self._watched)
+            self._figure = figure
             low, high = self._reached
             self._reached = min(low, self._figure), max(high, self._figure)
-        return logs | errors
+        return self.values() | errors
 
     def check_reach(self) -> None:
         """Says that the setting is at a bound, and warns if nothing is gained there."""
@@ -271,12 +271,7 @@ class ControlledGroup:
     def _check_zeros(self, figures: Mapping[str, float]) -> None:
         for w in self._watched:
             if not self.started and figures.get(f"zero_fraction/{w.name}") == 0:
-                raise ValueError(
-                    '`metric="zero_fraction"` needs activations that can be exactly 0. '
-                    f"Those of layer {w.name!r} were never 0 in the first reading, as "
-                    'after tanh or GELU. Received: metric="zero_fraction". Give '
-                    'metric="hoyer".'
-                )
+                raise arguments.never_zero(w.name, "in the first reading")
 
     def _check_dead(self, dead_shares: Mapping[str, float]) -> None:
         """Holds the loop back from sparser while too many units are dead."""

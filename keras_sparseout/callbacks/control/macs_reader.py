@@ -63,18 +63,15 @@ class MacsShares:
         zeros: Dict of the layers' shares of zeros, by name.
         products: What a training step counts.
         rest: The needless share of the model's MACs among all others.
-        natural: The needless share of the model's MACs.
-        most: The same, if all activations of the layers are zero.
-        uncounted: What is not counted, in words.
+        most: The needless share of the model's MACs, if all activations of the layers
+            are zero.
     """
 
     of_layers: dict[str, float]
     zeros: dict[str, float]
     products: tuple[InputProducts, ...]
     rest: float
-    natural: float
     most: float
-    uncounted: tuple[str, ...]
 
 
 class MacsReader:
@@ -115,15 +112,12 @@ class MacsReader:
             for p, place in self._places.items()
             if (own := counts.get(p)) is not None and own[1]
         )
-        natural = _needless(counts)
         return MacsShares(
             of_layers,
             {name: float(a / b) if b else 0.0 for name, (a, b) in zeros.items()},
             counted,
-            natural - sum(p.share * p.needless for p in counted),
-            natural,
+            _needless(counts) - sum(p.share * p.needless for p in counted),
             _needless(silent),
-            tuple(self._trace.uncounted.values()),
         )
 
     def measure(self, batches: Iterable[Any]) -> float:

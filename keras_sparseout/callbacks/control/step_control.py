@@ -14,6 +14,7 @@ from keras_sparseout.callbacks.control import step_law
 from keras_sparseout.callbacks.control.macs_budget import MacsBudget
 from keras_sparseout.callbacks.control.penalty_push import Kind, PenaltyPush
 from keras_sparseout.callbacks.control.step_law import Law, Plan, State
+from keras_sparseout.layers.adjustable import move_knob
 from keras_sparseout.measure import layer_selection, layer_sums
 from keras_sparseout.measure.hooks import Overrides
 from keras_sparseout.measure.watched_layer import WatchedLayer
@@ -80,8 +81,8 @@ class StepControl:
     """Moves penalties or thresholds of layers, one step of control each batch.
 
     While the model's step is traced, `acting` puts functions around the layers' calls,
-    and `update` adds the law to the graph. The variables are ours: nothing of it
-    belongs to the model.
+    and `update` adds the law to the graph. The variables are its own: nothing of
+    it belongs to the model.
 
     Args:
         model: The model that is trained.
@@ -96,9 +97,7 @@ class StepControl:
         settings: StepSettings,
     ) -> None:
         self.arguments = model, watched, settings
-        self.model = model
-        self.watched = watched
-        self.settings = settings
+        self.model, self.watched, self.settings = self.arguments
         low, high = settings.bounds
         if settings.actuator == "penalty":
             low, high = map(_to_output, settings.bounds)
@@ -145,7 +144,7 @@ class StepControl:
         outputs = State(*ops.unstack(ops.cast(self._state, "float32"))).output
         if self.settings.actuator == "threshold":
             for w in self.watched:
-                w.layer.move_knob("target", outputs[self._group_of[w.name]])
+                move_knob(w.layer, "target", outputs[self._group_of[w.name]])
             yield
             return
         norms = ops.stack([ops.cast(push.norms, "float32") for push in self._pushes])

@@ -132,12 +132,11 @@ class StepGroup:
 
     def end_epoch(self, figures: Mapping[str, float]) -> dict[str, float]:
         """Notes an epoch's figures; returns settings and errors by log key."""
-        logs = self.values()
-        prefix = "val_" if self._settings.has_probe else ""
-        errors = self._settings.errors(self._target, prefix, figures, self._watched)
+        asked = self._target, figures, self._watched
+        errors, figure = self._settings.outcome(*asked)
         if errors:
-            self._figure = self._settings.figure(prefix, figures, self._watched)
-        return logs | errors
+            self._figure = figure
+        return self.values() | errors
 
     def check_reach(self) -> None:
         """Warns if nothing moves the layers, or if they stay short at the bound."""

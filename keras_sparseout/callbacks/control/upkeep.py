@@ -21,9 +21,11 @@ class Upkeep:
         callback: The controller.
         data: Its probe data, or None.
         folder: The folder of the state; None for no file.
-        saves: Whether the state is in no layer, so that a file is needed.
         in_list: The callbacks in the list.
         messages: What the controller says.
+        saves: Whether the state is in no layer, so that a file is needed.
+        has_floor: Whether validation tells how far to push. It then sees the model as
+            it will be when training has ended.
     """
 
     def __init__(
@@ -31,11 +33,13 @@ class Upkeep:
         callback: keras.callbacks.Callback,
         data: ProbeData | None,
         folder: pathlib.Path | None,
-        saves: bool,
         in_list: Sequence[keras.callbacks.Callback],
         messages: ControllerMessages,
+        saves: bool,
+        has_floor: bool,
     ) -> None:
         self._in_list = in_list
+        self._has_floor = has_floor
         self._statistics = MovingStatistics(callback.model, data, messages)
         self._backup = RunBackup(folder, callback, messages) if saves else None
         if self._backup is not None:
@@ -55,12 +59,14 @@ class Upkeep:
         return self._statistics.recomputed()
 
     def begin_validation(self) -> None:
-        """Gives BatchNormalization layers these statistics until `end_validation`."""
-        self._statistics.begin_validation()
+        """With a floor, gives the layers these statistics until `end_validation`."""
+        if self._has_floor:
+            self._statistics.begin_validation()
 
     def end_validation(self) -> None:
         """Gives the layers their own statistics back."""
-        self._statistics.end_validation()
+        if self._has_floor:
+            self._statistics.end_validation()
 
     def end_epoch(self, epoch: int, control: ControlledLayers) -> None:
         """Saves the state after an epoch."""

@@ -8,6 +8,10 @@ from controlled import X, classifier, fit
 from keras_sparseout import SparsityController, metrics
 
 
+def needless_macs(x):
+    return x
+
+
 @pytest.mark.parametrize(
     ("args", "kwargs", "says"),
     [
@@ -20,6 +24,7 @@ from keras_sparseout import SparsityController, metrics
         ((1.5, metrics.Gini()), {}, ["`target`", "above 0 and below 1"]),
         ((0.5, "hoyr"), {}, ["`metric`", "Did you mean 'hoyer'?"]),
         ((0.5, "firing_rate"), {}, ["`metric`", "rises with sparsity"]),
+        ((0.5, needless_macs), {}, ["`metric`", "another name than 'needless_macs'"]),
         ((0.5, ["hoyer"]), {}, ["`metric`", "Received: metric=['hoyer']"]),
         ((0.5, metrics.ActivationHistogram()), {}, ["`metric`", "one name or func"]),
         (({"a": 0.5, "b": 0.6},), {"together": True}, ["`target`", "together=False"]),
