@@ -50,6 +50,7 @@ def test_graphs_of_the_same_and_of_new_callbacks():
     assert new <= 2 * kept(lambda: fit(model))
 
 
+@pytest.mark.usefixtures("gradients_of_tensorflow")
 def test_a_model_that_was_pushed_is_freed():
     layers = [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)]
     model = keras.Sequential(layers)
