@@ -1,6 +1,7 @@
 """What callbacks keep in memory from one fit to the next."""
 
 import gc
+import weakref
 
 import keras
 import numpy as np
@@ -47,6 +48,19 @@ def test_graphs_of_the_same_and_of_new_callbacks():
     assert kept(lambda: model.fit(X, Y, callbacks=same, **options)) == 0
     new = kept(lambda: model.fit(X, Y, callbacks=callbacks(), **options))
     assert new <= 2 * kept(lambda: fit(model))
+
+
+@pytest.mark.usefixtures("gradients_of_tensorflow")
+def test_a_model_that_was_pushed_is_freed():
+    layers = [keras.Input((4,)), keras.layers.Dense(8, "relu"), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    controller = SparsityController(0.7, verbose=0)
+    fit(model, controller, compiled={"jit_compile": False})
+    alive = weakref.ref(model)
+    del model, layers, controller
+    keras.backend.clear_session()
+    gc.collect()
+    assert alive() is None
 
 
 def test_new_callbacks_share_what_was_compiled():

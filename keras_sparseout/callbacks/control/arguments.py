@@ -224,6 +224,22 @@ def check_targets_fit(
         )
 
 
+def check_target_names(
+    target: float | Mapping[str, float], layers: Iterable[str]
+) -> None:
+    """Raises if `target` is a dict with names that no layer of the model has."""
+    known = list(layers)
+    names = target if isinstance(target, Mapping) else ()
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is not None:
+        raise ValueError(
+            "`target` must have one number for each layer, by its name. Received: "
+            f"target={target!r}, where {unknown!r} is no layer of the model. "
+            + validation.did_you_mean(unknown, known, "Name others.")
+            + f" The model has: {validation.some_of(known, unknown)}."
+        )
+
+
 def check_bounds(
     bounds: Sequence[float] | None, actuator: ActuatorName | None
 ) -> tuple[float, float]:

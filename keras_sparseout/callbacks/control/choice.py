@@ -19,6 +19,7 @@ from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.macs_budget import MacsBudget
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.step_control import StepControl, StepSettings
+from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.step_sums import Control
 from keras_sparseout.measure.watched_layer import WatchedLayer
@@ -61,6 +62,9 @@ class ControlChoice:
     def layers(self, model: keras.Model) -> list[WatchedLayer]:
         """Returns the layers of a model to control. It may have made new ones."""
         asked = self.asked
+        if model.built:
+            names = [w.name for w in layer_selection.all_layers(model)]
+            arguments.check_target_names(asked.target, names)
         self.actuator = asked.actuator or knobs.default_actuator(model, asked.layers)
         arguments.check_kind(asked.kind, self.actuator)
         self.bounds = arguments.check_bounds(asked.bounds, self.actuator)

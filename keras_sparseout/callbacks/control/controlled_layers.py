@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from keras_sparseout.callbacks.control import step_messages
 from keras_sparseout.callbacks.control.accuracy_floor import AccuracyFloor
 from keras_sparseout.callbacks.control.arguments import targets_by_layer
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
@@ -17,6 +18,7 @@ from keras_sparseout.callbacks.control.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.callbacks.control.saved_control import SavedControl
 from keras_sparseout.callbacks.control.step_control import StepControl
 from keras_sparseout.callbacks.control.step_group import StepGroup
+from keras_sparseout.callbacks.control.step_messages import Shortfall
 from keras_sparseout.callbacks.control.zero_check import ZeroCheck
 from keras_sparseout.measure import non_finite
 from keras_sparseout.measure.layer_sums import Metrics
@@ -246,9 +248,7 @@ class ControlledLayers:
         were steady: the layers act on each other.
         """
         self._restore()
-        for group in self._groups:
-            if isinstance(group, StepGroup):
-                group.conclude()
+        self._conclude_steps()
         groups = [g for g in self._groups if isinstance(g, ControlledGroup)]
         steady = [group.steady_setting(batches) for group in groups]
         known = all(group.is_repeatable for group in groups)
@@ -260,6 +260,19 @@ class ControlledLayers:
             self._messages.setting_moved(self._settings.actuator)
         if self.floor is not None:
             self.floor.conclude([group.came_to for group in self._groups])
+
+    def _conclude_steps(self) -> None:
+        """Says what was found by control in the step; once, why it was too little."""
+        short: dict[Shortfall, list[str]] = {}
+        for group in self._groups:
+            if isinstance(group, StepGroup):
+                why = group.conclude()
+                if why is not None:
+                    short.setdefault(why, []).extend(group.layers)
+        for why, layers in short.items():
+            layers = ["the model"] if self.budget is not None else layers
+            metric = self._settings.metric
+            step_messages.say_too_short(self._messages, metric, layers, why)
 
     @property
     def _saved(self) -> SavedControl:

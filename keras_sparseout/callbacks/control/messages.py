@@ -29,7 +29,13 @@ class ControllerMessages:
         bounds: tuple[float, float],
     ) -> None:
         """Prints what is controlled."""
-        wanted = ", ".join(f"{name} to {target:g}" for name, target in targets.items())
+        names: dict[float, list[str]] = {}
+        for name, target in targets.items():
+            names.setdefault(target, []).append(name)
+        wanted = ", ".join(
+            f"{validation.some_of(layers)} to {target:g}"
+            for target, layers in names.items()
+        )
         self.print(f"{metric} of {wanted}, by {actuator} in {_range(bounds)}")
 
     def left_out(self, reasons: Mapping[str, str]) -> None:

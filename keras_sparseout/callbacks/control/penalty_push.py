@@ -1,5 +1,6 @@
 """Adds the gradient of a penalty to that of a layer's activations, in the step."""
 
+import functools
 from typing import Any, Literal, TypeAlias
 
 import keras
@@ -92,38 +93,58 @@ class PenaltyPush:
         if self.refused:
             return structure
         mask = hooks.mask_of_call(self.watched, rank, inputs, mask)
-
-        def change(gradient):
-            return self._changed(gradient, x, mask, weight)
-
-        flat[0] = hooks.with_mask_of(x, gradients.change_gradient(x, change))
+        axis = 1 if self.watched.is_channels_first(rank) else -1
+        settings = self._kind, axis, self._sample_size
+        # Without this object: what changes a gradient is kept for ever.
+        change = functools.partial(_changed, self.norms, settings)
+        masks = () if mask is None else (mask,)
+        replicas = self._model.distribute_strategy.num_replicas_in_sync
+        pushed = gradients.change_gradient(
+            x, change, weight, self._scale(), *masks, shared=replicas > 1
+        )
+        flat[0] = hooks.with_mask_of(x, pushed)
         return keras.tree.pack_sequence_as(structure, flat)
 
-    def _changed(self, gradient, x, mask, weight):
-        """Returns the gradient with that of the penalty, and measures both."""
-        dtype = keras.backend.standardize_dtype(x.dtype)
-        wide = "float64" if dtype == "float64" else "float32"
-        x, loss = ops.cast(x, wide), ops.cast(gradient, wide)
-        axis = 1 if self.watched.is_channels_first(len(x.shape)) else -1
-        kind = self._kind
-        pushing, vectors = penalties.mean_penalty_gradient(x, mask, kind, SILENT, axis)
-        # The step multiplies the loss, against underflow and for the replicas' sum.
+    def _scale(self):
+        """What the step multiplies the loss by: for replicas, against underflow."""
         scale = 1 / self._model.distribute_strategy.num_replicas_in_sync
+        scale = ops.convert_to_tensor(scale, "float32")
         if getattr(self._model, "optimizer", None) is not None:
-            scale = self._model.optimizer.scale_loss(ops.cast(scale, "float32"))
-        scale = ops.cast(scale, wide)
-        n, units = self._sample_size, float(x.shape[axis] or 1)
-        self._measure(_norm(loss[:n]) / scale, _norm(pushing[:n]) / vectors, units)
-        factor = scale * ops.cast(weight, wide) / vectors
-        return ops.cast(loss + factor * pushing, gradient.dtype)
+            scale = self._model.optimizer.scale_loss(scale)
+        return scale
 
-    def _measure(self, loss, pushing, units):
-        now = ops.stack([ops.cast(n, "float32") for n in (1, loss, pushing, units)])
-        before = ops.cast(self.norms, "float32")
-        measured = _MEMORY * before + (1 - _MEMORY) * now
-        # A step whose scaled loss overflows is skipped by the optimizer too.
-        finite = ops.all(ops.isfinite(now))
-        self.norms.assign(ops.where(finite, measured, before))
+
+def _changed(norms, settings, gradient, x, weight, scale, mask=None):
+    """Returns the gradient with that of the penalty, and measures both.
+
+    Args:
+        norms: The variable for the norms of both.
+        settings: The kind of penalty, the axis of the units, and how many samples are
+            measured.
+        gradient: The gradient of the loss.
+        x: The activations.
+        weight: The factor of the penalty.
+        scale: What the loss was multiplied by.
+        mask: The mask of timesteps, or None.
+    """
+    kind, axis, n = settings
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    wide = "float64" if dtype == "float64" else "float32"
+    x, loss = ops.cast(x, wide), ops.cast(gradient, wide)
+    pushing, vectors = penalties.mean_penalty_gradient(x, mask, kind, SILENT, axis)
+    scale, units = ops.cast(scale, wide), float(x.shape[axis] or 1)
+    _measure(norms, _norm(loss[:n]) / scale, _norm(pushing[:n]) / vectors, units)
+    factor = scale * ops.cast(weight, wide) / vectors
+    return ops.cast(loss + factor * pushing, gradient.dtype)
+
+
+def _measure(norms, loss, pushing, units):
+    now = ops.stack([ops.cast(n, "float32") for n in (1, loss, pushing, units)])
+    before = ops.cast(norms, "float32")
+    measured = _MEMORY * before + (1 - _MEMORY) * now
+    # A step whose scaled loss overflows is skipped by the optimizer too.
+    finite = ops.all(ops.isfinite(now))
+    norms.assign(ops.where(finite, measured, before))
 
 
 def _refusal(x):

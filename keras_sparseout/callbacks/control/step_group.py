@@ -13,6 +13,7 @@ from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.callbacks.control.step_control import StepControl
 from keras_sparseout.callbacks.control.step_law import State
+from keras_sparseout.callbacks.control.step_messages import Shortfall
 from keras_sparseout.measure.watched_layer import WatchedLayer
 
 # The largest error with which a target counts as reached.
@@ -67,6 +68,11 @@ class StepGroup:
         self._aim, self._offset = target, 0.0
         # An earlier run may have ended frozen or blocked.
         self._tell(setpoint=target, frozen=0.0, blocked=0.0)
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers."""
+        return [w.name for w in self._watched]
 
     @property
     def came_to(self) -> Outcome:
@@ -155,15 +161,15 @@ class StepGroup:
                 (self._settings.actuator, self._settings.bounds[1]),
             )
 
-    def conclude(self) -> None:
-        """Says what was found, or why the target was not reached."""
+    def conclude(self) -> Shortfall | None:
+        """Says what was found; returns why more was not, if the run was too short."""
         figures = self._figure, self._target
         step_messages.say_found(self._messages, self._subject, *figures, self.values())
         missing = self._target - self._figure
         if not self.started:
             step_messages.say_no_figure(self._messages, self._subject)
         if not self._aims_at_target or not abs(missing) > _REACHED:
-            return
+            return None
         state = self._own_state()
         if missing < 0 and state.output <= self._control.law.low:
             rose = state.start < self._target - _REACHED
@@ -172,13 +178,11 @@ class StepGroup:
                 self._messages, self._subject, figures, setting, rose
             )
         if not self._is_pushed or missing < 0:
-            return
-        if state.batches < _FEW_BATCHES:
-            step_messages.say_too_few_batches(
-                self._messages, self._subject, self._target, int(state.batches)
-            )
-        elif self._error(state) > _REACHED:
-            step_messages.say_too_slow(self._messages, self._subject, self._target)
+            return None
+        if state.batches >= _FEW_BATCHES and self._error(state) <= _REACHED:
+            return None  # The probe data differ from the training batches.
+        few, ramp = state.batches < _FEW_BATCHES, self._control.plan.ramp[self._index]
+        return Shortfall(self._target, int(state.batches), few, int(ramp))
 
     def state(self) -> dict[str, float]:
         """Returns all that a resumed run needs beside the state of the control."""

@@ -1,8 +1,26 @@
 """What is said of a control inside the training step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.utils import validation
+
+
+class Shortfall(NamedTuple):
+    """Why layers did not come to their target, if the run was too short.
+
+    Attributes:
+        target: The target.
+        batches: How many batches the run had.
+        few: Whether these are few for any target.
+        ramp: After how many batches the setpoint would have been there.
+    """
+
+    target: float
+    batches: int
+    few: bool
+    ramp: int
 
 
 def say_found(
@@ -52,22 +70,29 @@ def say_too_sparse(
     )
 
 
-def say_too_few_batches(
-    messages: ControllerMessages, subject: str, target: float, batches: int
+def say_too_short(
+    messages: ControllerMessages, metric: str, layers: Sequence[str], why: Shortfall
 ) -> None:
-    """Prints that the run was too short."""
-    messages.print(
-        f"the run has {batches} batches, which were too few to bring {subject} to "
-        f"{target:g}. Give more epochs, or smaller batches"
-    )
-
-
-def say_too_slow(messages: ControllerMessages, subject: str, target: float) -> None:
-    """Prints that the run ended while the layers were still short of the target."""
-    messages.print(
-        f"the run ended before {subject} came to {target:g}. Give more epochs, a "
-        "higher learning rate, or a smaller `reach_by`"
-    )
+    """Prints that the run was too short for these layers."""
+    subject = f"{metric} of {validation.some_of(layers)}"
+    if why.ramp > why.batches:
+        text = (
+            f"the run ended after {why.batches} batches, before the ramp of {subject} "
+            f"to {why.target:g} did, after {why.ramp}. Give more epochs or a smaller "
+            "`reach_by`; if the length of the run is unknown, give it: steps_per_epoch="
+            " of fit, or epochs= and steps= of keras.callbacks.CallbackList"
+        )
+    elif why.few:
+        text = (
+            f"the run has {why.batches} batches, which were too few to bring {subject} "
+            f"to {why.target:g}. Give more epochs, or smaller batches"
+        )
+    else:
+        text = (
+            f"the run ended before {subject} came to {why.target:g}. Give more epochs, "
+            "a higher learning rate, or a smaller `reach_by`"
+        )
+    messages.print(text)
 
 
 def warn_of_bound(

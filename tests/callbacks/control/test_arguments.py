@@ -91,3 +91,11 @@ def test_names_of_targets_are_those_of_layers():
     ):
         with pytest.raises(ValueError, match="`target` must have one number for each"):
             fit(model, SparsityController(target, layers=layers))
+
+
+def test_a_name_of_a_target_that_is_no_layer_is_told():
+    model = classifier(names=("first", "second"))
+    with pytest.raises(ValueError, match="`target` must have one number") as error:
+        fit(model, SparsityController({"first": 0.5, "secnd": 0.5}))
+    assert "where 'secnd' is no layer of the model" in str(error.value)
+    assert "second" in str(error.value).split("The model has: ")[1]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_sparseout import SparsityController
-from keras_sparseout.callbacks.control import step_control
+from keras_sparseout.callbacks.control import step_control, step_messages
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.step_group import StepGroup
@@ -84,15 +84,32 @@ def test_a_layer_that_stays_short_at_the_bound_is_told():
         run.group.check_reach()
 
 
-def test_a_layer_that_rises_at_the_bound_is_only_late(capsys, recwarn):
+def test_a_layer_that_rises_at_the_bound_is_only_late(recwarn):
     run = Run()
     run.read(*np.linspace(0.5, 0.6, 40), push=10.0)
     run.group.check_reach()
-    run.group.conclude()
+    assert run.group.conclude() == (0.7, 200, False, 0)
     assert not recwarn.list
-    assert (
-        "the run ended before zero_fraction of hidden came" in capsys.readouterr().out
-    )
+
+
+@pytest.mark.parametrize(
+    ("why", "says"),
+    [
+        ((0.7, 20, True, 30), "after 20 batches, before the ramp of hoyer of a, b to"),
+        ((0.7, 20, True, 10), "20 batches, which were too few to bring hoyer of a, b"),
+        ((0.7, 200, False, 10), "the run ended before hoyer of a, b came to 0.7"),
+    ],
+)
+def test_why_runs_are_too_short(why, says, capsys):
+    shortfall = step_messages.Shortfall(*why)
+    step_messages.say_too_short(ControllerMessages(), "hoyer", ["a", "b"], shortfall)
+    assert says in capsys.readouterr().out
+
+
+def test_layers_with_the_same_target_are_named_together(capsys):
+    targets = {"a": 0.7, "b": 0.8, "c": 0.7}
+    ControllerMessages().controlled("hoyer", targets, "penalty", (0, 10))
+    assert "hoyer of a, c to 0.7, b to 0.8, by" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
