@@ -60,6 +60,7 @@ class SparsityController(MeasuringCallback):
 
     Once the loss is not finite, it changes nothing any more. If `fit` raises, nothing
     of this callback is in the model: its hooks are there only while a step is traced.
+    (A validation for a floor of accuracy that raises leaves recomputed statistics.)
 
     With `x` it recomputes the moving statistics of BatchNormalization layers for its
     own figures, and at the end of training for the model. Without `x` a line says if
