@@ -48,7 +48,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 
 
 def test_every_suite_is_there():
-    names = "op step recurrent weights threshold tracker memory compile import"
+    names = "op step recurrent weights threshold tracker control memory compile import"
     assert list(SUITES) == names.split()
     for module in SUITES.values():
         assert importlib.util.find_spec(module), module

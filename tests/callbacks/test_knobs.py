@@ -114,7 +114,7 @@ def test_layers_that_cannot_be_moved_show_the_change():
         ValueError, match=r"Put ActivationPenalty\(1e-4, adjustable=True"
     ):
         fit(classifier(), SparsityController(0.5, actuator="weight"))
-    with pytest.raises(ValueError, match=r"layers='hiden'.*Did you mean 'hidden'"):
+    with pytest.raises(ValueError, match=r"'hiden' is no layer.*Did you mean 'hidden'"):
         fit(classifier(), SparsityController({"hiden": 0.5}))
 
 
