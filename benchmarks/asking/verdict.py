@@ -59,7 +59,7 @@ def judge(outcomes: Outcomes) -> list[Verdict]:
         if request.way not in ("q", *THRESHOLDS)
     ):
         grid = grids.get((job, seed))
-        if grid is not None and metric == grid.metric:
+        if grid is not None and grid.fixed and metric == grid.metric:
             verdicts.append(_nearest(job, seed, layers, grid, grids))
     return verdicts
 
