@@ -152,6 +152,9 @@ def test_a_run_is_judged_beside_the_plain_model_and_fixed_weights(job):
     assert nearest.gaps == [pytest.approx(0.1)]
     text = tables.missed([near, far], ["penalty", "weight"])
     assert text == "- small, weight, seed 1, zero_fraction: hidden 0.750 of 0.7"
+    alone = {r: o for r, o in outcomes.items() if r.way not in (FIXED, "weight")}
+    [only] = verdict.judge(alone)
+    assert only.met
 
 
 def test_a_run_that_failed_is_missed_and_says_why(job):
