@@ -157,6 +157,15 @@ def test_a_run_is_judged_beside_the_plain_model_and_fixed_weights(job):
     assert only.met
 
 
+def test_the_gap_of_a_run_is_the_mean_over_its_layers(job):
+    request = Request("small", "penalty", 1, (("a", 0.7), ("b", 0.5)))
+    outcomes = {request: Outcome("zero_fraction", {"a": 0.73, "b": 0.5}, 1.0)}
+    [table, *_] = tables.tables(verdict.judge(outcomes), outcomes)
+    figures = table.rows[0].figures
+    assert (figures["met %"], figures["gap met %"]) == (0, 100)
+    assert figures["gap"] == pytest.approx(0.015)
+
+
 def test_a_run_that_failed_is_missed_and_says_why(job):
     request = Request("small", "penalty", 1, (("hidden", 0.7),))
     outcomes = {request: Outcome(error="ValueError: no")}
