@@ -62,20 +62,21 @@ class Results:
         if (name, version) == (study.name, study.version):
             what = f"a run with the settings {', '.join(sorted(fields))}"
         raise ValueError(
-            f"--results must be a folder of {study.name}, version {study.version}, with "
-            f"the settings {', '.join(sorted(study.fields))}. Received: {path}, {what}. "
-            "Name another folder, or move these runs away."
+            f"--results must be a folder of {study.name}, version {study.version}, "
+            f"with the settings {', '.join(sorted(study.fields))}. Received: {path}, "
+            f"{what}. Name another folder, or move these runs away."
         )
 
     def _set_aside(self, path):
         if self._say is None:
             raise ValueError(
-                f"{path} must be a whole run under its own name. It is damaged: restore "
-                f"it, or run the study again: python -m studies {self._study.name}"
+                f"{path} must be a whole run under its own name. It is damaged: "
+                "restore it, or run the study again: python -m studies "
+                f"{self._study.name}"
             )
         aside = path.with_suffix(DAMAGED)
         os.replace(path, aside)
-        self._say(f"{path} is damaged. It is now {aside.name}, and its run is missing.")
+        self._say(f"{path} is damaged. It is now {aside.name}; its run is missing.")
 
     def _keep(self, settings, outcome):
         self.failed.pop(settings, None)
@@ -106,14 +107,14 @@ class Results:
         except OSError as error:
             raise OSError(
                 f"--results must be a folder that can be written to. Received: "
-                f"{self.folder}, which fails with: {error.strerror or error}. Make room "
-                "there, and start again: runs that are finished are not repeated. To "
-                f"keep this one too, put the next lines into {path}:\n{text}"
+                f"{self.folder}, which fails with: {error.strerror or error}. Make "
+                "room there, and start again: runs that are finished are not repeated. "
+                f"To keep this one too, put the next lines into {path}:\n{text}"
             ) from error
         self._keep(settings, outcome)
 
     def of(self, runs: Iterable[Any]) -> Done:
-        """Returns the figures of those of these runs that are finished, in their order."""
+        """Returns the figures of those of these runs that are finished, in order."""
         return {
             settings: self.done[settings] for settings in runs if settings in self.done
         }

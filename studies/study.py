@@ -4,12 +4,12 @@ Such a module has
 
 - a docstring: what it asks, what it trains, what it measures;
 - `VERSION`, an integer to raise whenever a figure changes its meaning;
-- `Settings`, a frozen dataclass of all that decides the figures of a run. Its fields are
-  text, numbers, booleans, None and tuples of these. `threads` is one of them: the number
-  of threads that TensorFlow has in the run;
-- `runs(done)`, which returns the settings of all runs, in the order in which they should
-  run. `done` has the figures of those that are finished, so a run may depend on others.
-  When all are finished it is called again, until it names nothing new;
+- `Settings`, a frozen dataclass of all that decides the figures of a run. Its fields
+  are text, numbers, booleans, None and tuples of these. `threads` is one of them: the
+  number of threads that TensorFlow has in the run;
+- `runs(done)`, which returns the settings of all runs, in the order in which they
+  should run. `done` has the figures of those that are finished, so a run may depend on
+  others. When all are finished it is called again, until it names nothing new;
 - `tiny()`, the settings of a few runs of seconds, through the same code;
 - `run(settings)`, which does one run and returns a dict of figures. It is called in a
   process of its own;
