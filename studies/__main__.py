@@ -13,6 +13,7 @@ that was interrupted goes on where it was.
 
 import argparse
 import ast
+import signal
 import sys
 from pathlib import Path
 
@@ -50,11 +51,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         metavar="FIELD=VALUE",
         help="a setting that all runs have instead of their own",
     )
+    parser.add_argument(
+        "--tiny", action="store_true", help="a few short runs instead; needs --results"
+    )
     add = parser.add_argument_group("running").add_argument
     add("--local", action="store_true", help="run here, which is the default")
     add("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
     add("--retries", type=int, default=1, help="of a run that failed (%(default)s)")
-    add("--tiny", action="store_true", help="a few short runs instead; needs --results")
     add(
         "--forecast",
         action="store_true",
@@ -123,12 +126,15 @@ def _runner(args):
 def write_report(study: Study, args: argparse.Namespace) -> None:
     changes = dict(map(study.parse, args.set))
     folder = args.results or RESULTS / study.name
+    # A check changes nothing, so what is damaged is an error then.
+    results = Results(study, folder, say=None if args.check else print)
+    runs = running.lister(study, results, changes, args.tiny)()
     if args.check:
-        report.check(study, Results(study, folder, say=None), changes)
+        report.check(study, results, runs)
         print(f"{folder / report.NAME} is what its runs give.")
-        return
-    written = report.write(study, Results(study, folder), changes)
-    print(f"Written into {folder}: {', '.join(written)}")
+    else:
+        written = report.write(study, results, runs)
+        print(f"Written into {folder}: {', '.join(written)}")
 
 
 def list_studies() -> None:
@@ -159,4 +165,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # As when it is interrupted, so that no run goes on without it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """The report of a study: its tables and pictures, made from its runs."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from studies.results import Results, write_whole
@@ -24,27 +24,24 @@ def text(study: Study, results: Results, runs: Sequence[Any]) -> str:
     return "\n".join(parts)
 
 
-def write(study: Study, results: Results, changes: Mapping[str, Any]) -> list[str]:
+def write(study: Study, results: Results, runs: Sequence[Any]) -> list[str]:
     """Writes tables and pictures into the folder of results; returns their names."""
-    runs = study.runs(results.done, changes)
     done = results.of(runs)
     results.folder.mkdir(parents=True, exist_ok=True)
     write_whole(results.folder / NAME, text(study, results, runs))
-    before = set(results.folder.glob("*.png"))
     if done:
         study.module.draw(done, results.folder)
-    pictures = sorted(before | set(results.folder.glob("*.png")))
-    return [NAME, *(picture.name for picture in pictures)]
+    return [NAME, *sorted(picture.name for picture in results.folder.glob("*.png"))]
 
 
-def check(study: Study, results: Results, changes: Mapping[str, Any]) -> None:
+def check(study: Study, results: Results, runs: Sequence[Any]) -> None:
     """Compares the report in the folder with the runs there.
 
     Raises:
         ValueError: if they differ.
     """
     path = results.folder / NAME
-    wanted = text(study, results, study.runs(results.done, changes))
+    wanted = text(study, results, runs)
     if not path.is_file():
         raise ValueError(
             f"{path} must be there. Write it: python -m studies report {study.name}"
