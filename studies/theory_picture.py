@@ -30,7 +30,7 @@ def draw(done: Mapping[Any, dict], path: Path) -> None:
     gradient.set_title("Gradients in the activations: 1 if held, q / 2 if not")
     gradient.set_ylabel("multiple of the unit pull")
     _draw_against_q(symmetry, done, _turn, lambda q: 2 - q, 0)
-    symmetry.set_title("Held, they belong to no loss, but at q = 2")
+    symmetry.set_title("Held, they belong to no loss unless q = 2")
     symmetry.set_ylabel("asymmetry of their Jacobian")
     for panel in (loss, error, gradient, symmetry):
         panel.grid(alpha=0.3)
@@ -86,8 +86,8 @@ def _draw_error(panel, done):
         found = records(done, "falling_rate", family=family, q=q)
         _draw_fall(panel, found, family, linestyle=":", fillstyle="none")
     panel.set(xscale="log", yscale="log")
-    panel.set_title(f"It holds for small weights, not for a small rate (q = {q:g})")
-    panel.set_xlabel("penalty of the formula")
+    panel.set_title("It holds for small weights, not for small rates")
+    panel.set_xlabel(f"penalty of the formula (q = {q:g})")
     panel.set_ylabel("error, as a part of the penalty")
     labels = {f"weights fall, p = {rate:g}": ls for rate, ls in styles.items()}
     handles = [

@@ -37,9 +37,9 @@ def tables(done: Mapping[Any, dict]) -> str:
         "### Whether there is a loss\n",
         "How the mean gradients of an activation and its weight change with each "
         "other, as a difference, in multiples of p / (1 - p) A'' w |a|^(q - 1) "
-        "sign(a), at 1/1024 of the weights. For the gradients of a loss it is 0. Beside "
-        "it the largest norm of J - J^T divided by that of J, the Jacobian of the mean "
-        "gradients in activations and weights together, at whole weights.\n",
+        "sign(a), at 1/1024 of the weights. For the gradients of a loss it is 0. "
+        "Beside it the largest norm of J - J^T divided by that of J, the Jacobian of "
+        "the mean gradients in activations and weights together, at whole weights.\n",
         _symmetry(done),
         "### What the penalty does to features, in the Gaussian model\n",
         "The largest mean gradient at the weights of the ridge regression, as a part "
@@ -70,7 +70,7 @@ def all_of(done: Mapping[Any, dict], part: str, key: str) -> list[float]:
     return sorted({record[key] for record in records(done, part)})
 
 
-def span(values: Iterable[float | None], digits: int = 4) -> str:
+def span(values: Iterable[float | None], digits: int) -> str:
     """Returns the smallest and the largest value, or one where they look alike."""
     known = [value for value in values if value is not None]
     if not known:
@@ -179,7 +179,7 @@ def _gradients(done):
     rows = []
     for q in all_of(done, "noise", "q"):
         small = [record["gradients"][-1] for record in records(done, "noise", q=q)]
-        spans = (span(each[key] for each in small) for key in _COEFFICIENTS)
+        spans = (span((each[key] for each in small), 3) for key in _COEFFICIENTS)
         rows.append((f"{q:g}", f"{q / 2:g}", *spans))
     header = ("q", "q / 2", "through", "held", "through, weights", "held, weights")
     return markdown(header, rows)
