@@ -109,7 +109,7 @@ def difference(
 
     Returns:
         The score of the rival minus that of the point. None unless the rival's curves
-        of all seeds, two at least, reach that sparsity.
+        of all seeds reach that sparsity.
     """
     score, _ = SCORES[task]
     pairs = []
@@ -118,7 +118,7 @@ def difference(
         if sparsity is None or own is None:
             return None
         pairs.append((at_sparsity(rival, seed, measure, sparsity, score), own))
-    if len(pairs) < 2 or np.isnan(pairs).any():
+    if np.isnan(pairs).any():
         return None
     return statistics.paired(*map(list, zip(*pairs, strict=True)))
 
@@ -127,11 +127,13 @@ Differences = dict[Curve, dict[float, statistics.Difference | None]]
 
 
 def differences(task: str, parts: Mapping[Curve, Points], measure: str) -> Differences:
-    """Compares all rivals with COMPARED at each q."""
+    """Compares all rivals with COMPARED at each q that two seeds have in common."""
     compared = parts.get(COMPARED, {})
     return {
         curve: {
-            q: difference(task, point, rival, measure) for q, point in compared.items()
+            q: difference(task, point, rival, measure)
+            for q, point in compared.items()
+            if len(set(point) & set(seeds(rival))) > 1
         }
         for curve, rival in parts.items()
         if not curve.is_sparseout and curve != NOTHING

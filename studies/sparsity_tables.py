@@ -45,7 +45,7 @@ def report(done: Mapping[Any, Mapping[str, Any]]) -> str:
     for task, own in whole.items():
         for measure, name in findings.MEASURES.items():
             found = findings.differences(task, own, measure)
-            if any(found.values()):
+            if any(by_q for by_q in found.values()):
                 table = _differences(task, found)
                 parts.append(f"### At equal {name}: {task}\n\n{table}")
     return "\n".join(part for part in parts if part)
@@ -143,11 +143,11 @@ def _reach(points: Points, measure: str) -> str:
 
 
 def _differences(task: str, found: findings.Differences) -> str:
-    qs = list(next(iter(found.values()), {}))
+    qs = sorted({q for by_q in found.values() for q in by_q})
     return markdown(
         ["", *(f"q = {q:g}" for q in qs)],
         (
-            [curve.name, *(_difference(task, each) for each in by_q.values())]
+            [curve.name, *(_difference(task, by_q.get(q)) for q in qs)]
             for curve, by_q in found.items()
         ),
     )
