@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from keras_sparseout.ops.multiplier import largest
 from keras_sparseout.utils.types import Shape, Tensor
 
 
@@ -16,7 +17,7 @@ def limits(x: Tensor, target_fraction: float, noise_shape: Shape | None) -> Tens
     int(target_fraction m) of them are.
 
     The units are told by `unit_axes`. The size of a unit of several elements is its L2
-    norm: its limit is then infinite, or 0. NaN counts as the largest.
+    norm: its limit is then the largest finite number, or 0. NaN counts as infinite.
 
     Args:
         x: Floating-point tensor of known rank, at least 2, with the samples first.
@@ -53,7 +54,8 @@ def limits(x: Tensor, target_fraction: float, noise_shape: Shape | None) -> Tens
     rows = ops.reshape(sizes, (batch, math.prod(others)))
     found = ops.reshape(_ranked(rows, target_fraction), (batch, *[1] * (rank - 1)))
     if axes:
-        unlimited = ops.cast(math.inf, wide)
+        # Not infinite, which tf.debugging.enable_check_numerics() would find.
+        unlimited = ops.convert_to_tensor(largest(wide), wide)
         found = ops.where(sizes < found, unlimited, ops.zeros_like(unlimited))
     return ops.stop_gradient(found)
 
@@ -100,7 +102,7 @@ def _ranked(rows, share):
         return ops.right_shift(bit, 1), ops.where(smaller <= rank, higher, found)
 
     # Below the bit of the sign.
-    bit = ops.cast(2**30 if kind == "int32" else 2**62, kind)
+    bit = ops.convert_to_tensor(2**30 if kind == "int32" else 2**62, kind)
     none = ops.zeros((batch, 1, 1), kind)
     _, found = ops.while_loop(lambda bit, _: bit > 0, take_or_leave, (bit, none))
     return ops.reshape(ops.view(found, rows.dtype), (batch, 1))
