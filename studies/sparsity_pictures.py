@@ -8,7 +8,14 @@ import numpy as np
 
 from keras_sparseout import plots
 from keras_sparseout.plots import drawing
-from studies.sparsity_curves import Curve, Points, curves, values, with_shared
+from studies.sparsity_curves import (
+    NOTHING,
+    Curve,
+    Points,
+    curves,
+    values,
+    with_shared,
+)
 from studies.sparsity_findings import COMPARED, MEASURES, SCORES
 
 AXES = {
@@ -24,8 +31,18 @@ def draw(done: Mapping[Any, Mapping[str, Any]], folder: Path) -> None:
     """Draws for each task what sparsity costs, by rivals and by q."""
     for task, parts in curves(done).items():
         whole = with_shared(parts)
-        rivals = {c: p for c, p in whole.items() if not c.is_sparseout or c == COMPARED}
-        variants = {c: p for c, p in parts.items() if c.is_sparseout}
+        # Nothing is where their curves start.
+        rivals = {
+            curve: points
+            for curve, points in whole.items()
+            if curve == COMPARED or not (curve.is_sparseout or curve == NOTHING)
+        }
+        # At other rates there is q = 2 alone: points of Dropout's curve.
+        variants = {
+            curve: points
+            for curve, points in whole.items()
+            if curve.is_sparseout and len(points) > 1
+        }
         frontier(task, rivals, folder / f"frontier_{task}.png")
         if variants:
             frontier(task, variants, folder / f"variants_{task}.png")

@@ -107,7 +107,10 @@ def _control_rows(whole) -> Iterator[list[str]]:
         for curve, points in parts.items():
             for measure in ("hoyer", "zeros") if curve.is_sparseout else ():
                 found = findings.control(points, measure)
-                if found is None:
+                # tanh has no zeros to move.
+                if found is None or not any(
+                    any(values(point, measure)) for point in points.values()
+                ):
                     continue
                 steps = [
                     f"{a:g} to {b:g} ({', '.join(map(str, seeds))})"
