@@ -31,6 +31,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from studies import typed
+
 FOLDER = Path(__file__).parent
 PARTS = ("VERSION", "Settings", "runs", "tiny", "run", "tables", "draw")
 
@@ -87,13 +89,22 @@ class Study:
         return list(dict.fromkeys(map(self._typed, settings)))
 
     def _typed(self, settings):
-        """Makes 2 where a float is wanted 2.0, so that equal settings have one text."""
-        floats = {
-            name: float(getattr(settings, name))
-            for name, kind in self._types.items()
-            if kind is float
-        }
-        return dataclasses.replace(settings, **floats)
+        """Gives fields the types that are written, so that equal settings are one run.
+
+        Raises:
+            ValueError: if a value has another type.
+        """
+        values = {}
+        for name, kind in self._types.items():
+            try:
+                values[name] = typed.fit(getattr(settings, name), kind)
+            except TypeError as error:
+                raise ValueError(
+                    f"Settings of {self.name} must have the types that are written "
+                    f"there. Received: {name}={getattr(settings, name)!r}, but "
+                    f"{name}: {typed.name_of(kind)}. Mend the value or the type."
+                ) from error
+        return dataclasses.replace(settings, **values)
 
     def kind(self, settings: Any) -> str:
         """Returns the name of what takes about as long as this run."""
@@ -105,8 +116,12 @@ class Study:
         return json.loads(json.dumps(dataclasses.asdict(settings)))
 
     def from_json(self, fields: Mapping[str, Any]) -> Any:
-        """Returns the settings of `to_json`; raises TypeError if they are others."""
-        return self._typed(self.module.Settings(**_tuples(dict(fields))))
+        """Returns the settings of `to_json`.
+
+        Raises:
+            ValueError: if a value has another type than its field.
+        """
+        return self._typed(self.module.Settings(**fields))
 
     def parse(self, change: str) -> tuple[str, Any]:
         """Returns the field and the value of a text such as `epochs=3`."""
@@ -117,34 +132,19 @@ class Study:
                 f"{', '.join(self._types)}. Received: {change}."
             )
         kind = self._types[field]
-        if kind is str:
-            return field, value
         try:
-            value = _tuples(json.loads(value.lower() if kind is bool else value))
-        except json.JSONDecodeError:
-            value = None if value == "None" else value
-        if kind in (int, float, bool) and not (
-            type(value) is kind or (kind is float and type(value) is int)
-        ):
+            return field, typed.read(value, kind)
+        except TypeError as error:
             raise ValueError(
-                f"--set {field} must be of type {kind.__name__}. Received: {change}."
-            )
-        return field, value
+                f"--set {field} must be of type {typed.name_of(kind)}. Received: "
+                f"{change}. Numbers, true, null and lists are written as in JSON."
+            ) from error
 
     def digest(self, settings: Any) -> str:
         """Returns what tells this run of this version from all others."""
         known = [self.name, self.version, self.to_json(settings)]
         text = json.dumps(known, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _tuples(value):
-    """Turns lists back into the tuples that JSON does not have."""
-    if isinstance(value, list):
-        return tuple(map(_tuples, value))
-    if isinstance(value, dict):
-        return {key: _tuples(each) for key, each in value.items()}
-    return value
 
 
 def _load(address: str) -> ModuleType:

@@ -54,6 +54,16 @@ def test_numbers_that_are_equal_are_one_run(coins):
     assert len(digests) == 5
 
 
+def test_settings_with_values_of_other_types_are_refused(coins, monkeypatch):
+    # NaN equals nothing, so such a run would be missing for ever.
+    for wrong in ({"q": float("nan")}, {"places": ("a", 1)}, {"seed": 1.0}):
+        run = coins.module.Settings(**{"q": 1.0, **wrong})
+        monkeypatch.setattr(coins.module, "runs", lambda done, run=run: [run])
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"Settings of coins.*Received: {name}="):
+            coins.runs({}, {})
+
+
 def test_the_version_tells_runs_apart(coins, monkeypatch):
     before = coins.digest(coins.module.Settings(1.0))
     monkeypatch.setattr(coins, "version", 4)
@@ -83,6 +93,7 @@ def test_a_setting_is_read_by_its_type(coins, text, value):
         ("q=much", "--set q must be of type float. Received: q=much"),
         ("seed=1.5", "--set seed must be of type int. Received: seed=1.5"),
         ("best=1", "--set best must be of type bool. Received: best=1"),
+        ("places=a", r"places must be of type tuple\[str, ...\]. Received: places=a"),
     ],
 )
 def test_a_setting_that_is_wrong_is_refused(coins, text, message):
