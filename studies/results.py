@@ -42,13 +42,16 @@ class Results:
             content = json.loads(path.read_text())
             owner = content["study"], content["version"], {*content["settings"]}
             fields, outcome = content["settings"], content["outcome"]
-            if not ("error" in outcome or isinstance(outcome["figures"], dict)):
-                raise ValueError("It has neither figures nor an error.")
+            _check_outcome(outcome)
         except (ValueError, KeyError, TypeError):
             self._set_aside(path)
             return
         self._check_owner(path, *owner)
-        settings = self._study.from_json(fields)
+        try:
+            settings = self._study.from_json(fields)
+        except (ValueError, TypeError):
+            self._set_aside(path)
+            return
         if path.stem == self._study.digest(settings):
             self._keep(settings, outcome)
         else:
@@ -118,6 +121,16 @@ class Results:
         return {
             settings: self.done[settings] for settings in runs if settings in self.done
         }
+
+
+def _check_outcome(outcome):
+    """Raises ValueError or KeyError if it is not what `execute` returns."""
+    if "error" in outcome:
+        whole = all(isinstance(outcome[name], str) for name in ("error", "traceback"))
+    else:
+        whole = isinstance(outcome["figures"], dict)
+    if not (whole and isinstance(outcome.get("seconds", 0.0), int | float)):
+        raise ValueError("It has neither figures nor an error.")
 
 
 def write_whole(path: Path, text: str) -> None:

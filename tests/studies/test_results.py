@@ -64,6 +64,10 @@ def test_a_failure_is_kept_until_the_run_is_finished(study, tmp_path):
         lambda text: text.replace('"q": 1.0', '"q": 1.5'),
         lambda text: text.replace('"settings"', '"setting"'),
         lambda text: "\0" + text,
+        lambda text: text.replace('"q": 1.0', '"q": null'),
+        lambda text: text.replace('"q": 1.0', '"q": "much"'),
+        lambda text: text.replace('"figures"', '"error"'),
+        lambda text: text.replace('"seconds": 2.0', '"seconds": "2"'),
     ],
 )
 def test_a_damaged_file_is_named_and_set_aside(study, results, tmp_path, damage):
