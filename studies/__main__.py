@@ -171,10 +171,10 @@ def write_report(study: Study, args: argparse.Namespace) -> None:
     results = Results(study, folder, say=None if args.check else print)
     runs = running.lister(study, results, changes, args.tiny)()
     if args.check:
-        report.check(study, results, runs)
+        report.check(study, results, runs, changes)
         print(f"{folder / report.NAME} is what its runs give.")
     else:
-        written = report.write(study, results, runs)
+        written = report.write(study, results, runs, changes)
         print(f"Written into {folder}: {', '.join(written)}")
 
 

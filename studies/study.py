@@ -46,6 +46,22 @@ def names() -> list[str]:
     return [f.stem for f in files if re.search(r"^VERSION\b", f.read_text(), re.M)]
 
 
+class _Found(Mapping):
+    """Figures that are found by settings from before a change as well."""
+
+    def __init__(self, done, change):
+        self._done, self._change = done, change
+
+    def __getitem__(self, settings):
+        return self._done[self._change(settings)]
+
+    def __iter__(self):
+        return iter(self._done)
+
+    def __len__(self):
+        return len(self._done)
+
+
 class Study:
     """A module that is a study.
 
@@ -78,7 +94,18 @@ class Study:
             done: Figures of the runs that are finished.
             changes: Values of fields that all runs should have instead of their own.
         """
-        return self._changed(self.module.runs(done), changes)
+        return self._changed(self.module.runs(self.found(done, changes)), changes)
+
+    def found(
+        self, done: Mapping[Any, Figures], changes: Mapping[str, Any]
+    ) -> Mapping[Any, Figures]:
+        """Returns the figures as the study looks for them, by settings of its own.
+
+        Args:
+            done: Figures by settings that have the changes.
+            changes: Values of fields that all runs have instead of their own.
+        """
+        return _Found(done, lambda settings: self._changed([settings], changes)[0])
 
     def tiny(self, changes: Mapping[str, Any]) -> list:
         """Returns the settings of a few short runs."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from studies import running
+from studies import report, running
 from studies.local import run_local
 from studies.results import Results
 from studies.study import FOLDER, Study
@@ -25,7 +25,9 @@ def study():
 
 
 def run(study, results, runs=None, retries=0, runner=LOCAL):
-    lister = (lambda: runs) if runs else running.lister(study, results, {}, False)
+    lister = running.lister(study, results, {}, False)
+    if runs:
+        lister = runs if callable(runs) else lambda: runs
     running.run_missing(study, results, lister, runner, retries, jobs=2)
 
 
@@ -54,6 +56,23 @@ def test_a_run_may_depend_on_others_and_none_is_repeated(study, tmp_path):
     assert asked[1] == [study.module.Settings(2.0, best=True)]
     run(study, Results(study, tmp_path), runner=runner)
     assert len(asked) == 2
+
+
+def test_a_changed_study_finds_the_runs_that_others_depend_on(study, tmp_path):
+    results = Results(study, tmp_path)
+    changes = {"threads": 2}
+    lister = running.lister(study, results, changes, False)
+
+    def runner(study, runs):
+        for settings in runs:
+            yield settings, {"figures": {"sum": settings.q + settings.seed}}
+
+    run(study, results, lister, runner=runner)
+    assert len(results.done) == 5
+    assert study.module.Settings(2.0, best=True, threads=2) in results.done
+    # Its tables too look for settings of its own.
+    text = report.text(study, results, lister(), changes)
+    assert text.startswith("5 of 5 runs of version 3.\n\n1 0 1\n1 1 2\n2 0 2\n")
 
 
 def test_a_run_that_fails_costs_only_itself(study, tmp_path):

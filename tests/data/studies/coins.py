@@ -64,7 +64,8 @@ def run(settings):
 
 
 def tables(done):
-    lines = [f"{s.q:g} {s.seed} {done[s]['sum']:g}" for s in done]
+    found = [s for s in runs(done) if s in done]
+    lines = [f"{s.q:g} {s.seed} {done[s]['sum']:g}" for s in found]
     return "\n".join(sorted(lines))
 
 
