@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -78,13 +79,53 @@ def test_a_changed_study_finds_the_runs_that_others_depend_on(study, tmp_path):
 def test_a_run_that_fails_costs_only_itself(study, tmp_path):
     results = Results(study, tmp_path)
     make = study.module.Settings
-    runs = [make(1.0, fault="raises"), make(1.0, fault="killed"), make(1.0)]
+    faults = ("raises", "killed", "exits", "returns nothing")
+    runs = [*(make(1.0, fault=fault) for fault in faults), make(1.0)]
     run(study, results, runs)
     assert [*results.done] == [make(1.0)]
-    raised, killed = (results.failed[settings] for settings in runs[:2])
+    raised, killed, left, empty = (results.failed[settings] for settings in runs[:4])
     assert raised["error"] == "RuntimeError: The coin is lost."
     assert "in run" in raised["traceback"]
     assert killed["error"] == "The process of the run ended by signal 9."
+    assert left["error"] == "SystemExit: 0"
+    assert "run() of coins must return a dict" in empty["error"]
+    assert "Received: None" in empty["error"]
+
+
+def test_what_a_run_prints_is_not_its_outcome(study, tmp_path, monkeypatch):
+    # The disk for temporary files may be full: nothing of a run is there.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    settings = study.module.Settings(1.0, fault="prints")
+    ((_, outcome),) = run_local(study, [settings])
+    assert outcome["figures"]["sum"] == 1
+
+
+def ended(process):
+    """Whether a process is gone, or only waits for being counted."""
+    command = Path(f"/proc/{process}/cmdline")
+    return not command.exists() or not command.read_bytes()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_no_run_goes_on_without_the_study(study, tmp_path, how):
+    arguments = ["--results", str(tmp_path), "--set", "fault=waits"]
+    command = [sys.executable, "-m", "studies", COINS, *arguments]
+    process = subprocess.Popen(
+        [*command, "--set", f"folder={tmp_path}"],
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
+        stderr=subprocess.DEVNULL,
+    )
+    mark = tmp_path / "waits"
+    while not (mark.exists() and mark.read_text().endswith("\n")):
+        time.sleep(0.01)
+    process.send_signal(how)
+    process.wait()
+    for each in mark.read_text().split():
+        for _ in range(1000):
+            if ended(each):
+                break
+            time.sleep(0.01)
+        assert ended(each)
 
 
 def test_a_run_that_fails_is_tried_again_as_told(study, tmp_path):
