@@ -1,9 +1,11 @@
 """The folder that keeps the runs of a study: one JSON file for each."""
 
+import contextlib
+import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from studies.execute import Outcome
 from studies.study import Done, Study
 
 DAMAGED = ".damaged"
+LOCK = ".lock"
 
 
 class Results:
@@ -121,6 +124,33 @@ class Results:
         return {
             settings: self.done[settings] for settings in runs if settings in self.done
         }
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes from running a study into the same folder.
+
+    Raises:
+        OSError: if the folder can't be written to, before any run is lost by that.
+        ValueError: if another process runs a study into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise OSError(
+            "--results must be a folder that can be written to. Received: "
+            f"{folder}, which fails with: {error.strerror}. Name another folder."
+        ) from error
+    with open(handle) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                "--results must be a folder into which no other process runs a study. "
+                f"Received: {folder}, where one does. Wait for it, or name another."
+            ) from error
+        yield
 
 
 def _check_outcome(outcome):

@@ -1,5 +1,6 @@
 """Reports: what they say, and how they are compared with the runs."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,15 @@ def test_runs_are_listed_and_none_is_run(folder, capsys):
     assert studies(COINS, "--results", folder, "--list") == 0
     done = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert done == ["done", "done", "missing", "missing"]
+
+
+def test_the_command_of_the_report_is_of_the_same_runs(tmp_path, capsys):
+    arguments = ("--set", "places=[]", "--tiny", "--results", tmp_path)
+    assert studies(COINS, *arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"1 of 1 runs are in {tmp_path}. Now: python -m studies ")
+    assert studies(*shlex.split(out)[-7:]) == 0
+    assert (tmp_path / "report.md").read_text().startswith("1 of 1 runs")
 
 
 @pytest.mark.parametrize(

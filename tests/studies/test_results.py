@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from studies.results import Results
+from studies import __main__ as command
+from studies.results import Results, alone
 from studies.study import Study
 
 COINS = str(Path(__file__).parents[1] / "data" / "studies" / "coins.py")
@@ -120,3 +121,24 @@ def test_no_space_left_loses_nothing(study, results, tmp_path, monkeypatch):
     line, text = str(error.value).split(":\n", 1)
     Path(line.split()[-1]).write_text(text)
     assert settings in Results(study, tmp_path).done
+
+
+def test_a_folder_is_of_one_process_at_a_time(results, tmp_path, capsys):
+    with alone(tmp_path):
+        assert command.main([COINS, "--results", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert "no other process runs a study. Received: " in error
+        # What runs nothing disturbs nothing.
+        assert command.main([COINS, "--results", str(tmp_path), "--list"]) == 0
+        assert command.main(["report", COINS, "--results", str(tmp_path)]) == 0
+    with alone(tmp_path):
+        pass
+
+
+def test_a_folder_that_cant_be_written_to_is_found_before_any_run(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert command.main([COINS, "--results", str(tmp_path / "file")]) == 2
+    printed = capsys.readouterr()
+    assert "--results must be a folder that can be written to." in printed.err
+    assert f"Received: {tmp_path}/file, which fails with: File exists." in printed.err
+    assert "coins: " not in printed.err
