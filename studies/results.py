@@ -88,10 +88,11 @@ class Results:
         self.failed.pop(settings, None)
         if "figures" in outcome:
             self.done[settings] = outcome["figures"]
+            # Those of a run that failed say nothing of how long one takes.
+            if "seconds" in outcome:
+                self.seconds[settings] = outcome["seconds"]
         else:
             self.failed[settings] = outcome
-        if "seconds" in outcome:
-            self.seconds[settings] = outcome["seconds"]
 
     def add(self, settings: Any, outcome: Outcome) -> None:
         """Writes what came of a run, as a whole or not at all.
