@@ -121,6 +121,12 @@ def _check(parser, args):
         parser.error(
             "--tiny and --set must have a folder of their own. Add --results DIR."
         )
+    if args.results is None and any(name.endswith(".py") for name in args.names):
+        parser.error("A file must have a folder of its own. Add --results DIR.")
+    if args.check and not args.report:
+        parser.error(
+            "--check must be of a report: python -m studies report --check NAME."
+        )
     if args.results is not None and len(args.names) > 1:
         parser.error("--results must be of one study. Name one alone.")
 

@@ -74,7 +74,8 @@ class Progress:
         seconds = seconds_left(self._study, self._results, missing, self._jobs)
         left = f"{clock(seconds)} left" if missing else ""
         if self._bar.disable:
-            self._print(f"{total - len(missing)} of {total} runs, {left or 'done'}")
+            comma = ", " if left else ""
+            self._print(f"{total - len(missing)} of {total} runs{comma}{left}")
             return
         self._bar.total, self._bar.n = total, total - len(missing)
         self._bar.set_postfix_str(left)

@@ -29,7 +29,7 @@ def text(
         for settings, error in failed
     ]
     if done:
-        parts.append(study.module.tables(done).strip() + "\n")
+        parts.append(study.call("tables", done).strip() + "\n")
     return "\n".join(parts)
 
 
@@ -41,7 +41,7 @@ def write(
     results.folder.mkdir(parents=True, exist_ok=True)
     write_whole(results.folder / NAME, text(study, results, runs, changes))
     if done:
-        study.module.draw(done, results.folder)
+        study.call("draw", done, results.folder)
     return [NAME, *sorted(picture.name for picture in results.folder.glob("*.png"))]
 
 

@@ -72,12 +72,7 @@ class Study:
     def __init__(self, address: str) -> None:
         self.address = address
         self.module = _load(address)
-        missing = [part for part in PARTS if not hasattr(self.module, part)]
-        if missing:
-            raise ValueError(
-                f"A study must have {', '.join(PARTS)}. Received: {address}, without "
-                f"{' and '.join(missing)}. `studies/study.py` says what each is."
-            )
+        _check_parts(address, self.module)
         self.name = Path(address).stem
         self.version: int = self.module.VERSION
         self._types = typing.get_type_hints(self.module.Settings)
@@ -94,7 +89,18 @@ class Study:
             done: Figures of the runs that are finished.
             changes: Values of fields that all runs should have instead of their own.
         """
-        return self._changed(self.module.runs(self.found(done, changes)), changes)
+        return self._changed(self.call("runs", self.found(done, changes)), changes)
+
+    def call(self, part: str, *arguments: Any) -> Any:
+        """Returns what a function of the study returns.
+
+        Raises:
+            RuntimeError: if it raises, from its own error: it is to be mended there.
+        """
+        try:
+            return getattr(self.module, part)(*arguments)
+        except Exception as error:
+            raise _error_in(f"{part}() of {self.address}", error) from error
 
     def found(
         self, done: Mapping[Any, Figures], changes: Mapping[str, Any]
@@ -109,7 +115,7 @@ class Study:
 
     def tiny(self, changes: Mapping[str, Any]) -> list:
         """Returns the settings of a few short runs."""
-        return self._changed(self.module.tiny(), changes)
+        return self._changed(self.call("tiny"), changes)
 
     def _changed(self, runs: Sequence, changes: Mapping[str, Any]) -> list:
         settings = [dataclasses.replace(run, **changes) for run in runs]
@@ -135,8 +141,7 @@ class Study:
 
     def kind(self, settings: Any) -> str:
         """Returns the name of what takes about as long as this run."""
-        kind = getattr(self.module, "kind", None)
-        return kind(settings) if kind else "run"
+        return self.call("kind", settings) if hasattr(self.module, "kind") else "run"
 
     def to_json(self, settings: Any) -> dict[str, Any]:
         """Returns the settings as JSON has them."""
@@ -174,22 +179,49 @@ class Study:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _check_parts(address, module):
+    missing = [part for part in PARTS if not hasattr(module, part)]
+    if missing:
+        raise ValueError(
+            f"A study must have {', '.join(PARTS)}. Received: {address}, without "
+            f"{' and '.join(missing)}. `studies/study.py` says what each is."
+        )
+    made = module.Settings
+    frozen = dataclasses.is_dataclass(made) and made.__dataclass_params__.frozen
+    if not frozen or typing.get_type_hints(made).get("threads") is not int:
+        raise ValueError(
+            "Settings of a study must be a frozen dataclass with a field threads: int. "
+            f"Received: that of {address}. `studies/study.py` says what each is."
+        )
+
+
+def _error_in(place, error):
+    remedy = "The lines above say where."
+    if isinstance(error, ImportError):
+        remedy = 'Install what studies need: pip install ".[studies]"'
+    kind = type(error).__name__
+    return RuntimeError(f"{place} must not raise. Received: {kind}: {error}. {remedy}")
+
+
 def _load(address: str) -> ModuleType:
-    if not address.endswith(".py"):
-        if address not in names():
-            raise ValueError(
-                f"NAME must be a study: {', '.join(names())}, or the path of a file "
-                f"that is one. Received: {address}."
-            )
-        return importlib.import_module(f"studies.{address}")
     path = Path(address).resolve()
-    if not path.is_file():
+    if not address.endswith(".py") and address not in names():
+        raise ValueError(
+            f"NAME must be a study: {', '.join(names())}, or the path of a file that "
+            f"is one. Received: {address}."
+        )
+    if address.endswith(".py") and not path.is_file():
         raise ValueError(
             f"NAME must be a study, or a file that exists. Received: {address}."
         )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its module up by name.
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    try:
+        if not address.endswith(".py"):
+            return importlib.import_module(f"studies.{address}")
+        # A dataclass looks its module up by name. It must hide no module of Python.
+        name = f"study_in_file_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _error_in(f"The import of {address}", error) from error
     return module

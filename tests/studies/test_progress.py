@@ -77,5 +77,5 @@ def test_without_a_terminal_it_is_a_line_a_run(study, results, capsys):
     assert capsys.readouterr().err == (
         "coins: 0 of 2 runs, unknown left\n"
         "coins: 1 of 2 runs, 3 min left\n"
-        "coins: 2 of 2 runs, done\n"
+        "coins: 2 of 2 runs\n"
     )

@@ -105,8 +105,10 @@ def test_the_command_of_the_report_is_of_the_same_runs(tmp_path, capsys):
         (["a", "b"], "NAME must be one study. Received: a b"),
         ([COINS, "--jobs", "0"], "--jobs must be at least 1. Received: 0"),
         ([COINS, "--retries", "-1"], "--retries must be at least 0. Received: -1"),
-        ([COINS, "--tiny"], "Add --results DIR"),
-        ([COINS, "--set", "q=1"], "Add --results DIR"),
+        ([COINS], "A file must have a folder of its own. Add --results DIR"),
+        (["theory", "--check"], "--check must be of a report: python -m studies rep"),
+        (["theory", "--tiny"], "Add --results DIR"),
+        (["theory", "--set", "q=1"], "Add --results DIR"),
         (["report", "a", "b", "--results", "c"], "--results must be of one study"),
     ],
 )

@@ -1,6 +1,7 @@
 """Which studies there are, and how settings are written and read."""
 
 import dataclasses
+import sys
 import typing
 from pathlib import Path
 
@@ -41,6 +42,44 @@ def test_a_study_is_found_by_name_or_as_a_file(tmp_path):
     (tmp_path / "half.py").write_text("VERSION = 1\n\ndef run(settings): ...\n")
     with pytest.raises(ValueError, match="without Settings and runs and tiny and"):
         Study(str(tmp_path / "half.py"))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("frozen=True", "frozen=False"), ("threads: int", "threads: str")],
+)
+def test_settings_of_another_kind_are_refused(tmp_path, right, wrong):
+    file = tmp_path / "coins.py"
+    file.write_text(Path(COINS).read_text().replace(right, wrong))
+    with pytest.raises(ValueError, match="a frozen dataclass with a field threads: i"):
+        Study(str(file))
+
+
+@pytest.mark.parametrize(
+    "part", ["runs(done)", "tiny()", "tables(done)", "kind(settings)"]
+)
+def test_an_error_of_a_study_says_where_it_is(tmp_path, part):
+    # Its own message alone, "x", would not.
+    file = tmp_path / "coins.py"
+    text = Path(COINS).read_text()
+    file.write_text(
+        text.replace(f"def {part}:", f"def {part}:\n    raise OSError('x')")
+    )
+    name, sign, _ = part.partition("()")
+    name = name.partition("(")[0]
+    with pytest.raises(RuntimeError, match=rf"{name}\(\) of .*Received: OSError: x\."):
+        Study(str(file)).call(name, *([] if sign else [{}]))
+
+
+def test_a_file_hides_no_module_of_python_and_its_import_may_fail(tmp_path):
+    file = tmp_path / "random.py"
+    file.write_text("raise ValueError('x')")
+    before = sys.modules.get("random")
+    with pytest.raises(
+        RuntimeError, match=r"The import of .*random\.py must not raise"
+    ):
+        Study(str(file))
+    assert sys.modules.get("random") is before
 
 
 def test_numbers_that_are_equal_are_one_run(coins):
