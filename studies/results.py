@@ -165,15 +165,22 @@ def _check_outcome(outcome):
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is either what it was or whole."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    """Writes a file that is either what it was or whole.
+
+    Raises:
+        OSError: if it can't be written, with its name.
+    """
     try:
-        with open(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        handle, temporary = tempfile.mkstemp(".tmp", ".", path.parent)
+        try:
+            with open(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        # A full disk does not name the file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
