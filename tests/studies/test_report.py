@@ -35,7 +35,7 @@ def test_the_report_is_made_from_the_runs(folder, capsys):
     assert (folder / "report.md").read_text() == REPORT
     assert (folder / "coins.png").read_text() == "2"
     assert capsys.readouterr().out == (f"Written into {folder}: report.md, coins.png\n")
-    assert studies("report", COINS, "--results", folder, "--check") == 0
+    assert studies("report", "--check", "--results", folder, COINS) == 0
 
 
 def test_a_failed_run_is_in_the_report(folder):
@@ -131,7 +131,7 @@ def test_the_command_of_the_report_is_of_the_same_runs(tmp_path, capsys):
         ([COINS, "--retries", "-1"], "--retries must be at least 0. Received: -1"),
         ([COINS], "A file must have a folder of its own. Add --results DIR"),
         (["theory", "--check"], "--check must be of a report: python -m studies rep"),
-        (["theory", "--tiny"], "Add --results DIR"),
+        (["--tiny", "theory"], "Add --results DIR"),
         (["theory", "--set", "q=1"], "Add --results DIR"),
         (["report", "a", "b", "--results", "c"], "--results must be of one study"),
     ],
