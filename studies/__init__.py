@@ -1,0 +1,1 @@
+"""Studies: the paper's claims, measured. `python -m studies NAME` runs one."""

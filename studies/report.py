@@ -1,0 +1,60 @@
+"""The report of a study: its tables and pictures, made from its runs."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from studies.results import Results, write_whole
+from studies.study import Study
+
+NAME = "report.md"
+
+
+def text(study: Study, results: Results, runs: Sequence[Any]) -> str:
+    """Returns the tables, and what runs are missing or failed."""
+    done = results.of(runs)
+    parts = [f"{len(done)} of {len(runs)} runs of version {study.version}.\n"]
+    failed = [(s, results.failed[s]["error"]) for s in runs if s in results.failed]
+    parts += [
+        f"Failed: `{study.digest(settings)}`, {error.splitlines()[0]}\n"
+        for settings, error in failed
+    ]
+    if done:
+        parts.append(study.module.tables(done).strip() + "\n")
+    return "\n".join(parts)
+
+
+def write(study: Study, results: Results, runs: Sequence[Any]) -> list[str]:
+    """Writes tables and pictures into the folder of results; returns their names."""
+    done = results.of(runs)
+    results.folder.mkdir(parents=True, exist_ok=True)
+    write_whole(results.folder / NAME, text(study, results, runs))
+    if done:
+        study.module.draw(done, results.folder)
+    return [NAME, *sorted(picture.name for picture in results.folder.glob("*.png"))]
+
+
+def check(study: Study, results: Results, runs: Sequence[Any]) -> None:
+    """Compares the report in the folder with the runs there.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    path = results.folder / NAME
+    wanted = text(study, results, runs)
+    if not path.is_file():
+        raise ValueError(
+            f"{path} must be there. Write it: python -m studies report {study.name}"
+        )
+    found = path.read_text()
+    if found != wanted:
+        lines = difflib.unified_diff(
+            *(part.splitlines() for part in (found, wanted)),
+            str(path),
+            "made from the runs",
+            lineterm="",
+        )
+        raise ValueError(
+            f"{path} must be what its runs give. Write it anew: python -m studies "
+            f"report {study.name}. The difference:\n" + "\n".join(list(lines)[:40])
+        )

@@ -1,0 +1,118 @@
+"""The folder of runs: what is in it, and what does not belong there."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from studies.results import Results
+from studies.study import Study
+
+COINS = str(Path(__file__).parents[1] / "data" / "studies" / "coins.py")
+OUTCOME = {"figures": {"sum": 1 / 3}, "seconds": 2.0}
+
+
+@pytest.fixture(scope="module")
+def study():
+    return Study(COINS)
+
+
+@pytest.fixture
+def results(study, tmp_path):
+    results = Results(study, tmp_path)
+    results.add(study.module.Settings(1.0), OUTCOME)
+    return results
+
+
+def only_file(results):
+    (path,) = (results.folder / "runs").iterdir()
+    return path
+
+
+def test_a_run_is_one_file_and_comes_back(study, results, tmp_path):
+    settings = study.module.Settings(1.0)
+    again = Results(study, tmp_path)
+    assert again.done == results.done == {settings: {"sum": 1 / 3}}
+    assert again.seconds == {settings: 2.0}
+    assert only_file(results).name == f"{study.digest(settings)}.json"
+    others = [study.module.Settings(2.0), settings]
+    assert again.of(others) == {settings: {"sum": 1 / 3}}
+
+
+def test_a_failure_is_kept_until_the_run_is_finished(study, tmp_path):
+    settings = study.module.Settings(1.0)
+    results = Results(study, tmp_path)
+    results.add(settings, {"error": "ValueError: no", "traceback": "..."})
+    again = Results(study, tmp_path)
+    assert again.failed[settings]["error"] == "ValueError: no"
+    assert not again.done
+    again.add(settings, OUTCOME)
+    for each in (again, Results(study, tmp_path)):
+        assert not each.failed
+        assert settings in each.done
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-20],
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: text.replace('"figures"', '"numbers"'),
+        lambda text: text.replace('"q": 1.0', '"q": 1.5'),
+        lambda text: text.replace('"settings"', '"setting"'),
+        lambda text: "\0" + text,
+    ],
+)
+def test_a_damaged_file_is_named_and_set_aside(study, results, tmp_path, damage):
+    path = only_file(results)
+    text = damage(path.read_text())
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"{path} must be a whole run"):
+        Results(study, tmp_path, say=None)
+    assert path.exists()
+    lines = []
+    again = Results(study, tmp_path, lines.append)
+    assert not again.done
+    assert lines == [
+        f"{path} is damaged. It is now {path.stem}.damaged; its run is missing."
+    ]
+    assert path.with_suffix(".damaged").read_text() == text
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("study", "tosses", "a run of tosses, version 3"),
+        ("version", 2, "a run of coins, version 2"),
+        ("settings", {"q": 1.0, "p": 2}, "a run with the settings p, q"),
+    ],
+)
+def test_runs_of_others_are_refused(study, results, tmp_path, field, value, message):
+    path = only_file(results)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, field: value}))
+    for say in (None, print):
+        with pytest.raises(ValueError, match=f"coins, version 3.*{message}"):
+            Results(study, tmp_path, say)
+    assert path.exists()
+
+
+def test_no_space_left_loses_nothing(study, results, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    settings = study.module.Settings(2.0)
+    with pytest.raises(OSError, match=r"No space left on device. Make room") as error:
+        results.add(settings, OUTCOME)
+    monkeypatch.undo()
+    # Nothing half, and what is finished is there.
+    assert only_file(results).stem == study.digest(study.module.Settings(1.0))
+    # The figures are in the message, and can be put where they belong.
+    line, text = str(error.value).split(":\n", 1)
+    Path(line.split()[-1]).write_text(text)
+    assert settings in Results(study, tmp_path).done

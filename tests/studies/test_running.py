@@ -1,0 +1,113 @@
+"""What is run, what is run again, and what is left when something goes wrong."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from studies import running
+from studies.local import run_local
+from studies.results import Results
+from studies.study import FOLDER, Study
+
+COINS = str(Path(__file__).parents[1] / "data" / "studies" / "coins.py")
+LOCAL = functools.partial(run_local, jobs=2)
+
+
+@pytest.fixture(scope="module")
+def study():
+    return Study(COINS)
+
+
+def run(study, results, runs=None, retries=0, runner=LOCAL):
+    lister = (lambda: runs) if runs else running.lister(study, results, {}, False)
+    running.run_missing(study, results, lister, runner, retries, jobs=2)
+
+
+def test_each_run_is_a_process_with_its_own_threads(study, tmp_path):
+    results = Results(study, tmp_path)
+    make = study.module.Settings
+    runs = [make(1.0, ("a", "b")), make(1.0, threads=3)]
+    run(study, results, runs)
+    one, other = results.of(runs).values()
+    assert one["places"] == ["a", "b"]
+    assert (one["threads"], other["threads"]) == ("1", "3")
+    assert len({one["process"], other["process"], os.getpid()}) == 3
+
+
+def test_a_run_may_depend_on_others_and_none_is_repeated(study, tmp_path):
+    results = Results(study, tmp_path)
+    asked = []
+
+    def runner(study, runs):
+        asked.append(list(runs))
+        for settings in runs:
+            yield settings, {"figures": {"sum": settings.q + settings.seed}}
+
+    run(study, results, runner=runner)
+    assert [len(runs) for runs in asked] == [4, 1]
+    assert asked[1] == [study.module.Settings(2.0, best=True)]
+    run(study, Results(study, tmp_path), runner=runner)
+    assert len(asked) == 2
+
+
+def test_a_run_that_fails_costs_only_itself(study, tmp_path):
+    results = Results(study, tmp_path)
+    make = study.module.Settings
+    runs = [make(1.0, fault="raises"), make(1.0, fault="killed"), make(1.0)]
+    run(study, results, runs)
+    assert [*results.done] == [make(1.0)]
+    raised, killed = (results.failed[settings] for settings in runs[:2])
+    assert raised["error"] == "RuntimeError: The coin is lost."
+    assert "in run" in raised["traceback"]
+    assert killed["error"] == "The process of the run ended by signal 9."
+
+
+def test_a_run_that_fails_is_tried_again_as_told(study, tmp_path):
+    once = study.module.Settings(1.0, fault="killed once", folder=str(tmp_path))
+    always = study.module.Settings(1.0, fault="raises")
+    asked = []
+
+    def runner(study, runs):
+        asked.extend(runs)
+        yield from run_local(study, runs)
+
+    results = Results(study, tmp_path)
+    run(study, results, [once, always], retries=1, runner=runner)
+    assert asked == [once, always] * 2
+    assert once in results.done
+    assert always in results.failed
+
+
+def test_one_run_of_each_kind_is_enough_for_a_forecast(study, tmp_path):
+    results = Results(study, tmp_path)
+    runs = study.runs({}, {})
+    firsts = running.one_of_each_kind(study, results, runs)
+    assert [settings.q for settings in firsts] == [1, 2]
+    results.add(firsts[0], {"figures": {}, "seconds": 1.0})
+    assert running.one_of_each_kind(study, results, runs) == firsts[1:]
+
+
+def test_a_study_that_was_killed_goes_on(study, tmp_path):
+    """All runs of the second start are those that the first one lacks."""
+    command = [sys.executable, "-m", "studies", COINS, "--results", str(tmp_path)]
+    path = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
+    process = subprocess.Popen(command, env=path, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("runs/*.json")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed = Results(study, tmp_path).done
+    assert 1 <= len(killed) < 5
+    run(study, Results(study, tmp_path))
+    done = Results(study, tmp_path).done
+    assert len(done) == 5
+    # The same process, so the same run.
+    assert {s: f["process"] for s, f in done.items() if s in killed} == {
+        s: f["process"] for s, f in killed.items()
+    }
