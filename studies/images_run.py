@@ -240,7 +240,7 @@ def noise_figures(settings: Settings, built: Built, x: np.ndarray) -> dict[str, 
     """
     layers = [built.model.get_layer(name) for name in built.noise]
     # Without noise, a layer of noise puts out what comes into it.
-    reader = keras.Model(built.model.inputs, [layer.output for layer in layers])
+    reader = keras.Model(built.model.inputs[0], [layer.output for layer in layers])
     sums = np.zeros((len(layers), 2))
     for start in range(0, len(x), NOISE_BATCH):
         read = reader(x[start : start + NOISE_BATCH], training=False)
