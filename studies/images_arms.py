@@ -53,6 +53,15 @@ class Arm(NamedTuple):
         return [self.baseline, *self.rows]
 
 
+def distinct_rows(arms: Iterable[Arm]) -> list[tuple[str, Row]]:
+    """Returns all rows with the names of their arms, what arms share only once."""
+    rows: dict[Settings, tuple[str, Row]] = {}
+    for arm in arms:
+        for row in arm.all_rows:
+            rows.setdefault(row.settings, (arm.name, row))
+    return list(rows.values())
+
+
 class Contrast(NamedTuple):
     """Test accuracy of a row against that of q = 2, paired by seed.
 
@@ -142,12 +151,15 @@ def other_arms(done: Done, base: Settings) -> list[Arm]:
             continue
         qs, name, seeds = plan.WRN_Q, f"WRN-{other.depth}-{other.width}", plan.WRN_SEEDS
         if other.model == "wrn":
-            name = f"{name}, {other.place}"
+            renewed = ", statistics renewed" if other.renewed else ""
+            name = f"{name}, {other.place}{renewed}"
         elif other.model == "lenet5":
             qs, name, seeds = plan.LENET_Q, "LeNet-5", range(1)
         else:
             continue
-        rows = {q: Row(f"q = {q:g}", dataclasses.replace(other, q=q), seeds) for q in qs}
+        rows = {
+            q: Row(f"q = {q:g}", dataclasses.replace(other, q=q), seeds) for q in qs
+        }
         arms.append(Arm(name, rows.pop(plan.DROPOUT), list(rows.values())))
     return sorted(arms, key=lambda arm: arm.name)
 

@@ -44,6 +44,9 @@ class Settings:
             it would be at q = 2.
         setting: Share of zeros of a threshold, or weight of a penalty.
         place: Of the noise in the blocks of "wrn": "between" or "after".
+        renewed: Whether the statistics of BatchNormalization are measured anew, without
+            noise, before each validation. Otherwise they are those of training, in
+            which noise adds to the variances.
         depth: Of "wrn".
         width: Of "wrn".
         data: Name of the embedded data, or of a data set of images of TFDS.
@@ -60,6 +63,7 @@ class Settings:
     matched: bool = False
     setting: float = 0.0
     place: str = "after"
+    renewed: bool = False
     depth: int = 10
     width: int = 1
     data: str = fashion_cnn.EMBEDDED
@@ -103,7 +107,8 @@ def tiny() -> list[Settings]:
 def kind(settings: Settings) -> str:
     """Returns what takes about the same time."""
     if settings.model == "wrn":
-        return f"wrn-{settings.depth}-{settings.width}"
+        renewed = ", renewed" if settings.renewed else ""
+        return f"wrn-{settings.depth}-{settings.width}{renewed}"
     if settings.matched:
         return f"{settings.model}, matched"
     return f"{settings.model}, {settings.method}"
@@ -128,7 +133,8 @@ def rivals() -> list[Settings]:
 def wide() -> list[Settings]:
     """Returns the points of the wide residual network."""
     return [
-        Settings("wrn", q=q, place=place, epochs=WRN_EPOCHS)
+        Settings("wrn", q=q, place=place, renewed=renewed, epochs=WRN_EPOCHS)
+        for renewed in (False, True)
         for place in WRN_PLACES
         for q in WRN_Q
     ]

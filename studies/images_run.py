@@ -21,6 +21,9 @@ EVALUATION_BATCH = 256
 # Training images on which the noise is matched and measured.
 SAMPLE = 512
 NOISE_BATCH = 64
+# Training images on which statistics are renewed, 16 batches.
+RENEWED = 2048
+RENEWED_BATCH = 128
 # Test images on which sparsity is measured.
 PROBED = 2000
 
@@ -86,6 +89,40 @@ class Augmented(keras.utils.PyDataset):
         self._epoch += 1
 
 
+class RenewStatistics(keras.callbacks.Callback):
+    """Measures the statistics of BatchNormalization without noise before validation.
+
+    In training they are moving means over batches with noise, whose variances are
+    larger. Training itself does not use them.
+
+    Source: Li, Chen, Hu & Yang (2019), "Understanding the Disharmony between Dropout
+        and Batch Normalization by Variance Shift", https://arxiv.org/abs/1801.05134.
+    """
+
+    def __init__(self, built: Built, x: np.ndarray) -> None:
+        super().__init__()
+        self._x = x[:RENEWED]
+        self._noise = [built.model.get_layer(name) for name in built.noise]
+        kind = keras.layers.BatchNormalization
+        self._norms = [each for each in built.model.layers if isinstance(each, kind)]
+
+    def on_test_begin(self, logs=None):
+        rates = [layer.rate for layer in self._noise]
+        momenta = [norm.momentum for norm in self._norms]
+        for layer in self._noise:
+            layer.rate = 0
+        starts = range(0, len(self._x), RENEWED_BATCH)
+        for i, start in enumerate(starts):
+            for norm in self._norms:
+                # So that moving means become plain means.
+                norm.momentum = i / (i + 1)
+            self.model(self._x[start : start + RENEWED_BATCH], training=True)
+        for norm, momentum in zip(self._norms, momenta, strict=True):
+            norm.momentum = momentum
+        for layer, rate in zip(self._noise, rates, strict=True):
+            layer.rate = rate
+
+
 def run(settings: Settings) -> dict[str, Any]:
     """Trains and measures one model."""
     data, classes = fashion_cnn.load_data(settings.data)
@@ -104,7 +141,7 @@ def regularizer(settings: Settings) -> models.Regularizer:
     """Returns what makes the layer of noise, with what is before it, for a name."""
 
     def noise(name):
-        adjustable = settings.matched
+        adjustable = settings.matched or settings.renewed
         return Sparseout(settings.rate, settings.q, adjustable=adjustable, name=name)
 
     before: dict[str, Callable[[float], keras.layers.Layer]] = {
@@ -138,9 +175,7 @@ def build(settings: Settings, x: np.ndarray, classes: int) -> Built:
     elif settings.model == "wrn":
         depth, width = settings.depth, settings.width
         options = {"depth": depth, "width": width, "place": settings.place}
-        model = models.wide_resnet(
-            shape, classes, noise, standardization(x), **options
-        )
+        model = models.wide_resnet(shape, classes, noise, standardization(x), **options)
         places = models.wide_resnet_places(depth)
         # The same activations for both places of the noise.
         watched = models.wide_resnet_activations(depth)
@@ -181,6 +216,8 @@ def fit(
                 train[0][:SAMPLE], settings.rate, batch_size=NOISE_BATCH
             )
         )
+    if settings.renewed:
+        callbacks.append(RenewStatistics(built, train[0]))
     options = {"validation_data": valid, "epochs": settings.epochs, "verbose": 0}
     if settings.model == "wrn":
         recipe = models.WRN_TRAINING

@@ -6,7 +6,7 @@ import numpy as np
 
 from studies import images_arms as arms_of
 from studies import images_plan as plan
-from studies.images_arms import ACCURACY, Arm, Contrast, Done, Row, mean
+from studies.images_arms import ACCURACY, Arm, Contrast, Done, Row, distinct_rows, mean
 from studies.statistics import Difference, interval
 from studies.tables import MISSING, cell, markdown
 
@@ -22,10 +22,10 @@ def tables(done: Done) -> str:
         "### The fixed contrast\n",
         _fixed(listed[0]),
         "### Test accuracy\n",
-        "Percent, mean ± half of the 95 % interval over seeds. Differences to q = 2 are "
-        "in points, paired by seed, with their 95 % interval. `d` is the difference in "
-        "standard deviations of the paired differences. p is corrected by Holm over all "
-        "contrasts but the fixed one, which is the first.\n",
+        "Percent, mean ± half of the 95 % interval over seeds. Differences to q = 2 "
+        "are in points, paired by seed, with their 95 % interval. `d` is the "
+        "difference in standard deviations of the paired differences. p is corrected "
+        "by Holm over all contrasts but the fixed one, which is the first.\n",
         _outcomes(done, main, listed),
         _observed(listed),
     ]
@@ -38,9 +38,9 @@ def tables(done: Done) -> str:
     every = [*main, *others]
     parts += [
         "### How training went\n",
-        "Losses are cross-entropies at the chosen epoch, in nats: of test and "
-        "validation images, of training images while training, and of some of them "
-        "without noise.\n",
+        "What arms share is listed once, from here on. Losses are cross-entropies at "
+        "the chosen epoch, in nats: of test and validation images, of training images "
+        "while training, and of some of them without noise.\n",
         _training(done, every),
         "### Sparsity and noise\n",
         "Of activations on test images, without noise, as means over the places. "
@@ -140,13 +140,11 @@ def _training(done: Done, arms: Iterable[Arm]) -> str:
     header += ["validation loss", "training loss", "without noise"]
     losses = ("test_loss", "valid_loss", "train_loss", "train_loss_without_noise")
     rows = []
-    for arm in arms:
-        for row in arm.all_rows:
-            accuracies = row.values(done, "valid_accuracy")
-            accuracy = _cell(accuracies, 2, POINTS)
-            epoch = cell(mean(row.values(done, "epoch")), digits=1)
-            means = [_cell(row.values(done, loss), 3) for loss in losses]
-            rows.append([arm.name, row.label, accuracy, epoch, *means])
+    for arm, row in distinct_rows(arms):
+        accuracy = _cell(row.values(done, "valid_accuracy"), 2, POINTS)
+        epoch = cell(mean(row.values(done, "epoch")), digits=1)
+        means = [_cell(row.values(done, loss), 3) for loss in losses]
+        rows.append([arm, row.label, accuracy, epoch, *means])
     return markdown(header, rows)
 
 
@@ -155,13 +153,12 @@ def _sparsity(done: Done, arms: Iterable[Arm]) -> str:
     header = ["arm", "runs", "Hoyer", "zeros", "dead", "RMS", "needless"]
     rows = [
         [
-            arm.name,
+            arm,
             row.label,
             *(_cell(row.values(done, column), 3) for column in columns),
             *_noise([*row.figures(done).values()]),
         ]
-        for arm in arms
-        for row in arm.all_rows
+        for arm, row in distinct_rows(arms)
     ]
     return markdown([*header, "rate", "variance", "to q = 2"], rows)
 
@@ -183,13 +180,12 @@ def _places(done: Done, arms: Iterable[Arm]) -> str:
     columns = ("hoyer", "zeros", "dead", "rms", "needless_macs")
     header = ["arm", "runs", "place", "Hoyer", "zeros", "dead", "RMS", "needless"]
     rows = []
-    for arm in arms:
-        for row in arm.all_rows:
-            runs = [*row.figures(done).values()]
-            for place in runs[0]["places"] if runs else ():
-                each = [figures["places"][place] for figures in runs]
-                means = [cell(mean(p[column] for p in each)) for column in columns]
-                rows.append([arm.name, row.label, place, *means, *_noise(each)])
+    for arm, row in distinct_rows(arms):
+        runs = [*row.figures(done).values()]
+        for place in runs[0]["places"] if runs else ():
+            each = [figures["places"][place] for figures in runs]
+            means = [cell(mean(p[column] for p in each)) for column in columns]
+            rows.append([arm, row.label, place, *means, *_noise(each)])
     return markdown([*header, "rate", "variance", "to q = 2"], rows)
 
 

@@ -1,5 +1,7 @@
 """The models of the studies: LeNet-5 and wide residual networks."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ def weights_of(depth, width, channels, classes):
     """Number of weights of WRN-depth-width, counted from its description."""
     each, maps = (depth - 4) // 6, [16, 16 * width, 32 * width, 64 * width]
     count = channels * 16 * 9
-    for before, after in zip(maps, maps[1:], strict=False):
+    for before, after in itertools.pairwise(maps):
         for block in range(each):
             ins = before if block == 0 else after
             count += 2 * ins + ins * after * 9 + 2 * after + after * after * 9
@@ -45,9 +47,7 @@ def test_wrn_28_10_is_the_published_one_and_trains():
     names = models.wide_resnet_places(28)
     assert len(names) == 12
     shapes = [model.get_layer(name).output.shape[1:] for name in names]
-    assert shapes == (
-        [(32, 32, 160)] * 4 + [(16, 16, 320)] * 4 + [(8, 8, 640)] * 4
-    )
+    assert shapes == ([(32, 32, 160)] * 4 + [(16, 16, 320)] * 4 + [(8, 8, 640)] * 4)
     assert model.output_shape == (None, 10)
     # A step without a graph, which would take longer to trace than to run.
     model.compile(
