@@ -1,142 +1,17 @@
 """The tables and pictures of the study `language`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from studies.statistics import Difference, holm, interval, paired
+from studies.language_contrasts import NATS, Arm, Figures, Found, Row, contrasts
+from studies.statistics import interval
 from studies.tables import MISSING, cell, markdown
-
-# What tells runs of one results folder apart. The text and the model are the same.
-FIELDS = ("q", "matched", "scale", "target", "penalty", "seed")
-SIGNIFICANT = 0.05
-NATS = "test_nats"
-NOT_OBSERVED = "not observed at this scale"
-Figures = dict[str, Any]
-
-
-class Row(NamedTuple):
-    """Runs that differ in their seeds alone.
-
-    Attributes:
-        label: What the runs are.
-        settings: Settings of one of them, of any seed.
-        seeds: The seeds of all.
-    """
-
-    label: str
-    settings: Any
-    seeds: Sequence[int]
-
-
-class Arm(NamedTuple):
-    """Rows that are compared with a row of q = 2.
-
-    Attributes:
-        name: Its name.
-        baseline: The row of q = 2.
-        rows: The others.
-    """
-
-    name: str
-    baseline: Row
-    rows: Sequence[Row]
-
-
-class Contrast(NamedTuple):
-    """A row against the baseline of its arm, in nats a word of the test text.
-
-    Attributes:
-        arm: The arm.
-        row: The row.
-        differences: One a pair of seeds that is finished.
-        difference: Their mean and what is known of it; None without pairs.
-        p: Its p value, corrected unless it is the fixed contrast.
-    """
-
-    arm: Arm
-    row: Row
-    differences: Sequence[float]
-    difference: Difference | None
-    p: float
-
-    @property
-    def verdict(self) -> str:
-        """What the runs show."""
-        pairs, planned = len(self.differences), len(self.row.seeds)
-        if self.difference is None or pairs < planned:
-            return f"open: {pairs} of {planned} pairs"
-        if not self.p < SIGNIFICANT:
-            return NOT_OBSERVED
-        better = self.difference.mean < 0
-        return f"observed: {'better' if better else 'worse'} than q = 2"
-
-
-class Found:
-    """The figures of the runs that are finished.
-
-    Args:
-        done: Figures by settings.
-
-    Raises:
-        ValueError: if two runs differ in the text or the model alone.
-    """
-
-    def __init__(self, done: Mapping[Any, Figures]) -> None:
-        self._figures: dict[tuple, Figures] = {}
-        for settings, figures in done.items():
-            key = _key(settings)
-            if key in self._figures:
-                same = ", ".join(f"{n}={v}" for n, v in zip(FIELDS, key, strict=True))
-                raise ValueError(
-                    "--results must be a folder of runs with one text and one model. "
-                    f"Received: two runs with {same}. Give each --set a folder of its "
-                    "own."
-                )
-            self._figures[key] = figures
-
-    def figures(self, settings: Any, seeds: Iterable[int]) -> dict[int, Figures]:
-        """Returns the figures of runs with these settings, by seed."""
-        keys = {seed: (*_key(settings)[:-1], seed) for seed in seeds}
-        return {
-            seed: self._figures[key]
-            for seed, key in keys.items()
-            if key in self._figures
-        }
-
-    def values(
-        self, settings: Any, seeds: Iterable[int], name: str
-    ) -> dict[int, float]:
-        """Returns one figure of these runs, by seed."""
-        found = self.figures(settings, seeds)
-        return {seed: figures[name] for seed, figures in found.items()}
-
-
-def _key(settings):
-    return tuple(getattr(settings, field) for field in FIELDS)
-
-
-def contrasts(found: Found, arms: Sequence[Arm]) -> list[Contrast]:
-    """Returns all contrasts. The first one is the one that was fixed beforehand."""
-    listed = []
-    for arm in arms:
-        for row in arm.rows:
-            base = found.values(arm.baseline.settings, row.seeds, NATS)
-            own = found.values(row.settings, row.seeds, NATS)
-            seeds = [seed for seed in row.seeds if seed in base and seed in own]
-            pairs = [(own[seed], base[seed]) for seed in seeds]
-            difference = paired(*zip(*pairs, strict=True)) if pairs else None
-            p = difference.p if difference else np.nan
-            differences = [a - b for a, b in pairs]
-            listed.append(Contrast(arm, row, differences, difference, p))
-    corrected = holm([contrast.p for contrast in listed[1:]])
-    others = zip(listed[1:], corrected, strict=True)
-    return [listed[0], *(contrast._replace(p=p) for contrast, p in others)]
 
 
 def tables(
