@@ -12,7 +12,7 @@ from studies.statistics import Difference, holm, paired
 
 SIGNIFICANT = 0.05
 ACCURACY = "test_accuracy"
-MATCHED, EQUAL, BEST, RIVALS = "matched", "equal rate", "best rate", "without Sparseout"
+MATCHED, EQUAL, BEST, RIVALS = "matched", "equal", "best", "sparsity"
 
 Done = Mapping[Settings, Figures]
 

@@ -16,6 +16,8 @@ AXES = {
     "hoyer": "Hoyer sparsity of activations, mean of the places",
     "needless": "needless multiply-accumulates, share of the whole model's",
 }
+# Points of accuracy, where the axis is linear near 0 and logarithmic further out.
+TICKS = (-50, -20, -10, -5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 5, 10, 20, 50)
 
 
 def draw(done: Done, folder: Path) -> None:
@@ -50,6 +52,10 @@ def _differences(listed: Sequence[Contrast]) -> Figure:
     panel.set_yticks(range(len(listed)), labels)
     panel.invert_yaxis()
     panel.set_xscale("symlog", linthresh=2)
+    low, high = panel.get_xlim()
+    panel.set_xticks([tick for tick in TICKS if low <= tick <= high])
+    panel.set_xticks([], minor=True)
+    panel.xaxis.set_major_formatter("{x:g}")
     panel.set_xlabel(
         "difference to q = 2, points of test accuracy (right is better)\n"
         "mean and 95 % interval; a line for each pair of seeds; linear within 2"

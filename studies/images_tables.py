@@ -51,7 +51,7 @@ def tables(done: Done) -> str:
         _sparsity(done, every),
         "### Each place\n",
         _places(done, main),
-        "### The rates of the arm `best rate`\n",
+        "### The rates of the arm `best`\n",
         "Validation accuracy in percent, mean over two seeds of their own.\n",
         _rates(done, base),
     ]
