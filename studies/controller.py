@@ -1,34 +1,33 @@
-"""How near SparsityController comes to what it is asked for.
+"""How near does SparsityController come to what it is asked for?
 
-    python studies/controller.py               # one hidden layer of 256 ReLU units
-    python studies/controller.py --model cnn   # the last hidden layer of the example's
-
-trains a model on the example's images for 8 epochs, and asks for each target with q and
-with an L1 penalty. It prints the sparsity on test images, as the mean over the last
-three epochs, and how far off the target it is.
+It trains two models on the example's images: one hidden layer of 256 ReLU units, and
+the example's CNN, of which the last hidden layer is controlled. Each target is asked
+for with q and with an L1 penalty. The figures are the sparsity on test images, as the
+mean over the last three epochs, the accuracy, and the setting at the end.
 
 For the CNN it first holds the settings at either end, to see what all seeds can reach.
 The targets are spread over that range.
 """
 
-import argparse
 import itertools
-import os
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from typing import Any
 
 import keras
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import fashion_cnn
-
 from keras_sparseout import ActivationPenalty, Sparseout, SparsityController, metrics
+from keras_sparseout.plots import drawing
+from studies.data import fashion_cnn
+from studies.tables import markdown
 
+VERSION = 1
+
+SEEDS = (0, 1, 2)
 METRICS = ("hoyer", "zero_fraction")
+ACTUATORS = ("q", "weight")
 TARGETS = {"hoyer": (0.55, 0.65, 0.75), "zero_fraction": (0.65, 0.75, 0.85)}
 # Where the targets of the CNN are, between the ends of what it can reach.
 SHARES = (0.25, 0.5, 0.75)
@@ -38,7 +37,90 @@ EVERY = {"dense": 32, "cnn": 16}
 # Bounds that differ from the defaults of the controller.
 BOUNDS = {"dense": {"q": (0.5, 8)}, "cnn": {"q": (0.5, 4)}}
 # Settings to hold, to see what the CNN can reach. A weight of 0.1 would silence it.
-ENDS = {"q": (0.5, 4), "weight": (0.0, 0.03)}
+ENDS = {"q": (0.5, 4.0), "weight": (0.0, 0.03)}
+HEADER = ("metric", "target", "seed", "last 3 epochs", "off by", "accuracy", "at")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides the figures of a run.
+
+    Attributes:
+        model: "dense" or "cnn".
+        actuator: "q" or "weight".
+        metric: What is asked for, "" where the setting is held.
+        target: How much of it; where the setting is held, its value.
+        images: How many are trained on.
+        epochs: How often.
+        seed: Of weights, order and noise.
+        threads: That TensorFlow computes with.
+    """
+
+    model: str
+    actuator: str
+    metric: str
+    target: float
+    images: int = 9000
+    epochs: int = 8
+    seed: int = 0
+    threads: int = 1
+
+
+def runs(done: Mapping[Settings, dict[str, Any]]) -> list[Settings]:
+    """The runs with given targets, the ends, then targets between the ends."""
+    asked = [
+        ("dense", actuator, metric, target)
+        for actuator in ACTUATORS
+        for metric in METRICS
+        for target in TARGETS[metric]
+    ]
+    ends = [
+        ("cnn", actuator, "", end) for actuator in ACTUATORS for end in ENDS[actuator]
+    ]
+    first = _with_seeds(asked + ends)
+    between = [
+        ("cnn", actuator, metric, round(low + share * (high - low), 2))
+        for actuator in ACTUATORS
+        for metric in METRICS
+        if (reach := reachable(done, actuator, metric)) is not None
+        for low, high in [reach]
+        for share in SHARES
+    ]
+    return first + _with_seeds(between)
+
+
+def _with_seeds(parts):
+    return [Settings(*part, seed=seed) for part in parts for seed in SEEDS]
+
+
+def tiny() -> list[Settings]:
+    """Two runs of a few steps, a held one and a controlled one."""
+    return [
+        Settings("cnn", "weight", "", 0.03, images=128, epochs=1),
+        Settings("dense", "q", "hoyer", 0.65, images=256, epochs=2),
+    ]
+
+
+def kind(settings: Settings) -> str:
+    """Runs of a model take about the same time."""
+    return settings.model
+
+
+def reachable(
+    done: Mapping[Settings, dict[str, Any]], actuator: str, metric: str
+) -> tuple[float, float] | None:
+    """Returns the least and the largest figure that all seeds of the CNN reach.
+
+    It is None as long as a run with a held setting is missing.
+    """
+    found: dict[float, list[float]] = {}
+    for run, figures in done.items():
+        if (run.model, run.actuator, run.metric) == ("cnn", actuator, ""):
+            found.setdefault(run.target, []).append(figures[metric])
+    if sorted(map(len, found.values())) != [len(SEEDS)] * 2:
+        return None
+    low, high = sorted(found.values(), key=np.mean)
+    return max(low), min(high)
 
 
 def hidden(actuator: str, setting: float, rate: float) -> keras.Model:
@@ -98,122 +180,128 @@ class OnTestImages(keras.callbacks.Callback):
         return float(np.mean(self.figures[name][-3:]))
 
 
-def train(
-    name: str,
-    data: fashion_cnn.Data,
-    actuator: str,
+def run(settings: Settings) -> dict[str, Any]:
+    """Trains a model; returns its figures on test images."""
+    data, _ = fashion_cnn.load_data(fashion_cnn.EMBEDDED)
+    actuator = settings.actuator
+    controllers = [_controller(settings, data[1][0])] if settings.metric else []
+    start = 2.0 if actuator == "q" else 0.0
+    test = OnTestImages(data[2][0])
+    model = _train(
+        settings,
+        start if settings.metric else settings.target,
+        [part[: settings.images] for part in data[0]],
+        [*controllers, test],
+    )
+    _, accuracy = model.evaluate(*data[2], batch_size=1000, verbose=0)
+    figures = {name: test.last(name) for name in METRICS} | {"accuracy": accuracy}
+    for controller in controllers:
+        setting = controller.history[f"{actuator}/hidden/regularizer"][-1]
+        figures["setting"] = float(setting)
+    return figures
+
+
+def _controller(settings: Settings, x: np.ndarray) -> SparsityController:
+    return SparsityController(
+        settings.target,
+        settings.metric,
+        x=x,
+        actuator=settings.actuator,
+        bounds=BOUNDS[settings.model].get(settings.actuator),
+        layers="hidden/regularizer",
+        every=EVERY[settings.model],
+        verbose=0,
+    )
+
+
+def _train(
+    settings: Settings,
     setting: float,
-    seed: int,
-    epochs: int,
-    controllers: Iterable[SparsityController] = (),
-) -> tuple[keras.Model, OnTestImages]:
-    """Trains a model; returns it, and its figures on test images."""
-    keras.utils.set_random_seed(seed)
-    model = build(name, actuator, setting)
+    images: Iterable[np.ndarray],
+    callbacks: list[keras.callbacks.Callback],
+) -> keras.Model:
+    keras.utils.set_random_seed(settings.seed)
+    model = build(settings.model, settings.actuator, setting)
     model.compile(
         keras.optimizers.Adam(1e-3),
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    test = OnTestImages(data[2][0])
     model.fit(
-        *data[0],
-        batch_size=BATCH_SIZES[name],
-        epochs=epochs,
+        *images,
+        batch_size=BATCH_SIZES[settings.model],
+        epochs=settings.epochs,
         verbose=0,
-        callbacks=[*controllers, test],
+        callbacks=callbacks,
     )
-    return model, test
+    return model
 
 
-def reachable(
-    data: fashion_cnn.Data, actuator: str, seeds: list[int], epochs: int
-) -> dict[str, tuple[float, float]]:
-    """Returns the least and the largest figure that all seeds reach, by metric."""
-    ends = [
-        [train("cnn", data, actuator, setting, seed, epochs)[1] for seed in seeds]
-        for setting in ENDS[actuator]
+def tables(done: Mapping[Settings, dict[str, Any]]) -> str:
+    """How far off each run is, and the farthest, as Markdown."""
+    parts = []
+    for model, actuator in itertools.product(BATCH_SIZES, ACTUATORS):
+        own = {
+            run: figures
+            for run, figures in done.items()
+            if (run.model, run.actuator) == (model, actuator)
+        }
+        if own:
+            parts.append(_table(own, f"### {model}, by {actuator}"))
+    return "\n".join(parts)
+
+
+def _table(own: Mapping[Settings, dict[str, Any]], title: str) -> str:
+    lines = [f"{title}\n", *_reach_lines(own)]
+    controlled = {run: figures for run, figures in own.items() if run.metric}
+    if controlled:
+        gaps = [abs(each[run.metric] - run.target) for run, each in controlled.items()]
+        lines.append(f"Farthest from its target: {max(gaps):.4f}.\n")
+        lines.append(markdown(HEADER, map(_row, controlled, controlled.values())))
+    return "\n".join(lines)
+
+
+def _row(run: Settings, figures: dict[str, Any]) -> list[object]:
+    return [
+        run.metric,
+        f"{run.target:g}",
+        run.seed,
+        f"{figures[run.metric]:.4f}",
+        f"{figures[run.metric] - run.target:+.4f}",
+        f"{figures['accuracy']:.3f}",
+        f"{figures['setting']:.3g}",
     ]
-    ranges = {}
-    for metric in METRICS:
-        low, high = sorted(
-            ([test.last(metric) for test in tests] for tests in ends), key=np.mean
-        )
-        ranges[metric] = max(low), min(high)
-        print(
-            f"{metric} with {actuator} held at {ENDS[actuator][0]:g} and "
-            f"{ENDS[actuator][1]:g}: all seeds reach {max(low):.3f} to {min(high):.3f}",
-            flush=True,
-        )
-    return ranges
 
 
-def run(
-    name: str,
-    data: fashion_cnn.Data,
-    actuator: str,
-    metric: str,
-    target: float,
-    seed: int,
-    epochs: int,
-) -> tuple[float, float, float]:
-    """Returns the mean on test images, test accuracy and the setting at the end."""
-    controller = SparsityController(
-        target,
-        metric,
-        x=data[1][0],
-        actuator=actuator,
-        bounds=BOUNDS[name].get(actuator),
-        layers="hidden/regularizer",
-        every=EVERY[name],
-        verbose=0,
-    )
-    setting = 2.0 if actuator == "q" else 0.0
-    model, test = train(name, data, actuator, setting, seed, epochs, [controller])
-    _, accuracy = model.evaluate(*data[2], batch_size=1000, verbose=0)
-    setting = controller.history[f"{actuator}/hidden/regularizer"][-1]
-    return test.last(metric), accuracy, setting
-
-
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", choices=BATCH_SIZES, default="dense")
-    parser.add_argument("--actuators", nargs="+", default=["q", "weight"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=8)
-    args = parser.parse_args()
-
-    data, _ = fashion_cnn.load_data(fashion_cnn.EMBEDDED)
-    targets = dict.fromkeys(args.actuators, TARGETS)
-    if args.model == "cnn":
-        for actuator in args.actuators:
-            ranges = reachable(data, actuator, args.seeds, args.epochs)
-            targets[actuator] = {
-                metric: [round(low + share * (high - low), 2) for share in SHARES]
-                for metric, (low, high) in ranges.items()
-            }
-    print(
-        "| actuator | metric | target | seed | last 3 epochs | off by | accuracy | at |"
-    )
-    print("|---" * 8 + "|")
-    worst = {}
-    for actuator in args.actuators:
-        asked = [(m, target) for m in METRICS for target in targets[actuator][m]]
-        for (metric, target), seed in itertools.product(asked, args.seeds):
-            mean, accuracy, setting = run(
-                args.model, data, actuator, metric, target, seed, args.epochs
+def _reach_lines(own: Mapping[Settings, dict[str, Any]]) -> Iterable[str]:
+    for actuator, metric in itertools.product(ACTUATORS, METRICS):
+        reach = reachable(own, actuator, metric)
+        if reach is not None:
+            ends = " and ".join(f"{end:g}" for end in ENDS[actuator])
+            yield (
+                f"With {actuator} held at {ends} all seeds reach a {metric} of "
+                f"{reach[0]:.3f} to {reach[1]:.3f}.\n"
             )
-            worst[actuator] = max(worst.get(actuator, 0), abs(mean - target))
-            print(
-                f"| {actuator} | {metric} | {target} | {seed} | {mean:.4f} | "
-                f"{mean - target:+.4f} | {accuracy:.3f} | {setting:.3g} |",
-                flush=True,
+
+
+def draw(done: Mapping[Settings, dict[str, Any]], folder: Path) -> None:
+    """Draws how far off each run is against its target."""
+    figure = drawing.new_figure(4)
+    panels = figure.subplots(1, len(METRICS), sharey=True)
+    parts = list(itertools.product(BATCH_SIZES, ACTUATORS))
+    for panel, metric in zip(panels, METRICS, strict=True):
+        for part, marker in zip(parts, drawing.MARKERS, strict=False):
+            points = [
+                (run.target, figures[metric] - run.target)
+                for run, figures in done.items()
+                if (run.model, run.actuator, run.metric) == (*part, metric)
+            ]
+            panel.plot(
+                *np.array(points).reshape(-1, 2).T, marker, label=", ".join(part)
             )
-    for actuator, gap in worst.items():
-        print(f"\nfarthest from its target with {actuator}: {gap:.4f}")
-
-
-if __name__ == "__main__":
-    main()
+        panel.axhline(0, color="0.5", linewidth=1)
+        panel.set_xlabel(f"target, {metric.replace('_', ' ')}")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("reached minus target")
+    panels[-1].legend(frameon=False)
+    figure.savefig(folder / "controller.png", dpi=130)

@@ -1,29 +1,51 @@
-"""How to train with thresholds: several ways to ask for the same share of zeros.
+"""How should one train with thresholds: several ways to ask for a share of zeros.
 
-    python studies/thresholds.py
-
-trains examples/fashion_cnn.py with a TargetSparsity layer at three places, in several
-ways. It prints a markdown table of means and standard deviations over the seeds: the
-share of the model's multiply-accumulates that zeros make needless, the shares of zeros
-and of dead units on 2,000 test images, averaged over the three places, and the test
-accuracy.
+It trains the CNN of `examples/fashion_cnn.py` with a TargetSparsity layer at three
+places, in several ways. The figures are of test images: the shares of zeros and of dead
+units, averaged over the three places, the share of the model's multiply-accumulates
+that zeros make needless, and the accuracy.
 """
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import cnn_run
 import keras
 import numpy as np
-from cnn_run import fashion_cnn
-from finished_runs import FinishedRuns
-from frontier import L1, RATE
 
 from keras_sparseout import ActivationPenalty, Sparseout, TargetSparsity
+from keras_sparseout.plots import drawing
+from studies import cnn_run
+from studies.frontier import L1
+from studies.tables import markdown
 
-COLUMNS = ("zeros", "dead", cnn_run.NEEDLESS, cnn_run.ACCURACY)
+VERSION = 1
+
+SEEDS = (0, 1, 2)
+RATE = 0.3
+COLUMNS = ("zeros", "dead", "needless", "test accuracy")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides the figures of a run.
+
+    Attributes:
+        way: A key of WAYS.
+        target: Share of zeros that is asked for.
+        images: How many are trained on.
+        epochs: How often.
+        seed: Of weights, order and noise.
+        threads: That TensorFlow computes with.
+    """
+
+    way: str
+    target: float = 0.8
+    images: int = cnn_run.IMAGES
+    epochs: int = 8
+    seed: int = 0
+    threads: int = 1
 
 
 def ramp(target: float, done: float) -> float:
@@ -94,49 +116,66 @@ class Scheduled(keras.callbacks.Callback):
                 cutting.target = self.way.schedule(self.target, epoch / self.epochs)
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def runs(done: Mapping[Settings, dict[str, Any]]) -> list[Settings]:
+    """All ways with all seeds."""
+    return [Settings(way, seed=seed) for way in WAYS for seed in SEEDS]
+
+
+def tiny() -> list[Settings]:
+    """A run of a few steps, in which the target moves."""
+    return [Settings("target raised over the first half", images=128, epochs=2)]
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Trains the CNN; returns its figures on test images."""
+    parts = Scheduled(WAYS[settings.way], settings.target, settings.epochs)
+    return cnn_run.run(
+        parts.make, settings.seed, settings.epochs, settings.images, [parts]
     )
-    parser.add_argument("--target", type=float, default=0.8, help="(%(default)s)")
-    parser.add_argument("--seeds", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--epochs", type=int, default=8, help="(%(default)s)")
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        metavar="CSV",
-        help="add each run to this file as it ends, and repeat none that is in it",
+
+
+def by_way(done: Mapping[Settings, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Returns the figures of all seeds, by way."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for settings, figures in done.items():
+        found.setdefault(settings.way, []).append(figures)
+    return found
+
+
+def tables(done: Mapping[Settings, dict[str, Any]]) -> str:
+    """Means and 95 % intervals over the seeds, as Markdown."""
+    targets = sorted({settings.target for settings in done})
+    asked = ", ".join(f"{target:g}" for target in targets)
+    table = markdown(
+        ["", "seeds", *COLUMNS],
+        (
+            [way, len(seeds), *cnn_run.cells(seeds, COLUMNS)]
+            for way, seeds in by_way(done).items()
+        ),
     )
-    args = parser.parse_args()
-    try:
-        TargetSparsity(args.target)
-        settings = ("way", "target", "epochs", "seed")
-        runs = FinishedRuns(args.runs, settings, COLUMNS)
-    except ValueError as error:
-        parser.error(str(error))
-
-    data, classes = fashion_cnn.load_data(fashion_cnn.EMBEDDED)
-    progress = keras.utils.Progbar(len(WAYS) * args.seeds, unit_name="run")
-    rows = {}
-    for name, way in WAYS.items():
-        for seed in range(args.seeds):
-            run = name, args.target, args.epochs, seed
-            if run not in runs:
-                parts = Scheduled(way, args.target, args.epochs)
-                figures = cnn_run.run(
-                    data, classes, parts.make, seed, args.epochs, [parts]
-                )
-                runs.add(run, figures)
-            rows.setdefault(name, []).append(runs[run])
-            progress.add(1)
-    print(f"\ntarget {args.target:g}, {args.epochs} epochs, {args.seeds} seeds\n")
-    print(f"| | {' | '.join(COLUMNS)} |")
-    print("|---" * (len(COLUMNS) + 1) + "|")
-    for name, figures in rows.items():
-        values = [[run[column] for run in figures] for column in COLUMNS]
-        cells = [f"{np.mean(v):.3f} ± {np.std(v):.3f}" for v in values]
-        print(f"| {name} | {' | '.join(cells)} |")
+    return f"Share of zeros asked for: {asked}.\n\n{table}"
 
 
-if __name__ == "__main__":
-    main()
+def draw(done: Mapping[Settings, dict[str, Any]], folder: Path) -> None:
+    """Draws accuracy against needless multiply-accumulates, a point a way."""
+    figure = drawing.new_figure(4.5)
+    panel = figure.subplots()
+    for (way, seeds), marker in zip(
+        by_way(done).items(), drawing.MARKERS, strict=False
+    ):
+        x, y = ([run[key] for run in seeds] for key in ("needless", "accuracy"))
+        panel.errorbar(
+            np.mean(x),
+            np.mean(y),
+            xerr=np.std(x),
+            yerr=np.std(y),
+            fmt=marker,
+            capsize=2,
+            label=way.replace("`", ""),
+        )
+    panel.set_xlabel("needless multiply-accumulates, share of the whole model's")
+    panel.set_ylabel("test accuracy")
+    panel.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False)
+    figure.suptitle("Means over the seeds; bars: ± std")
+    figure.savefig(folder / "thresholds.png", dpi=130)

@@ -52,6 +52,14 @@ class Sparseout(SeededLayer):
             `layer.rate` or `layer.q` takes effect at the next training step, without a
             retrace. Otherwise they are constants of the compiled graph: that is faster,
             adds no weights, and assigning raises.
+        target_fraction: Share of the units of each sample that is perturbed, those with
+            the smallest |x|, in [0, 1]. Of m units these are int(target_fraction m), or
+            fewer if the next larger unit ties with some: none of a tie is perturbed.
+            The others, and their gradients, pass unchanged. A unit is an element; in
+            inputs of 4 and more dimensions a channel, the last dimension, by its L2
+            norm; and where `noise_shape` has a 1 behind the batch, the elements that
+            share a draw, by their L2 norm. The authors' later code defines it so, with
+            channels first, and uses 0.75. 0 perturbs nothing.
         jit_compile: Whether XLA compiles the call, even in a model that it does not
             compile: True, False, or "auto" to compile inputs of 8,192 elements and
             more, a batch of unknown size counting as 128, if every dimension but the
@@ -61,18 +69,22 @@ class Sparseout(SeededLayer):
 
     Call arguments:
         inputs: Floating-point tensor of any shape, even of unknown rank; dense, not
-            ragged or sparse.
+            ragged or sparse. With `target_fraction` below 1 it has at least 2
+            dimensions, the batch first, and if `noise_shape` is None, a known rank.
         training: Whether to perturb; `fit` sets it.
 
     Output shape: Same as input.
 
     Raises:
         ValueError: if an argument is out of range, in a file or `set_weights` too, or
-            `noise_shape` does not broadcast to the input.
+            `noise_shape` does not broadcast to the input, or the input has no units to
+            take a share of.
         AttributeError: on assigning `rate` or `q` of a layer that is not adjustable.
 
     Source: Khan & Stavness (2019), "Sparseout: Controlling Sparsity in Deep Networks",
-        https://arxiv.org/abs/1904.08050.
+        https://arxiv.org/abs/1904.08050; for `target_fraction` the code of Khan &
+        Stavness (2020), "Pruning Convolutional Filters using Batch Bridgeout",
+        https://arxiv.org/abs/2009.10893.
 
     Example:
 
@@ -82,6 +94,9 @@ class Sparseout(SeededLayer):
     [[6.0, 2.0, 2.0, 6.0]]
     >>> np.round(layer(x)).tolist()
     [[4.0, 4.0, 4.0, 4.0]]
+    >>> layer = Sparseout(0.5, q=1.0, seed=45, target_fraction=0.75)
+    >>> np.round(layer(np.array([[4.0, 9.0, 1.0, 4.0]]), training=True)).tolist()
+    [[6.0, 9.0, 0.0, 6.0]]
     """
 
     def __init__(
@@ -95,6 +110,7 @@ class Sparseout(SeededLayer):
         stop_gradient: bool = True,
         adjustable: bool = False,
         jit_compile: bool | Literal["auto"] = "auto",
+        target_fraction: float = 1.0,
         **kwargs: Any,
     ) -> None:
         rate = validation.check_rate(rate)
@@ -104,6 +120,7 @@ class Sparseout(SeededLayer):
         validation.check_bool("stop_gradient", stop_gradient)
         validation.check_bool("adjustable", adjustable)
         _check_jit_compile(jit_compile)
+        target_fraction = validation.check_target_fraction(target_fraction)
         validation.check_keywords(type(self).__name__, kwargs, Sparseout)
         super().__init__({"rate": rate, "q": q}, adjustable, seed, **kwargs)
         self.supports_masking = True
@@ -112,6 +129,7 @@ class Sparseout(SeededLayer):
         self._epsilon = epsilon
         self._stop_gradient = stop_gradient
         self._jit_compile = jit_compile
+        self._target_fraction = target_fraction
         self.build_at_once()
 
     rate = Knob(validation.check_rate, "Drop rate")
@@ -137,13 +155,21 @@ class Sparseout(SeededLayer):
         """Whether XLA compiles the call."""
         return self._jit_compile
 
+    @property
+    def target_fraction(self) -> float:
+        """Share of the units of a sample that is perturbed."""
+        return self._target_fraction
+
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         shape = self._check_inputs(inputs)
-        if not training or (not self._adjustable and self._rate == 0):
+        if not training or self._target_fraction == 0:
+            return inputs
+        if not self._adjustable and self._rate == 0:
             return inputs
         if shape is not None:
             return self._perturb(inputs, shape)
         if self._noise_shape is None:
+            self._check_rank_may_be_unknown()
             return unknown_rank.call_flat(lambda x: self._perturb(x, None), inputs)
         inputs = tensors.ensure_shape(inputs, [None] * len(self._noise_shape))
         return self._perturb(inputs, None)
@@ -156,6 +182,7 @@ class Sparseout(SeededLayer):
             "noise_shape": self._noise_shape,
             "epsilon": self._epsilon,
             "stop_gradient": self._stop_gradient,
+            "target_fraction": self._target_fraction,
         }
         if not self._compiles(shape):
             return noise.draw_and_perturb(inputs, rate, q, seed, **settings)
@@ -180,11 +207,22 @@ class Sparseout(SeededLayer):
         shape = validation.shape_of(inputs)
         if shape is not None:
             self._check_shape(shape)
+            validation.check_has_units(self._target_fraction, shape)
             self.note_shape(shape)
         return shape
 
     def _check_shape(self, shape):
         validation.check_noise_shape_fits(self._noise_shape, shape)
+
+    def _check_rank_may_be_unknown(self):
+        if self._target_fraction < 1:
+            raise ValueError(
+                f"Layer {self.name!r}: `inputs` must have a known rank if "
+                "`target_fraction` is below 1, since the rank tells what the units of "
+                "a sample are. Received: inputs of unknown rank with target_fraction="
+                f"{self._target_fraction!r}. Set their shape with tf.ensure_shape, or "
+                "give `noise_shape`, which has an entry for each dimension."
+            )
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -196,13 +234,17 @@ class Sparseout(SeededLayer):
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {
+        config = {
             **super().get_config(),
             "noise_shape": self._noise_shape,
             "epsilon": self._epsilon,
             "stop_gradient": self._stop_gradient,
             "jit_compile": self._jit_compile,
         }
+        if self._target_fraction < 1:
+            # Only then, so that versions without it load the files of all others.
+            config["target_fraction"] = self._target_fraction
+        return config
 
 
 def _check_jit_compile(jit_compile):

@@ -66,7 +66,8 @@ class SpatialSparseout1D(_SpatialSparseout):
         rate: Drop rate in [0, 1].
         q: Exponent, >= 0; 2 is `keras.layers.SpatialDropout1D`.
         seed: Integer, or None for a random one.
-        **kwargs: The other arguments of `Sparseout`, except `noise_shape`.
+        **kwargs: The other arguments of `Sparseout`, except `noise_shape`. The units of
+            `target_fraction` are the channels, by their L2 norm in the sample.
 
     Input shape: `(samples, timesteps, channels)`.
 
@@ -114,7 +115,8 @@ class SpatialSparseout2D(_SpatialSparseout):
         data_format: `"channels_last"` or `"channels_first"`. None:
             `keras.config.image_data_format()`.
         seed: Integer, or None for a random one.
-        **kwargs: The other arguments of `Sparseout`, except `noise_shape`.
+        **kwargs: The other arguments of `Sparseout`, except `noise_shape`. The units of
+            `target_fraction` are the channels, by their L2 norm in the sample.
 
     Input shape: `(samples, rows, cols, channels)`, or with the channels second.
 
@@ -151,7 +153,8 @@ class SpatialSparseout3D(_SpatialSparseout):
         data_format: `"channels_last"` or `"channels_first"`. None:
             `keras.config.image_data_format()`.
         seed: Integer, or None for a random one.
-        **kwargs: The other arguments of `Sparseout`, except `noise_shape`.
+        **kwargs: The other arguments of `Sparseout`, except `noise_shape`. The units of
+            `target_fraction` are the channels, by their L2 norm in the sample.
 
     Input shape: `(samples, dim1, dim2, dim3, channels)`, or with the channels second.
 

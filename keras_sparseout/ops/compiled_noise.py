@@ -18,8 +18,8 @@ from typing import Any
 from keras import ops
 
 from keras_sparseout.backend import compiling, powers
-from keras_sparseout.ops import masks, noise
-from keras_sparseout.ops.multiplier import is_cheap, multiplier
+from keras_sparseout.ops import masks, noise, targeting
+from keras_sparseout.ops.multiplier import is_cheap, multiplier, times_n
 from keras_sparseout.utils.types import Shape, Tensor
 
 
@@ -31,6 +31,7 @@ def draw_and_perturb(
     shape: Shape,
     usual_q: float | None = None,
     rows: masks.Rows | None = None,
+    target_fraction: float = 1.0,
     **settings: Any,
 ) -> Tensor:
     """`noise.draw_and_perturb` as one compiled call, with the same masks.
@@ -43,17 +44,26 @@ def draw_and_perturb(
         shape: The shape of `x`, with None for a size that changes.
         usual_q: A value that a `q` in a tensor has most of the time, if there is one.
         rows: As in `noise.draw_and_perturb`.
+        target_fraction: As in `noise.draw_and_perturb`.
         **settings: `noise_shape`, `epsilon` and `stop_gradient`.
     """
-    if isinstance(rate, float) and masks.quantise(rate)[0] == 0:
+    if target_fraction == 0 or masks.drops_nothing(rate):
         return x
     usual = None
     # On a GPU a power takes no longer, and a branch has to wait for its condition.
     if not isinstance(q, float) and is_cheap(usual_q) and not compiling.on_gpu():
         usual = usual_q
-    table, numbers = _table_and_numbers(rows)
-    program = _perturbing_program(shape, _constant(q), usual, table=table, **settings)
-    return program(x, *noise.threshold_and_q(rate, q), seed, *numbers)
+    table, others = _table_and_numbers(rows)
+    is_targeted = target_fraction < 1
+    if is_targeted:
+        noise_shape = settings["noise_shape"]
+        program = _limiting_program(shape, target_fraction, noise_shape)
+        # Without a gradient that TensorFlow would trace.
+        others = (program(ops.stop_gradient(x)),)
+    program = _perturbing_program(
+        *(shape, _constant(q), usual), table=table, is_targeted=is_targeted, **settings
+    )
+    return program(x, *noise.threshold_and_q(rate, q), seed, *others)
 
 
 def draw_multiplier(
@@ -91,6 +101,18 @@ def _constant(q: float | Tensor) -> float | None:
 
 
 @compiling.cached
+def _limiting_program(
+    shape: Shape, target_fraction: float, noise_shape: Shape | None
+) -> Callable[[Tensor], Tensor]:
+    """Returns the program for `targeting.limits`, which the gradient uses again."""
+
+    def limits(x):
+        return targeting.limits(x, target_fraction, noise_shape)
+
+    return compiling.constant_program(limits)
+
+
+@compiling.cached
 def _multiplying_program(
     shape: Shape,
     constant: float | None,
@@ -116,18 +138,20 @@ def _perturbing_program(
     usual: float | None,
     *,
     stop_gradient: bool,
+    is_targeted: bool = False,
     **settings: Any,
 ) -> Callable[..., Tensor]:
     """Returns the program for the exponent `constant`, or if None, for all of them.
 
-    With `usual` it has a faster way for this exponent.
+    With `usual` it has a faster way for this exponent. If it is targeted, its last
+    argument is a limit as in `multiplier.times_n`.
     """
 
     def program(slope):
-        general = _product_program(shape, constant, slope, **settings)
+        general = _product_program(shape, constant, slope, is_targeted, **settings)
         if usual is None:
             return general
-        fast = _product_program(shape, usual, slope, **settings)
+        fast = _product_program(shape, usual, slope, is_targeted, **settings)
         return compiling.either(
             lambda v, x, t, q, *_: q == usual, fast, general, with_gradients=2
         )
@@ -140,7 +164,9 @@ def _perturbing_program(
         return slope(upstream, x, *others)
 
     return compiling.with_gradient(
-        lambda x, *others: value(x, x, *others), gradient, keeps_x=constant != 2
+        lambda x, *others: value(x, x, *others),
+        gradient,
+        keeps_x=constant != 2 or is_targeted,
     )
 
 
@@ -149,6 +175,7 @@ def _product_program(
     shape: Shape,
     constant: float | None,
     slope: bool,
+    is_targeted: bool,
     *,
     epsilon: float,
     **where: Any,
@@ -156,11 +183,13 @@ def _product_program(
     """Returns the program for v n of v and x, or with `slope` for v times d(x n)/dx."""
     draw = masks.drawing(**where, at_once=True)
 
-    def product(v, x, threshold, q, *seeds):
+    def product(v, x, threshold, q, *others):
         q = q if constant is None else constant
+        seeds, limit = (others[:-1], others[-1]) if is_targeted else (others, None)
         v, keep, keep_prob = draw(v, threshold, *seeds)
-        return noise.times_n(
+        return times_n(
             *(v, x, keep, keep_prob, q),
+            limit=limit,
             epsilon=epsilon,
             slope=slope,
             power=powers.fused_power,

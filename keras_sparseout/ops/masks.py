@@ -194,6 +194,11 @@ def quantise(rate: float | Tensor) -> tuple[int | Tensor, float | Tensor]:
     return threshold, keep_prob_of(threshold, "float32")
 
 
+def drops_nothing(rate: float | Tensor) -> bool:
+    """Whether `rate` is a number that masks round to 0."""
+    return isinstance(rate, float) and quantise(rate)[0] == 0
+
+
 def keep_prob_of(threshold: Tensor, dtype: str) -> Tensor:
     """Returns 1 - t / 2^32 for a threshold t in a scalar int64 tensor."""
     return ops.cast(_LEVELS - threshold, dtype) / _LEVELS

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import ml_dtypes
@@ -25,6 +25,7 @@ _POWERS = {
 _SMALLEST = 1e-30
 
 Power: TypeAlias = Callable[[Tensor, float | Tensor], Tensor]
+Finish: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]
 
 
 def is_cheap(q: float | Tensor | None) -> bool:
@@ -127,6 +128,38 @@ def saturate(product: Tensor, v: Tensor, dtype: str) -> Tensor:
     limit = largest(dtype)
     product = ops.clip(product, -limit, limit)
     return ops.cast(ops.where(ops.isfinite(v), product, v), dtype)
+
+
+def times_n(
+    v: Tensor,
+    x: Tensor,
+    keep: Tensor,
+    keep_prob: float | Tensor,
+    q: float | Tensor,
+    *,
+    limit: Tensor | None = None,
+    finish: Finish = saturate,
+    **settings: Any,
+) -> Tensor:
+    """Multiplies `v`, which is `x` or an upstream gradient, by the n of `x`.
+
+    Args:
+        v: Tensor of the shape and dtype of the result.
+        x: Tensor of the same shape. For q = 2 and without a limit it is not used.
+        limit: Numbers that broadcast to `x`: where |x| is not below them, n is 1. None:
+            there is no limit.
+        finish: What saturates the product.
+        **settings: `epsilon`, and what else `multiplier` takes. The other arguments are
+            as there.
+    """
+    dtype = keras.backend.standardize_dtype(v.dtype)
+    wide = "float64" if dtype == "float64" else "float32"
+    x = ops.cast(x, wide)
+    n = multiplier(x, keep, keep_prob, q, **settings)
+    if limit is not None:
+        n = ops.where(ops.abs(x) < limit, n, ops.ones((), wide))
+    v = ops.cast(v, wide)
+    return finish(v * n, v, dtype)
 
 
 def largest(dtype: str) -> float:

@@ -1,18 +1,16 @@
 """Sparseout as a function, on a mask that is given or drawn."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_sparseout.backend import compiling, numerics, tensors
-from keras_sparseout.ops import masks
-from keras_sparseout.ops.multiplier import is_cheap, multiplier, saturate
+from keras_sparseout.ops import masks, targeting
+from keras_sparseout.ops.multiplier import is_cheap, saturate, times_n
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Shape, Tensor
-
-Finish: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]
 
 
 def sparseout(
@@ -25,6 +23,7 @@ def sparseout(
     seed: int | keras.random.SeedGenerator | Tensor | None = None,
     epsilon: float | None = None,
     stop_gradient: bool = True,
+    target_fraction: float = 1.0,
 ) -> Tensor:
     """Sparseout: Dropout with an exponent q that sets the sparsity of activations.
 
@@ -64,6 +63,10 @@ def sparseout(
             and activations with density at 0 (tanh, LSTM) the variance of n grows
             without bound as epsilon falls. None: `keras.config.epsilon()`.
         stop_gradient: Whether the multiplier is held constant in the gradient.
+        target_fraction: Share of the units of each sample that is perturbed, those with
+            the smallest |x|, in [0, 1]; see `keras_sparseout.Sparseout`. If `mask` is
+            given, 1 in its shape says which elements are one unit. Below 1, `x` has at
+            least 2 dimensions, the samples first.
 
     Returns:
         Tensor of the shape and dtype of `x`.
@@ -95,6 +98,8 @@ def sparseout(
     q = _check_number("q", q, validation.check_q)
     epsilon = validation.check_epsilon(epsilon)
     validation.check_bool("stop_gradient", stop_gradient)
+    target_fraction = validation.check_target_fraction(target_fraction)
+    validation.check_has_units(target_fraction, x.shape, "x")
     if mask is None:
         noise_shape = validation.check_noise_shape(noise_shape)
         validation.check_noise_shape_fits(noise_shape, x.shape)
@@ -104,6 +109,7 @@ def sparseout(
             noise_shape=noise_shape,
             epsilon=epsilon,
             stop_gradient=stop_gradient,
+            target_fraction=target_fraction,
         )
     if noise_shape is not None or seed is not None:
         raise ValueError(
@@ -112,8 +118,14 @@ def sparseout(
             "either `mask` or both of them."
         )
     mask = ops.convert_to_tensor(mask)
-    _, x = masks.resolve(_check_mask(mask, x), x)
-    return perturb(x, mask, 1 - rate, q, epsilon=epsilon, stop_gradient=stop_gradient)
+    mask_shape = _check_mask(mask, x)
+    _, x = masks.resolve(mask_shape, x)
+    limit = None
+    if target_fraction < 1:
+        with numerics.unchecked():
+            limit = targeting.limits(x, target_fraction, mask_shape)
+    settings: dict[str, Any] = {"epsilon": epsilon, "stop_gradient": stop_gradient}
+    return perturb(x, mask, 1 - rate, q, limit=limit, **settings)
 
 
 def draw_and_perturb(
@@ -126,6 +138,7 @@ def draw_and_perturb(
     epsilon: float,
     stop_gradient: bool,
     rows: masks.Rows | None = None,
+    target_fraction: float = 1.0,
 ) -> Tensor:
     """`sparseout` on a drawn mask, with arguments that are checked.
 
@@ -135,7 +148,7 @@ def draw_and_perturb(
             of the table's. Then `noise_shape` does not count. The other arguments are
             as in `sparseout`.
     """
-    if isinstance(rate, float) and masks.quantise(rate)[0] == 0:
+    if target_fraction == 0 or masks.drops_nothing(rate):
         return x
     x = ops.convert_to_tensor(x)
     is_large, is_small = compiling.is_large(x.shape), compiling.is_small(x.shape)
@@ -150,6 +163,7 @@ def draw_and_perturb(
         table=None if rows is None else rows.shape,
         rank_of_numbers=None if rows is None else len(rows.numbers.shape),
         noise_shape=noise_shape,
+        target_fraction=target_fraction,
         epsilon=epsilon,
         stop_gradient=stop_gradient,
     )
@@ -170,6 +184,7 @@ def _perturbing_function(
     table: tuple[int, int] | None,
     rank_of_numbers: int | None,
     noise_shape: Shape | None,
+    target_fraction: float,
     **settings: Any,
 ) -> Callable[..., Tensor]:
     """Returns the function for tensors of a rank and dtype, and of all shapes.
@@ -186,6 +201,7 @@ def _perturbing_function(
         table: Shape of the table in which x was looked up, if it was.
         rank_of_numbers: Rank of the numbers of the rows, if there are.
         noise_shape: As in `sparseout`.
+        target_fraction: As in `sparseout`.
         **settings: `epsilon` and `stop_gradient`.
     """
     draw = masks.drawing(
@@ -194,8 +210,11 @@ def _perturbing_function(
 
     def draw_and_perturb(x, threshold, q, *seeds):
         q = q if constant is None else constant
+        limit = None
+        if target_fraction < 1:
+            limit = targeting.limits(x, target_fraction, noise_shape)
         noise = draw(x, threshold, *seeds)
-        return perturb(*noise, q, is_large=is_large, **settings)
+        return perturb(*noise, q, limit=limit, is_large=is_large, **settings)
 
     rank, dtype = kind
     kinds = [([None] * rank, dtype), ((), "int64"), ((), "float64"), ((2,), "int64")]
@@ -223,6 +242,7 @@ def perturb(
     *,
     epsilon: float,
     stop_gradient: bool,
+    limit: Tensor | None = None,
     is_large: bool | None = None,
 ) -> Tensor:
     """Computes x n on the mask `keep`.
@@ -235,6 +255,7 @@ def perturb(
         q: A float >= 0, or a scalar tensor of float32 or float64.
         epsilon: As in `sparseout`.
         stop_gradient: As in `sparseout`.
+        limit: As in `times_n`.
         is_large: Whether passes over the elements take longer than a branch does. None:
             by the shape of `x`.
 
@@ -248,7 +269,7 @@ def perturb(
     # A GPU would wait for the condition.
     branches = is_large and compiling.has_branches()
     finish = _saturate_if_needed if branches else saturate
-    settings: dict[str, Any] = {"epsilon": epsilon, "finish": finish}
+    settings: dict[str, Any] = {"epsilon": epsilon, "limit": limit, "finish": finish}
     slope = not stop_gradient
 
     # Spelled out, since the gradient's product has to be taken, and saturated, in a
@@ -268,32 +289,6 @@ def perturb(
 
     with numerics.unchecked():
         return apply(x)
-
-
-def times_n(
-    v: Tensor,
-    x: Tensor,
-    keep: Tensor,
-    keep_prob: float | Tensor,
-    q: float | Tensor,
-    *,
-    finish: Finish = saturate,
-    **settings: Any,
-) -> Tensor:
-    """Multiplies `v`, which is `x` or an upstream gradient, by the n of `x`.
-
-    Args:
-        v: Tensor of the shape and dtype of the result.
-        x: Tensor of the same shape. For q = 2 it is not used.
-        finish: What saturates the product.
-        **settings: `epsilon`, and what else `multiplier` takes. The other arguments are
-            as in `perturb`.
-    """
-    dtype = keras.backend.standardize_dtype(v.dtype)
-    wide = "float64" if dtype == "float64" else "float32"
-    n = multiplier(ops.cast(x, wide), keep, keep_prob, q, **settings)
-    v = ops.cast(v, wide)
-    return finish(v * n, v, dtype)
 
 
 def _saturate_if_needed(product, v, dtype):

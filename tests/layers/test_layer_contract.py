@@ -59,9 +59,9 @@ def _same(layer, *args, shape, options=(), **fields):
     return Case(layer, make, shape, shape, **fields)
 
 
-def _sparseout(layer, shape):
+def _sparseout(layer, shape, **options):
     # They all call one compiled function: to compile it for one of them is enough.
-    options = {"seed": 1, "jit_compile": layer is ks.Sparseout}
+    options = {"seed": 1, "jit_compile": layer is ks.Sparseout, **options}
     return _same(layer, 0.3, 1.5, shape=shape, options=options)
 
 
@@ -70,6 +70,7 @@ CASES = [
     _sparseout(ks.SpatialSparseout1D, (4, 5, 3)),
     _sparseout(ks.SpatialSparseout2D, (4, 2, 2, 3)),
     _sparseout(ks.SpatialSparseout3D, (4, 2, 2, 2, 3)),
+    _sparseout(ks.SpatialSparseout2D, (4, 2, 2, 3), target_fraction=0.75),
     _same(ks.ActivationPenalty, 0.1, shape=(4, 5, 3), seeds=0, losses=1),
     _same(ks.TargetSparsity, 0.5, shape=(4, 5, 3), seeds=0, statistics=2),
     Case(

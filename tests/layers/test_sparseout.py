@@ -116,19 +116,6 @@ def test_a_model_has_the_weights_of_its_dropout_twin(case):
 
 
 @every_layer
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
-def test_output_has_the_compute_dtype_of_the_policy(case, policy):
-    dtype = policy.removeprefix("mixed_")
-    layer = case.make(0.5, 1.5, dtype=policy)
-    x = normal(case.shape)
-    for training in (False, True):
-        y = layer(x, training=training)
-        assert keras.backend.standardize_dtype(y.dtype) == dtype
-        assert np.isfinite(np.asarray(y, "float64")).all()
-    assert layer(keras.Input(case.shape[1:])).dtype == dtype
-
-
-@every_layer
 def test_symbolic_calls_take_unknown_dimensions(case):
     layer = case.make(0.5, 1.5, seed=2)
     unknown = (None,) * len(case.shape)
@@ -169,22 +156,6 @@ def test_masks_differ_between_steps_and_layers_and_follow_the_seed(case):
     same, equal, other = ([train(s, x).tobytes() for _ in range(3)] for s in seeded)
     assert same == equal
     assert not set(same) & set(other)
-
-
-@every_layer
-def test_the_keras_mask_passes_through(case):
-    class Probe(keras.layers.Layer):
-        supports_masking = True
-
-        def call(self, inputs, mask=None):
-            self.mask = mask
-            return inputs
-
-    x = normal(case.shape)
-    x[:, 0] = 0
-    probe = Probe()
-    keras.Sequential([keras.layers.Masking(), case.make(0.5), probe])(x, training=True)
-    np.testing.assert_array_equal(probe.mask, (x != 0).any(-1))
 
 
 @every_layer

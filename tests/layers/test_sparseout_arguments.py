@@ -26,6 +26,7 @@ def bad_values(argument, *values):
         *bad_values("stop_gradient", 1, "yes", None),
         *bad_values("adjustable", 1, "yes", None),
         *bad_values("jit_compile", 1, "yes", None),
+        *bad_values("target_fraction", -0.1, 1.01, math.nan, "0.75", None, True),
         *bad_values("data_format", "channels", 3),
     ],
 )

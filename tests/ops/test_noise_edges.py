@@ -148,6 +148,7 @@ X = np.ones((2, 3), "float32")
         *product(["noise_shape"], ((3,), (2, 2), (2.0, 3), "12")),
         *product(["seed"], (1.5, "a", True, 2**63)),
         ("stop_gradient", "yes"),
+        *product(["target_fraction"], (-0.1, 1.1, np.nan, "1", None, True)),
     ],
 )
 def test_a_bad_value_is_named_with_what_was_received(name, value):
@@ -173,6 +174,7 @@ def test_a_bad_value_is_named_with_what_was_received(name, value):
         ({"mask": np.ones((1, 2, 3), bool)}, "`mask`", "mask.shape=(1, 2, 3)"),
         ({"mask": X > 0, "noise_shape": (1, 3)}, "`mask`", "noise_shape=(1, 3)"),
         ({"mask": X > 0, "seed": 4}, "`mask`", "seed=4"),
+        ({"x": X[0], "target_fraction": 0.5}, "`x`", "x.shape=(3,)"),
     ],
 )
 def test_bad_input_is_named_with_what_was_received(kwargs, rule, received):

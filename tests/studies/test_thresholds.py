@@ -1,26 +1,11 @@
-"""The study of how to train with thresholds: what it trains, and its table."""
+"""The study of how to train with thresholds: what it trains, its table, picture."""
 
-import sys
-from pathlib import Path
-
-import keras
-import pytest
-
-from keras_sparseout import TargetSparsity
-
-ROOT = Path(__file__).parents[2]
+from studies import cnn_run, thresholds
+from studies.thresholds import Settings
 
 
-@pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "studies"))
-    import thresholds
-
-    return thresholds
-
-
-def targets_by_epoch(study, way, target, epochs):
-    parts = study.Scheduled(way, target, epochs)
+def targets_by_epoch(way, target, epochs):
+    parts = thresholds.Scheduled(way, target, epochs)
     parts.make("block1")
     [cutting] = parts.thresholds
     targets = []
@@ -30,10 +15,10 @@ def targets_by_epoch(study, way, target, epochs):
     return targets
 
 
-def test_targets_move_as_their_names_say(study):
-    ways = study.WAYS
+def test_targets_move_as_their_names_say():
+    ways = thresholds.WAYS
     moved = {
-        name: targets_by_epoch(study, way, 0.8, 8)
+        name: targets_by_epoch(way, 0.8, 8)
         for name, way in ways.items()
         if way.schedule is not None
     }
@@ -41,13 +26,13 @@ def test_targets_move_as_their_names_say(study):
         "in the last epoch alone": [0] * 7 + [0.8],
         "target raised over the first half": [0.5, 0.575, 0.65, 0.725, *[0.8] * 4],
     }
-    assert targets_by_epoch(study, ways["from the start"], 0.8, 3) == [0.8] * 3
+    assert targets_by_epoch(ways["from the start"], 0.8, 3) == [0.8] * 3
 
 
-def test_each_way_makes_the_layers_that_it_names(study):
+def test_each_way_makes_the_layers_that_it_names():
     layers = {}
-    for name, way in study.WAYS.items():
-        place = study.Scheduled(way, 0.8, 8).make("block1")
+    for name, way in thresholds.WAYS.items():
+        place = thresholds.Scheduled(way, 0.8, 8).make("block1")
         assert place.name == "block1"
         layers[name] = place.layers
     kinds = {name: [type(one).__name__ for one in layers[name]] for name in layers}
@@ -69,37 +54,32 @@ def test_each_way_makes_the_layers_that_it_names(study):
     assert set(rates.values()) == {0.3}
 
 
-def test_it_prints_a_row_for_each_way(study, monkeypatch, tmp_path, capsys):
+def test_a_run_trains_in_the_way_that_it_names(monkeypatch):
     seen = []
 
-    def made_up(data, classes, layer, seed, epochs, callbacks):
+    def made_up(layer, seed, epochs, images, callbacks):
         [parts] = callbacks
-        assert isinstance(parts, keras.callbacks.Callback)
         layer("block1")
-        assert isinstance(parts.thresholds[0], TargetSparsity)
-        seen.append((parts.way, parts.target, seed, epochs))
-        return dict.fromkeys(study.COLUMNS, 0.25 + 0.5 * seed)
+        [cutting] = parts.thresholds
+        seen.append((parts.way, cutting.target, seed, epochs, images))
+        return {"accuracy": 0.9}
 
-    monkeypatch.setattr(study.fashion_cnn, "load_data", lambda name: (None, 2))
-    monkeypatch.setattr(study.cnn_run, "run", made_up)
-    arguments = ["--target", "0.7", "--seeds", "2", "--epochs", "3"]
-    path = tmp_path / "runs.csv"
-    monkeypatch.setattr(sys, "argv", ["thresholds.py", *arguments, "--runs", str(path)])
-    study.main()
-    assert seen == [
-        (way, 0.7, seed, 3) for way in study.WAYS.values() for seed in (0, 1)
-    ]
-    table = capsys.readouterr().out.split("\n\n")[-1].splitlines()
-    assert table[0] == "| | zeros | dead | needless | test accuracy |"
-    cells = " | ".join(["0.500 ± 0.250"] * 4)
-    assert table[2:] == [f"| {name} | {cells} |" for name in study.WAYS]
-    # All of them are in the file.
-    study.main()
-    assert len(seen) == 2 * len(study.WAYS)
+    monkeypatch.setattr(cnn_run, "run", made_up)
+    settings = Settings("no Dropout behind it", 0.7, images=50, epochs=3, seed=4)
+    assert thresholds.run(settings) == {"accuracy": 0.9}
+    assert seen == [(thresholds.WAYS[settings.way], 0.7, 4, 3, 50)]
 
 
-def test_a_bad_target_is_named_before_the_runs(study, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["thresholds.py", "--target", "1"])
-    with pytest.raises(SystemExit):
-        study.main()
-    assert "`target` must be" in capsys.readouterr().err
+def test_the_table_and_the_picture_have_each_way(tmp_path):
+    runs = thresholds.runs({})
+    assert len(runs) == 3 * len(thresholds.WAYS)
+    names = {*cnn_run.HEADINGS.values()}
+    done = {run: dict.fromkeys(names, 0.5 + 0.01 * run.seed) for run in runs}
+    table = thresholds.tables(done).splitlines()
+    assert table[0] == "Share of zeros asked for: 0.8."
+    assert table[2] == "|  | seeds | zeros | dead | needless | test accuracy |"
+    # Of three values that differ by 0.01 the half interval is 0.0248.
+    cells = " | ".join(["0.510 ± 0.025"] * 4)
+    assert table[4:] == [f"| {way} | 3 | {cells} |" for way in thresholds.WAYS]
+    thresholds.draw(done, tmp_path)
+    assert (tmp_path / "thresholds.png").is_file()

@@ -54,7 +54,10 @@ EVERY = {
     "name": ["a'b", "noise_1"],
 }
 DTYPES = {"dtype": ["mixed_float16", "float64"]}
-COMPILED = {**EVERY, **DTYPES, "jit_compile": [False, True]}
+COMPILED = {
+    **{**EVERY, **DTYPES, "jit_compile": [False, True]},
+    "target_fraction": [0.75, 0],
+}
 FORMATS = {**COMPILED, "data_format": ["channels_first"]}
 SHAPED = {"noise_shape": [(None, 1), (1,)], "q": [0, 0.0, 3]}
 LAYERS = {

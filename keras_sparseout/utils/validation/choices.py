@@ -14,6 +14,12 @@ _LEGACY = {
     *("input_dtype", "input_length", "input_tensor"),
 }
 
+# What some layers of this package take and others do not.
+_ELSEWHERE = {
+    "target_fraction": "Only Sparseout and SpatialSparseout1D, 2D and 3D choose the "
+    "units that they perturb: put one of them before the layer, or after it."
+}
+
 
 def check_bool(name: str, value: object) -> bool:
     """Returns `value`; raises unless it is True or False."""
@@ -75,7 +81,8 @@ def check_keywords(
                 "with keras.Input(shape, batch_size, dtype)."
             )
         if keyword not in known:
-            remedy = did_you_mean(keyword, known, "Leave it out.", written="`{}`")
+            otherwise = _ELSEWHERE.get(keyword, "Leave it out.")
+            remedy = did_you_mean(keyword, known, otherwise, written="`{}`")
             raise ValueError(
                 f"`{keyword}` is no argument of {name}. Received: "
                 f"{keyword}={value!r}. {remedy}"

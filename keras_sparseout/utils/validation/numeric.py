@@ -62,6 +62,13 @@ def check_target(target: object) -> float:
     return float(target)
 
 
+def check_target_fraction(target_fraction: object) -> float:
+    """Returns `target_fraction` as a float; raises unless it is in [0, 1]."""
+    meaning = ", the share of the units of a sample that is perturbed"
+    remedy = "Leave it out to perturb all of them."
+    return _check_share("target_fraction", target_fraction, meaning, remedy)
+
+
 def check_momentum(momentum: object) -> float:
     """Returns `momentum` as a float; raises unless it is a number in [0, 1)."""
     if not is_real(momentum) or not 0 <= momentum < 1:

@@ -52,6 +52,19 @@ def noise_shape_fits(noise_shape: Shape | None, shape: Sequence[int | None]) -> 
     )
 
 
+def check_has_units(
+    target_fraction: float, shape: Sequence[int | None], name: str = "inputs"
+) -> None:
+    """Raises unless all units are perturbed, or there are samples with units."""
+    if target_fraction < 1 and len(shape) < 2:
+        raise ValueError(
+            f"`{name}` must have a batch dimension and the units of a sample after it "
+            f"if `target_fraction` is below 1. Received: {name}.shape={tuple(shape)} "
+            f"with target_fraction={target_fraction!r}. Reshape it to (samples, units),"
+            " or leave `target_fraction` out."
+        )
+
+
 def check_floating(x_dtype: object, name: str = "x") -> str:
     """Returns the name of a dtype; raises unless it is real floating-point."""
     dtype = keras.backend.standardize_dtype(x_dtype)
