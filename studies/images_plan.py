@@ -25,7 +25,7 @@ LENET_Q = (1.5, 1.75, 2.0, 2.25, 2.5)
 WRN_Q = (1.0, 1.5, 2.0, 2.5, 3.0)
 WRN_PLACES = ("between", "after")
 WRN_SEEDS = range(3)
-LENET_EPOCHS = 16
+LENET_EPOCHS = 40
 WRN_EPOCHS = 8
 
 Figures = Mapping[str, Any]
