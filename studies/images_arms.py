@@ -71,6 +71,7 @@ class Contrast(NamedTuple):
         differences: One a pair that is finished.
         difference: Their mean and what is known of it; None without pairs.
         p: Its p value, corrected unless the contrast was fixed beforehand.
+        same_as: Name of an arm before it that compares the same runs, if there is one.
     """
 
     arm: Arm
@@ -78,10 +79,13 @@ class Contrast(NamedTuple):
     differences: Sequence[float]
     difference: Difference | None
     p: float
+    same_as: str = ""
 
     @property
     def verdict(self) -> str:
         """What the runs show."""
+        if self.same_as:
+            return f"the same runs as in {self.same_as}"
         pairs, planned = len(self.differences), len(self.row.seeds)
         if self.difference is None or pairs < planned:
             return f"open: {pairs} of {planned} pairs"
@@ -167,25 +171,29 @@ def other_arms(done: Done, base: Settings) -> list[Arm]:
 def contrasts(done: Done, arms: Iterable[Arm]) -> list[Contrast]:
     """Returns all contrasts. The first one was fixed beforehand.
 
-    The p values of all others are corrected together.
+    The p values of all others are corrected together, each comparison counted once.
     """
-    listed = [_contrast(done, arm, row) for arm in arms for row in arm.rows]
-    corrected = holm([contrast.p for contrast in listed[1:]])
+    listed, seen = [], {}
+    for arm in arms:
+        for row in arm.rows:
+            pair = arm.baseline.settings, row.settings
+            listed.append(_contrast(done, arm, row, seen.get(pair, "")))
+            seen.setdefault(pair, arm.name)
+    corrected = holm([np.nan if c.same_as else c.p for c in listed[1:]])
     others = zip(listed[1:], corrected, strict=True)
     return [listed[0], *(contrast._replace(p=p) for contrast, p in others)]
 
 
-def _contrast(done, arm, row):
+def _contrast(done, arm, row, same_as):
     own, dropout = row.figures(done), arm.baseline.figures(done)
     seeds = [seed for seed in own if seed in dropout]
     if not seeds:
-        return Contrast(arm, row, (), None, np.nan)
+        return Contrast(arm, row, (), None, np.nan, same_as)
     values = [own[seed][ACCURACY] for seed in seeds]
     baseline = [dropout[seed][ACCURACY] for seed in seeds]
-    difference = paired(values, baseline)
-    return Contrast(
-        arm, row, np.subtract(values, baseline).tolist(), difference, difference.p
-    )
+    d = paired(values, baseline)
+    differences = np.subtract(values, baseline).tolist()
+    return Contrast(arm, row, differences, d, d.p, same_as)
 
 
 def mean(values: Iterable[Any]) -> float:

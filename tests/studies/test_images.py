@@ -258,6 +258,18 @@ def test_no_effect_is_not_observed_and_p_values_are_corrected():
     assert "**Not observed at this scale.**" in images.tables(done)
 
 
+def test_a_comparison_of_the_same_runs_counts_once():
+    done = finished()
+    for settings, run in done.items():
+        run["valid_accuracy"] = -abs(settings.rate - plan.RATE)
+    done |= {settings: figures(settings) for settings in plan.best(done)}
+    report = images.tables(done)
+    same = re.search(r"\| best \| q = 3, rate 0.3 \| 10 of 10 .*", report)[0]
+    assert same.endswith("| - | the same runs as in equal |")
+    # Four matched but one, four equal, five sparsity, four for each of four WRN arms.
+    assert "Of 28 other contrasts with more than one pair" in report
+
+
 def test_pictures_are_written(tmp_path):
     done = finished()
     images.draw(done, tmp_path)
