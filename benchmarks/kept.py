@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import re
 import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,15 +15,21 @@ import tensorflow as tf
 Kept = tuple[float, float, float]
 
 
-def in_use() -> tuple[float, int]:
-    """Returns (MB of memory, number of graphs) that this process uses."""
+def resident() -> float:
+    """Returns the MB of memory that this process uses."""
     for _ in range(3):
         gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def in_use() -> tuple[float, int]:
+    """Returns (MB of memory, number of graphs) that this process uses."""
+    memory = resident()
     # By type(): isinstance would ask weak references what they refer to.
     graphs = sum(issubclass(type(thing), tf.Graph) for thing in gc.get_objects())
-    return pages * resource.getpagesize() / 2**20, graphs
+    return memory, graphs
 
 
 def added(before: Sequence[float], after: Sequence[float]) -> list[float]:
@@ -38,6 +45,15 @@ def kept(unit: Callable, arguments: Iterable, burn_in: Iterable) -> Kept:
         unit(*argument)
     cpu = time.process_time() - start
     return *added(before, in_use()), cpu
+
+
+def peak(unit: Callable[[], object]) -> float:
+    """Returns the MB that this process uses at the worst moment of `unit`."""
+    # From here on the kernel notes the largest size anew.
+    Path("/proc/self/clear_refs").write_text("5")
+    unit()
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
 class Snapshots(keras.callbacks.Callback):

@@ -96,13 +96,15 @@ def _ranked(rows, share):
     # With a last size that is known, as a view needs it.
     bits = ops.view(ops.reshape(rows, (batch, size, 1)), kind)
 
-    def take_or_leave(bit, found):
-        higher = found + bit
-        smaller = ops.sum(ops.cast(bits < higher, "int32"), axis=1, keepdims=True)
-        return ops.right_shift(bit, 1), ops.where(smaller <= rank, higher, found)
+    # Without the one of the sign.
+    places = 31 if kind == "int32" else 63
 
-    # Below the bit of the sign.
-    bit = ops.convert_to_tensor(2**30 if kind == "int32" else 2**62, kind)
-    none = ops.zeros((batch, 1, 1), kind)
-    _, found = ops.while_loop(lambda bit, _: bit > 0, take_or_leave, (bit, none))
+    # Counted, so that a compiler knows how often, and a GPU need not ask.
+    def take_or_leave(place, found):
+        higher = found + ops.left_shift(ops.ones((), kind), places - 1 - place)
+        smaller = ops.sum(ops.cast(bits < higher, "int32"), axis=1, keepdims=True)
+        return place + 1, ops.where(smaller <= rank, higher, found)
+
+    start = ops.zeros((), kind), ops.zeros((batch, 1, 1), kind)
+    _, found = ops.while_loop(lambda place, _: place < places, take_or_leave, start)
     return ops.reshape(ops.view(found, rows.dtype), (batch, 1))

@@ -71,6 +71,7 @@ def test_programs_are_bounded_in_number():
 @pytest.mark.parametrize("adjustable", [True, False])
 def test_what_calls_noise_is_freed(adjustable, jit_compile):
     settings = {"adjustable": adjustable, "jit_compile": jit_compile}
+    settings["target_fraction"] = 0.75 if adjustable else 1.0
     layer = Sparseout(0.3, q=1.5, seed=1, **settings)
 
     def train():

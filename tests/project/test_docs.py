@@ -8,6 +8,7 @@ from pages import PAGES, ROOT
 
 import keras_sparseout
 from keras_sparseout import metrics, models, ops, plots
+from studies import study as studies
 
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "RELEASE.md", *PAGES]
 # A folder of the repository, then a path in it.
@@ -86,6 +87,20 @@ def test_each_command_names_a_file_and_options_that_are_there():
             for option in options:
                 if option.startswith("--"):
                     assert f'"{option}"' in source, command
+
+
+def test_each_study_that_is_named_is_there_and_has_a_page():
+    source = (ROOT / "studies/__main__.py").read_text()
+    for path in TEXTS:
+        for line in re.findall(r"python -m studies\b([^`\n#]*)", path.read_text()):
+            words = line.split()
+            known = {"report", "FILE", "NAME", *studies.names()}
+            assert {*words[:1]} <= known, (path, line)
+            for option in (word for word in words if word.startswith("--")):
+                assert f'"{option}"' in source, (path, line)
+    assert len(studies.names()) >= 5
+    for name in studies.names():
+        assert (ROOT / f"docs/studies/{name}.md").exists(), name
 
 
 def test_contributing_names_what_is_in_its_files():
