@@ -61,7 +61,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     _add_running(parser.add_argument_group("running").add_argument)
     add = parser.add_argument_group("report").add_argument
     add("--check", action="store_true", help="compare with the report that is there")
-    # Options may stand between the names.
+    # Options may stand between the words: report --check NAME.
     args = parser.parse_intermixed_args(arguments)
     _check(parser, args)
     return args
