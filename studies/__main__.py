@@ -141,7 +141,8 @@ def run(study: Study, args: argparse.Namespace) -> int:
         list_runs = running.lister(study, results, changes, args.tiny)
         if args.list:
             for settings in list_runs():
-                print("done   " if settings in results.done else "missing", settings)
+                known = "failed" if settings in results.failed else "missing"
+                print(f"{'done' if settings in results.done else known:<7} {settings}")
             return 0
         return _run(study, results, list_runs, args)
 

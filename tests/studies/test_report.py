@@ -108,9 +108,12 @@ def test_the_forecast_says_what_is_missing(folder, capsys):
 
 
 def test_runs_are_listed_and_none_is_run(folder, capsys):
+    study = Study(COINS)
+    failure = {"error": "OSError: no", "traceback": ""}
+    Results(study, folder).add(study.runs({}, {})[-1], failure)
     assert studies(COINS, "--results", folder, "--list") == 0
     done = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert done == ["done", "done", "missing", "missing"]
+    assert done == ["done", "done", "missing", "failed"]
 
 
 def test_the_command_of_the_report_is_of_the_same_runs(tmp_path, capsys):
