@@ -42,7 +42,7 @@ def write(
     if not results.folder.is_dir():
         raise ValueError(
             "--results must be a folder of runs that is there. Received: "
-            f"{results.folder}. Run the study first: python -m studies {study.address}"
+            f"{results.folder}. Run the study first: the command without report."
         )
     done = study.found(results.of(runs), changes)
     write_whole(results.folder / NAME, text(study, results, runs, changes))
@@ -63,7 +63,7 @@ def check(
     wanted = text(study, results, runs, changes)
     if not path.is_file():
         raise ValueError(
-            f"{path} must be there. Write it: python -m studies report {study.name}"
+            f"{path} must be there. Write it by the same command without --check."
         )
     found = path.read_text()
     if found != wanted:
@@ -74,6 +74,6 @@ def check(
             lineterm="",
         )
         raise ValueError(
-            f"{path} must be what its runs give. Write it anew: python -m studies "
-            f"report {study.name}. The difference:\n" + "\n".join(list(lines)[:40])
+            f"{path} must be what its runs give. Write it anew by the same command "
+            "without --check. The difference:\n" + "\n".join(list(lines)[:40])
         )

@@ -76,13 +76,15 @@ class Results:
     def _set_aside(self, path):
         if self._say is None:
             raise ValueError(
-                f"{path} must be a whole run under its own name. It is damaged: "
-                "restore it, or run the study again: python -m studies "
-                f"{self._study.name}"
+                f"{path} must be a whole run under its own name. It is damaged, or "
+                "has another's name: restore it, or run the study again."
             )
         aside = path.with_suffix(DAMAGED)
         os.replace(path, aside)
-        self._say(f"{path} is damaged. It is now {aside.name}; its run is missing.")
+        self._say(
+            f"{path} is damaged, or has another's name. It is now {aside.name}, and no "
+            "run."
+        )
 
     def _keep(self, settings, outcome):
         self.failed.pop(settings, None)
