@@ -179,7 +179,8 @@ def test_all_arms_begin_with_the_same_weights_and_masks():
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_run_that_diverges_is_an_error(text_folder):
-    settings = small(text_folder, learning_rate=np.inf, epochs=1)
-    with pytest.raises(ValueError, match=r"below the .* nats of guessing.*\[nan\]"):
-        language.run(settings)
+@pytest.mark.parametrize("nats", [[5.0, 4.0, np.nan], [4.7, 4.61]])
+def test_a_run_that_diverges_is_an_error(nats):
+    language_run.check_converged({"nats": [4.0], "val_nats": [4.7, 4.60]}, 100)
+    with pytest.raises(ValueError, match=r"below the 4\.61 nats of guessing.*\[\d"):
+        language_run.check_converged({"nats": [4.0], "val_nats": nats}, 100)
