@@ -13,12 +13,15 @@ that was interrupted goes on where it was.
 
 import argparse
 import ast
+import contextlib
+import functools
 import signal
 import sys
 from pathlib import Path
 
 from studies import report, running
 from studies.local import run_local
+from studies.on_ray import Session
 from studies.progress import forecast
 from studies.results import Results
 from studies.study import FOLDER, Study, names
@@ -54,9 +57,28 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--tiny", action="store_true", help="a few short runs instead; needs --results"
     )
-    add = parser.add_argument_group("running").add_argument
+    _add_running(parser.add_argument_group("running").add_argument)
+    add = parser.add_argument_group("report").add_argument
+    add("--check", action="store_true", help="compare with the report that is there")
+    # Options may stand between the words: report --check NAME.
+    args = parser.parse_intermixed_args(arguments)
+    _check(parser, args)
+    return args
+
+
+def _add_running(add):
     add("--local", action="store_true", help="run here, which is the default")
-    add("--jobs", type=int, default=1, help="runs at a time (%(default)s)")
+    add("--jobs", type=int, default=1, help="runs at a time here (%(default)s)")
+    add(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="run on Ray, as many at a time as fit: on the cluster at HOST:PORT, or "
+        "without that on this machine",
+    )
+    add("--cpus", type=int, help="CPUs of a run on Ray (as many as its threads)")
+    add("--gpus", type=float, default=0, help="GPUs of a run on Ray (none)")
     add("--retries", type=int, default=1, help="of a run that failed (%(default)s)")
     add(
         "--forecast",
@@ -64,11 +86,6 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         help="run one of each kind, and say how long all take",
     )
     add("--list", action="store_true", help="print the runs, and run none")
-    add = parser.add_argument_group("report").add_argument
-    add("--check", action="store_true", help="compare with the report that is there")
-    args = parser.parse_args(arguments)
-    _check(parser, args)
-    return args
 
 
 def _check(parser, args):
@@ -80,6 +97,24 @@ def _check(parser, args):
         parser.error(f"NAME must be one study. Received: {' '.join(args.names)}.")
     if args.jobs < 1:
         parser.error(f"--jobs must be at least 1. Received: {args.jobs}.")
+    if args.ray is not None and (args.local or args.jobs > 1):
+        parser.error(
+            "--ray must be without --local and --jobs. Received: both. Leave out one."
+        )
+    if args.ray and not args.names:
+        parser.error(
+            f"--ray must come behind NAME. Received: --ray {args.ray}. If that is the "
+            f"study: python -m studies {args.ray} --ray"
+        )
+    if args.ray is None and (args.cpus or args.gpus):
+        parser.error("--cpus and --gpus must be with --ray. Received: none. Add it.")
+    if args.cpus is not None and args.cpus < 1:
+        parser.error(f"--cpus must be at least 1. Received: {args.cpus}.")
+    if args.gpus < 0 or (args.gpus > 1 and args.gpus % 1):
+        parser.error(
+            "--gpus must be at least 0, and above 1 a whole number. Received: "
+            f"{args.gpus:g}."
+        )
     if args.retries < 0:
         parser.error(f"--retries must be at least 0. Received: {args.retries}.")
     if (args.tiny or args.set) and args.results is None:
@@ -99,13 +134,14 @@ def run(study: Study, args: argparse.Namespace) -> int:
         for settings in list_runs():
             print("done   " if settings in results.done else "missing", settings)
         return 0
-    jobs, runner = args.jobs, _runner(args)
+    wanted = list_runs
     if args.forecast:
         firsts = running.one_of_each_kind(study, results, list_runs())
-        running.run_missing(study, results, lambda: firsts, runner, args.retries, jobs)
+        wanted = functools.partial(list, firsts)
+    with _runner(args) as (runner, jobs):
+        running.run_missing(study, results, wanted, runner, args.retries, jobs)
+    if args.forecast:
         print(forecast(study, results, list_runs(), jobs))
-    else:
-        running.run_missing(study, results, list_runs, runner, args.retries, jobs)
     failed = [settings for settings in list_runs() if settings in results.failed]
     for settings in failed:
         print(results.failed[settings]["traceback"], file=sys.stderr)
@@ -119,8 +155,14 @@ def run(study: Study, args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+@contextlib.contextmanager
 def _runner(args):
-    return lambda study, runs: run_local(study, runs, args.jobs)
+    """Yields what runs the runs, and how many of them go on at the same time."""
+    if args.ray is None:
+        yield functools.partial(run_local, jobs=args.jobs), args.jobs
+    else:
+        with Session(args.ray, args.cpus, args.gpus) as session:
+            yield session.run, session.jobs
 
 
 def write_report(study: Study, args: argparse.Namespace) -> None:
@@ -155,7 +197,7 @@ def main(arguments: list[str]) -> int:
                 write_report(study, args)
             elif run(study, args):
                 return 1
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -19,6 +19,12 @@ MACHINE = ("CPU", "cores", "AVX", "Python", "keras", "tensorflow", "numpy")
 Outcome = dict[str, Any]
 
 
+def environment(threads: int) -> dict[str, str]:
+    """Returns the variables of a run's process: libraries read them at their import."""
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+    return {**dict.fromkeys(names, str(threads)), "KERAS_BACKEND": "tensorflow"}
+
+
 def execute(address: str, fields: dict[str, Any]) -> Outcome:
     """Does a run, and returns its figures or its error, with the time that it took.
 
@@ -26,10 +32,7 @@ def execute(address: str, fields: dict[str, Any]) -> Outcome:
         address: Of the study.
         fields: The settings as JSON has them.
     """
-    threads = str(fields["threads"])
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
-        os.environ[name] = threads
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.update(environment(fields["threads"]))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     wall, cpu = time.perf_counter(), time.process_time()
     outcome: Outcome = {}

@@ -55,15 +55,15 @@ def _start(study, settings, file):
             stdout=log,
             stderr=log,
             text=True,
-            env={**os.environ, "PYTHONPATH": _path()},
+            env={**os.environ, "PYTHONPATH": path_of_clone()},
         )
         json.dump(study.to_json(settings), process.stdin)
         process.stdin.close()
     return process
 
 
-def _path() -> str:
-    """This clone first, then what the user has."""
+def path_of_clone() -> str:
+    """Returns a path for imports: this clone first, then what the user has."""
     before = os.environ.get("PYTHONPATH")
     return os.pathsep.join([str(FOLDER.parent), *([before] if before else [])])
 

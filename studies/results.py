@@ -100,7 +100,8 @@ class Results:
             "outcome": outcome,
         }
         path = self.folder / "runs" / f"{self._study.digest(settings)}.json"
-        text = json.dumps(content, indent=1) + "\n"
+        lines = (f"{json.dumps(key)}: {json.dumps(content[key])}" for key in content)
+        text = "{\n" + ",\n".join(lines) + "\n}\n"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, text)

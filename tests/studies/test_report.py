@@ -32,7 +32,7 @@ def test_the_report_is_made_from_the_runs(folder, capsys):
     assert (folder / "report.md").read_text() == REPORT
     assert (folder / "coins.png").read_text() == "2"
     assert capsys.readouterr().out == (f"Written into {folder}: report.md, coins.png\n")
-    assert studies("report", COINS, "--results", folder, "--check") == 0
+    assert studies("report", "--check", COINS, "--results", folder) == 0
 
 
 def test_a_failed_run_is_in_the_report(folder):
