@@ -190,7 +190,10 @@ def arms(scales: Mapping[float, float | None]) -> list[Arm]:
     sparsity = Arm(
         "sparsity",
         Row("Dropout", dropout, FEW),
-        [Row(f"threshold, {t:.0%} zeros", Settings(target=t), FEW) for t in TARGETS]
+        [
+            Row(f"threshold, {100 * t:g} % zeros", Settings(target=t), FEW)
+            for t in TARGETS
+        ]
         + [Row(f"Hoyer-square, {w:g}", Settings(penalty=w), FEW) for w in PENALTIES],
     )
     bests = [Arm("best", best[1], best[:1])] if len(best) == 2 else []
