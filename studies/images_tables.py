@@ -2,32 +2,42 @@
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from studies import images_arms as arms_of
 from studies import images_plan as plan
-from studies.images_arms import ACCURACY, Arm, Contrast, Done, Row, distinct_rows, mean
-from studies.statistics import Difference, interval
+from studies.contrasts import (
+    CELLS,
+    Arm,
+    Contrast,
+    Done,
+    Row,
+    contrasts,
+    distinct_rows,
+    fixed_sentences,
+    mean_cell,
+    observed_sentence,
+)
+from studies.images_arms import ACCURACY, mean
 from studies.tables import MISSING, cell, markdown
 
-POINTS = 100  # Accuracies and their differences are shown in percent.
+POINTS = ACCURACY.factor
 
 
 def tables(done: Done) -> str:
     """Returns the report, the primary contrast first."""
     base = arms_of.base_of_contrast(done)
     main, others = arms_of.main_arms(done, base), arms_of.other_arms(done, base)
-    listed = arms_of.contrasts(done, [*main, *others])
+    listed = contrasts(done, [*main, *others], ACCURACY)
+    what = "Test accuracy of q = 3 against q = 2, noise of matched strength, points"
     parts = [
         "### The fixed contrast\n",
-        _fixed(listed[0]),
+        fixed_sentences(listed[0], what),
         "### Test accuracy\n",
         "Percent, mean ± half of the 95 % interval over seeds. Differences to q = 2 "
         "are in points, paired by seed, with their 95 % interval. `d` is the "
         "difference in standard deviations of the paired differences. p is corrected "
         "by Holm over all contrasts but the fixed one, which is the first.\n",
         _outcomes(done, main, listed),
-        _observed(listed),
+        observed_sentence(listed),
     ]
     if others:
         parts += [
@@ -58,81 +68,19 @@ def tables(done: Done) -> str:
     return "\n".join(parts)
 
 
-def _fixed(contrast: Contrast) -> str:
-    d = contrast.difference
-    what = "Test accuracy of q = 3 against q = 2, noise of matched strength"
-    if d is None:
-        return f"{what}: {contrast.verdict}.\n"
-    verdict = f"{contrast.verdict[:1].upper()}{contrast.verdict[1:]}"
-    text = (
-        f"{what}: {_signed(d)} points, p = {_p(d.p)}, {_standardized(d)} standard "
-        f"deviations, {d.n} pairs. **{verdict}.**\n\n"
-    )
-    spread = _spread(contrast.differences)
-    return (
-        f"{text}Ten pairs see an effect of about one standard deviation of the paired "
-        f"differences (power 0.8, two-sided at 0.05){spread}. An interval covers "
-        "seeds, not data sets or models: others may give another difference.\n"
-    )
-
-
-def _spread(differences: Sequence[float]) -> str:
-    if len(differences) < 2:
-        return ""
-    return f", which is {POINTS * np.std(differences, ddof=1):.2f} points here"
-
-
-def _observed(listed: Sequence[Contrast]) -> str:
-    seen = [c for c in listed[1:] if c.verdict.startswith("observed")]
-    tested = [c for c in listed[1:] if not np.isnan(c.p)]
-    names = "; ".join(f"{c.arm.name}, {c.row.label} ({c.verdict})" for c in seen)
-    return (
-        f"Of {len(tested)} other contrasts with more than one pair, {len(seen)} are "
-        f"observed after the correction{': ' + names if names else ''}.\n"
-    )
-
-
-def _signed(d: Difference) -> str:
-    if np.isnan(d.low):
-        return f"{POINTS * d.mean:+.2f}"
-    low, high = POINTS * d.low, POINTS * d.high
-    return f"{POINTS * d.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
-def _p(p: float) -> str:
-    if np.isnan(p):
-        return MISSING
-    return f"{p:.4f}" if p >= 1e-4 else "below 0.0001"
-
-
-def _standardized(d: Difference) -> str:
-    return f"{d.standardized:+.2f}" if np.isfinite(d.standardized) else MISSING
-
-
 def _outcomes(done: Done, arms: Iterable[Arm], listed: Sequence[Contrast]) -> str:
-    header = ["arm", "runs", "finished", "test accuracy", "difference to q = 2"]
     rows = []
     for arm in arms:
         rows.append([*_accuracy(done, arm, arm.baseline), *[MISSING] * 3, ""])
         for contrast in (c for c in listed if c.arm is arm):
-            d = contrast.difference
-            compared = [_signed(d), _standardized(d)] if d else [MISSING] * 2
-            start = _accuracy(done, arm, contrast.row)
-            rows.append([*start, *compared, _p(contrast.p), contrast.verdict])
-    return markdown([*header, "d", "p", ""], rows)
+            rows.append([*_accuracy(done, arm, contrast.row), *contrast.cells])
+    return markdown(["arm", "runs", "finished", "test accuracy", *CELLS], rows)
 
 
 def _accuracy(done: Done, arm: Arm, row: Row) -> list[str]:
-    values = row.values(done, ACCURACY)
+    values = row.values(done, ACCURACY.name)
     finished = f"{len(values)} of {len(row.seeds)}"
-    return [arm.name, row.label, finished, _cell(values, 2, POINTS)]
-
-
-def _cell(values: Sequence[float], digits: int, factor: float = 1) -> str:
-    if not values:
-        return MISSING
-    found = interval(factor * np.array(values))
-    return cell(found.mean, found.half, digits)
+    return [arm.name, row.label, finished, mean_cell(values, ACCURACY.digits, POINTS)]
 
 
 def _training(done: Done, arms: Iterable[Arm]) -> str:
@@ -141,9 +89,9 @@ def _training(done: Done, arms: Iterable[Arm]) -> str:
     losses = ("test_loss", "valid_loss", "train_loss", "train_loss_without_noise")
     rows = []
     for arm, row in distinct_rows(arms):
-        accuracy = _cell(row.values(done, "valid_accuracy"), 2, POINTS)
+        accuracy = mean_cell(row.values(done, "valid_accuracy"), 2, POINTS)
         epoch = cell(mean(row.values(done, "epoch")), digits=1)
-        means = [_cell(row.values(done, loss), 3) for loss in losses]
+        means = [mean_cell(row.values(done, loss), 3) for loss in losses]
         rows.append([arm, row.label, accuracy, epoch, *means])
     return markdown(header, rows)
 
@@ -155,7 +103,7 @@ def _sparsity(done: Done, arms: Iterable[Arm]) -> str:
         [
             arm,
             row.label,
-            *(_cell(row.values(done, column), 3) for column in columns),
+            *(mean_cell(row.values(done, column), 3) for column in columns),
             *_noise([*row.figures(done).values()]),
         ]
         for arm, row in distinct_rows(arms)

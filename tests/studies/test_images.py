@@ -10,6 +10,7 @@ import pytest
 
 from studies import images, images_arms, images_run
 from studies import images_plan as plan
+from studies.contrasts import contrasts
 from studies.images_plan import Settings
 
 FIGURES = ("test_accuracy", "test_loss", "valid_accuracy", "valid_loss", "train_loss")
@@ -250,7 +251,7 @@ def test_no_effect_is_not_observed_and_p_values_are_corrected():
         run["test_accuracy"] = 0.8 + 0.01 * sign * (settings.q == 3)
     base = images_arms.base_of_contrast(done)
     arms = images_arms.main_arms(done, base)
-    fixed, *others = images_arms.contrasts(done, arms)
+    fixed, *others = contrasts(done, arms, images_arms.ACCURACY)
     assert fixed.verdict == "not observed at this scale"
     assert fixed.difference.n == 10
     # q = 3 at seeds 0, 1, 2: a p value by itself, and 1 with all others.
