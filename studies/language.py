@@ -75,15 +75,15 @@ class Settings:
     seed: int = 0
     rate: float = 0.25
     data: str = language_run.AUSTEN
-    share: float = 0.15
+    share: float = 0.12
     min_count: int = 5
     layers: int = 2
     units: int = 64
     batch: int = 20
     window: int = 35
     learning_rate: float = 0.005
-    patience: int = 3
-    epochs: int = 100
+    patience: int = 5
+    epochs: int = 150
     jit_compile: bool = True
     threads: int = 1
 
@@ -190,7 +190,10 @@ def arms(scales: Mapping[float, float | None]) -> list[Arm]:
     sparsity = Arm(
         "sparsity",
         Row("Dropout", dropout, FEW),
-        [Row(f"threshold, {t:.0%} zeros", Settings(target=t), FEW) for t in TARGETS]
+        [
+            Row(f"threshold, {100 * t:g} % zeros", Settings(target=t), FEW)
+            for t in TARGETS
+        ]
         + [Row(f"Hoyer-square, {w:g}", Settings(penalty=w), FEW) for w in PENALTIES],
     )
     bests = [Arm("best", best[1], best[:1])] if len(best) == 2 else []

@@ -72,8 +72,8 @@ class Contrast(NamedTuple):
             return f"open: {pairs} of {planned} pairs"
         if not self.p < SIGNIFICANT:
             return NOT_OBSERVED
-        better = self.difference.mean < 0
-        return f"observed: {'better' if better else 'worse'} than q = 2"
+        better = "better" if self.difference.mean < 0 else "worse"
+        return f"observed: {better} than {self.arm.baseline.label}"
 
 
 class Found:

@@ -38,7 +38,8 @@ def tables(
         "corpora: another text or size of model may give another difference.\n",
         "### Crossentropy of the test text\n",
         "Nats a word, mean ± half of the 95 % interval over seeds. Differences are "
-        "paired by seed, with their 95 % interval; below 0 is better than q = 2. "
+        "paired by seed, with their 95 % interval; below 0 is better than q = 2. Hoyer "
+        "sparsity is the mean of the three places. "
         "`d` is the difference in standard deviations of the paired differences. p is "
         "corrected by Holm over all contrasts but the fixed one, which comes first.\n",
         _outcomes(found, arms, listed),
@@ -88,7 +89,7 @@ def _standardized(d):
 
 
 def _outcomes(found, arms, listed):
-    header = ("arm", "runs", "finished", "test nats", "perplexity")
+    header = ("arm", "runs", "finished", "Hoyer", "test nats", "perplexity")
     header += ("difference to q = 2", "d", "p", "")
     rows = []
     for arm in arms:
@@ -110,10 +111,13 @@ def _outcomes(found, arms, listed):
 def _test(found, arm, row):
     nats = [*found.values(row.settings, row.seeds, NATS).values()]
     perplexities = found.values(row.settings, row.seeds, "test_perplexity").values()
+    places = found.values(row.settings, row.seeds, "places").values()
+    hoyer = [np.mean([place["hoyer"] for place in p.values()]) for p in places]
     return [
         arm.name,
         row.label,
         f"{len(nats)} of {len(row.seeds)}",
+        _mean(hoyer, 3),
         _mean(nats, 4),
         _mean([*perplexities], 2),
     ]
@@ -218,6 +222,7 @@ def _draw_differences(listed):
     panel.set_yticks(range(len(listed)), labels)
     panel.invert_yaxis()
     panel.set_xscale("symlog", linthresh=0.02)
+    panel.xaxis.set_major_formatter("{x:g}")
     panel.set_xlabel(
         "difference to q = 2, nats a word of the test text (left is better)\n"
         "mean and 95 % interval; a line for each pair of seeds; linear below 0.02"
@@ -247,4 +252,7 @@ def _draw_curves(found, arms):
         if panel.lines:
             panel.legend(frameon=False)
     panels[0].set_ylabel("validation, nats a word")
+    lowest = min((min(line.get_ydata()) for line in panels[0].lines), default=0)
+    # The first epochs are all alike.
+    panels[0].set_ylim(lowest - 0.03, lowest + 0.6)
     return figure
