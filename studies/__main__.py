@@ -15,6 +15,7 @@ import argparse
 import ast
 import contextlib
 import functools
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from studies import report, running
 from studies.local import run_local
 from studies.on_ray import Session
 from studies.progress import forecast
-from studies.results import Results
+from studies.results import Results, alone
 from studies.study import FOLDER, Study, names
 
 RESULTS = FOLDER / "results"
@@ -60,7 +61,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     _add_running(parser.add_argument_group("running").add_argument)
     add = parser.add_argument_group("report").add_argument
     add("--check", action="store_true", help="compare with the report that is there")
-    args = parser.parse_args(arguments)
+    # Options may stand between the words: report --check NAME.
+    args = parser.parse_intermixed_args(arguments)
     _check(parser, args)
     return args
 
@@ -120,6 +122,12 @@ def _check(parser, args):
         parser.error(
             "--tiny and --set must have a folder of their own. Add --results DIR."
         )
+    if args.results is None and any(name.endswith(".py") for name in args.names):
+        parser.error("A file must have a folder of its own. Add --results DIR.")
+    if args.check and not args.report:
+        parser.error(
+            "--check must be of a report: python -m studies report --check NAME."
+        )
     if args.results is not None and len(args.names) > 1:
         parser.error("--results must be of one study. Name one alone.")
 
@@ -127,12 +135,18 @@ def _check(parser, args):
 def run(study: Study, args: argparse.Namespace) -> int:
     """Runs what is missing; returns 1 if a run failed, else 0."""
     changes = dict(map(study.parse, args.set))
-    results = Results(study, args.results or RESULTS / study.name)
-    list_runs = running.lister(study, results, changes, args.tiny)
-    if args.list:
-        for settings in list_runs():
-            print("done   " if settings in results.done else "missing", settings)
-        return 0
+    folder = args.results or RESULTS / study.name
+    with contextlib.nullcontext() if args.list else alone(folder):
+        results = Results(study, folder)
+        list_runs = running.lister(study, results, changes, args.tiny)
+        if args.list:
+            for settings in list_runs():
+                print("done   " if settings in results.done else "missing", settings)
+            return 0
+        return _run(study, results, list_runs, args)
+
+
+def _run(study, results, list_runs, args):
     wanted = list_runs
     if args.forecast:
         firsts = running.one_of_each_kind(study, results, list_runs())
@@ -146,12 +160,19 @@ def run(study: Study, args: argparse.Namespace) -> int:
         print(results.failed[settings]["traceback"], file=sys.stderr)
         print(f"{settings} failed, see above.", file=sys.stderr)
     if not args.forecast:
-        where = f" --results {args.results}" if args.results else ""
         print(
             f"{len(results.of(list_runs()))} of {len(list_runs())} runs are in "
-            f"{results.folder}. Now: python -m studies report {study.address}{where}"
+            f"{results.folder}. Now: {_command_of_report(study, args)}"
         )
     return 1 if failed else 0
+
+
+def _command_of_report(study, args):
+    words = ["python", "-m", "studies", "report", study.address]
+    words += ["--tiny"] if args.tiny else []
+    words += [word for change in args.set for word in ("--set", change)]
+    words += ["--results", str(args.results)] if args.results else []
+    return shlex.join(words)
 
 
 @contextlib.contextmanager
@@ -171,10 +192,10 @@ def write_report(study: Study, args: argparse.Namespace) -> None:
     results = Results(study, folder, say=None if args.check else print)
     runs = running.lister(study, results, changes, args.tiny)()
     if args.check:
-        report.check(study, results, runs)
+        report.check(study, results, runs, changes)
         print(f"{folder / report.NAME} is what its runs give.")
     else:
-        written = report.write(study, results, runs)
+        written = report.write(study, results, runs, changes)
         print(f"Written into {folder}: {', '.join(written)}")
 
 

@@ -94,11 +94,8 @@ def _with_seeds(parts):
 
 
 def tiny() -> list[Settings]:
-    """Two runs of a few steps, a held one and a controlled one."""
-    return [
-        Settings("cnn", "weight", "", 0.03, images=128, epochs=1),
-        Settings("dense", "q", "hoyer", 0.65, images=256, epochs=2),
-    ]
+    """A run of a few steps."""
+    return [Settings("cnn", "q", "hoyer", 0.6, images=1024, epochs=1)]
 
 
 def kind(settings: Settings) -> str:

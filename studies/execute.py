@@ -1,16 +1,17 @@
 """One run of a study, in the process that calls this.
 
-`python -m studies.execute STUDY FILE` reads settings from its input and writes what
-came of them into FILE. TensorFlow must not be imported before, since it takes its
-number of threads from the environment then.
+`python -m studies.execute STUDY` reads a line of settings from its input and writes a
+line with what came of them to its output. It ends when its input does. TensorFlow must
+not be imported before, since it takes its number of threads from the environment then.
 """
 
 import json
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 # What is kept of the machine, by the names that `benchmarks/machine.py` has.
@@ -41,14 +42,30 @@ def execute(address: str, fields: dict[str, Any]) -> Outcome:
 
         study = Study(address)
         figures = study.module.run(study.from_json(fields))
-        outcome["figures"] = json.loads(json.dumps(figures))
-    except Exception as error:  # Whatever it is, it belongs to this run alone.
+        outcome["figures"] = _as_json(study, figures)
+    except (Exception, SystemExit) as error:  # It belongs to this run alone.
         outcome["error"] = f"{type(error).__name__}: {error}"
         outcome["traceback"] = traceback.format_exc()
     outcome["seconds"] = round(time.perf_counter() - wall, 2)
     outcome["cpu_seconds"] = round(time.process_time() - cpu, 2)
     outcome["machine"] = _machine()
     return outcome
+
+
+def _as_json(study, figures):
+    """Returns figures as they are read from a file, so that all tables see the same."""
+    if isinstance(figures, dict):
+        try:
+            return json.loads(json.dumps(figures))
+        except (TypeError, ValueError) as error:
+            why = str(error)
+    else:
+        why = f"it is of type {type(figures).__name__}"
+    raise TypeError(
+        f"run() of {study.name} must return a dict of what JSON can have. Received: "
+        f"{str(figures)[:200]}, but {why}. Make numbers of NumPy and Keras plain: "
+        "float(x), x.tolist()."
+    )
 
 
 def _machine() -> dict[str, str]:
@@ -59,9 +76,21 @@ def _machine() -> dict[str, str]:
 
 
 def main() -> None:
-    address, file = sys.argv[1:]
-    outcome = execute(address, json.load(sys.stdin))
-    Path(file).write_text(json.dumps(outcome))
+    # What a run prints must not come between: it goes where errors go.
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    fields = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    outcome = execute(sys.argv[1], fields)
+    with open(answer, "w") as file:
+        file.write(json.dumps(outcome) + "\n")
+
+
+def _end_with_input():
+    """Ends this process, and those that it has started, as soon as its input ends."""
+    while os.read(0, 1024):
+        pass
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

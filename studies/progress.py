@@ -1,5 +1,6 @@
 """How far a study is, and how long it still takes."""
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,16 +28,17 @@ def seconds_left(
     if not each:
         return None
     known = [each.get(study.kind(settings), each[""]) for settings in missing]
-    return sum(known) / jobs
+    # The longest one takes its time, however many go on beside it.
+    return max([sum(known) / jobs, *known])
 
 
 def clock(seconds: float | None) -> str:
     """Returns a length of time as one says it."""
     if seconds is None:
         return "unknown"
-    minutes = round(seconds / 60)
-    if minutes < 1:
+    if seconds < 90:
         return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
     return (
         f"{minutes // 60} h {minutes % 60:02d} min"
         if minutes >= 60
@@ -45,7 +47,10 @@ def clock(seconds: float | None) -> str:
 
 
 class Progress:
-    """A bar with the runs that are finished and the time that is left."""
+    """A bar with the runs that are finished and the time that is left.
+
+    Where there is no terminal, it is a line for each run that ends.
+    """
 
     def __init__(self, study: Study, results: Results, jobs: int) -> None:
         self._study, self._results, self._jobs = study, results, jobs
@@ -53,7 +58,9 @@ class Progress:
             unit="run",
             desc=study.name,
             bar_format="{desc}: {n_fmt} of {total_fmt} |{bar:20}| {elapsed}{postfix}",
+            disable=None,  # As it is no terminal.
         )
+        self._line = ""
 
     def __enter__(self) -> "Progress":
         return self
@@ -64,9 +71,19 @@ class Progress:
     def show(self, total: int, missing: Iterable[Any]) -> None:
         """Shows that of `total` runs these are missing."""
         missing = list(missing)
-        left = seconds_left(self._study, self._results, missing, self._jobs)
+        seconds = seconds_left(self._study, self._results, missing, self._jobs)
+        left = f"{clock(seconds)} left" if missing else ""
+        if self._bar.disable:
+            comma = ", " if left else ""
+            self._print(f"{total - len(missing)} of {total} runs{comma}{left}")
+            return
         self._bar.total, self._bar.n = total, total - len(missing)
-        self._bar.set_postfix_str(f"{clock(left)} left" if missing else "")
+        self._bar.set_postfix_str(left)
+
+    def _print(self, line):
+        if line != self._line:
+            print(f"{self._study.name}: {line}", file=sys.stderr, flush=True)
+        self._line = line
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""

@@ -1,7 +1,7 @@
 """The report of a study: its tables and pictures, made from its runs."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from studies.results import Results, write_whole
@@ -10,9 +10,18 @@ from studies.study import Study
 NAME = "report.md"
 
 
-def text(study: Study, results: Results, runs: Sequence[Any]) -> str:
-    """Returns the tables, and what runs are missing or failed."""
-    done = results.of(runs)
+def text(
+    study: Study, results: Results, runs: Sequence[Any], changes: Mapping[str, Any]
+) -> str:
+    """Returns the tables, and what runs are missing or failed.
+
+    Args:
+        study: The study.
+        results: Its runs that are finished.
+        runs: Settings of all runs that the report is of.
+        changes: Values of fields that these have instead of the study's own.
+    """
+    done = study.found(results.of(runs), changes)
     parts = [f"{len(done)} of {len(runs)} runs of version {study.version}.\n"]
     failed = [(s, results.failed[s]["error"]) for s in runs if s in results.failed]
     parts += [
@@ -20,28 +29,32 @@ def text(study: Study, results: Results, runs: Sequence[Any]) -> str:
         for settings, error in failed
     ]
     if done:
-        parts.append(study.module.tables(done).strip() + "\n")
+        parts.append(study.call("tables", done).strip() + "\n")
     return "\n".join(parts)
 
 
-def write(study: Study, results: Results, runs: Sequence[Any]) -> list[str]:
+def write(
+    study: Study, results: Results, runs: Sequence[Any], changes: Mapping[str, Any]
+) -> list[str]:
     """Writes tables and pictures into the folder of results; returns their names."""
-    done = results.of(runs)
+    done = study.found(results.of(runs), changes)
     results.folder.mkdir(parents=True, exist_ok=True)
-    write_whole(results.folder / NAME, text(study, results, runs))
+    write_whole(results.folder / NAME, text(study, results, runs, changes))
     if done:
-        study.module.draw(done, results.folder)
+        study.call("draw", done, results.folder)
     return [NAME, *sorted(picture.name for picture in results.folder.glob("*.png"))]
 
 
-def check(study: Study, results: Results, runs: Sequence[Any]) -> None:
+def check(
+    study: Study, results: Results, runs: Sequence[Any], changes: Mapping[str, Any]
+) -> None:
     """Compares the report in the folder with the runs there.
 
     Raises:
         ValueError: if they differ.
     """
     path = results.folder / NAME
-    wanted = text(study, results, runs)
+    wanted = text(study, results, runs, changes)
     if not path.is_file():
         raise ValueError(
             f"{path} must be there. Write it: python -m studies report {study.name}"

@@ -1,9 +1,11 @@
 """The folder that keeps the runs of a study: one JSON file for each."""
 
+import contextlib
+import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from studies.execute import Outcome
 from studies.study import Done, Study
 
 DAMAGED = ".damaged"
+LOCK = ".lock"
 
 
 class Results:
@@ -42,13 +45,16 @@ class Results:
             content = json.loads(path.read_text())
             owner = content["study"], content["version"], {*content["settings"]}
             fields, outcome = content["settings"], content["outcome"]
-            if not ("error" in outcome or isinstance(outcome["figures"], dict)):
-                raise ValueError("It has neither figures nor an error.")
+            _check_outcome(outcome)
         except (ValueError, KeyError, TypeError):
             self._set_aside(path)
             return
         self._check_owner(path, *owner)
-        settings = self._study.from_json(fields)
+        try:
+            settings = self._study.from_json(fields)
+        except (ValueError, TypeError):
+            self._set_aside(path)
+            return
         if path.stem == self._study.digest(settings):
             self._keep(settings, outcome)
         else:
@@ -82,10 +88,11 @@ class Results:
         self.failed.pop(settings, None)
         if "figures" in outcome:
             self.done[settings] = outcome["figures"]
+            # Those of a run that failed say nothing of how long one takes.
+            if "seconds" in outcome:
+                self.seconds[settings] = outcome["seconds"]
         else:
             self.failed[settings] = outcome
-        if "seconds" in outcome:
-            self.seconds[settings] = outcome["seconds"]
 
     def add(self, settings: Any, outcome: Outcome) -> None:
         """Writes what came of a run, as a whole or not at all.
@@ -100,7 +107,8 @@ class Results:
             "outcome": outcome,
         }
         path = self.folder / "runs" / f"{self._study.digest(settings)}.json"
-        text = json.dumps(content, indent=1) + "\n"
+        lines = (f"{json.dumps(key)}: {json.dumps(content[key])}" for key in content)
+        text = "{\n" + ",\n".join(lines) + "\n}\n"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, text)
@@ -118,6 +126,43 @@ class Results:
         return {
             settings: self.done[settings] for settings in runs if settings in self.done
         }
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes from running a study into the same folder.
+
+    Raises:
+        OSError: if the folder can't be written to, before any run is lost by that.
+        ValueError: if another process runs a study into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise OSError(
+            "--results must be a folder that can be written to. Received: "
+            f"{folder}, which fails with: {error.strerror}. Name another folder."
+        ) from error
+    with open(handle) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                "--results must be a folder into which no other process runs a study. "
+                f"Received: {folder}, where one does. Wait for it, or name another."
+            ) from error
+        yield
+
+
+def _check_outcome(outcome):
+    """Raises ValueError or KeyError if it is not what `execute` returns."""
+    if "error" in outcome:
+        whole = all(isinstance(outcome[name], str) for name in ("error", "traceback"))
+    else:
+        whole = isinstance(outcome["figures"], dict)
+    if not (whole and isinstance(outcome.get("seconds", 0.0), int | float)):
+        raise ValueError("It has neither figures nor an error.")
 
 
 def write_whole(path: Path, text: str) -> None:

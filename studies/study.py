@@ -31,6 +31,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from studies import typed
+
 FOLDER = Path(__file__).parent
 PARTS = ("VERSION", "Settings", "runs", "tiny", "run", "tables", "draw")
 
@@ -44,6 +46,22 @@ def names() -> list[str]:
     return [f.stem for f in files if re.search(r"^VERSION\b", f.read_text(), re.M)]
 
 
+class _Found(Mapping):
+    """Figures that are found by settings from before a change as well."""
+
+    def __init__(self, done, change):
+        self._done, self._change = done, change
+
+    def __getitem__(self, settings):
+        return self._done[self._change(settings)]
+
+    def __iter__(self):
+        return iter(self._done)
+
+    def __len__(self):
+        return len(self._done)
+
+
 class Study:
     """A module that is a study.
 
@@ -54,12 +72,7 @@ class Study:
     def __init__(self, address: str) -> None:
         self.address = address
         self.module = _load(address)
-        missing = [part for part in PARTS if not hasattr(self.module, part)]
-        if missing:
-            raise ValueError(
-                f"A study must have {', '.join(PARTS)}. Received: {address}, without "
-                f"{' and '.join(missing)}. `studies/study.py` says what each is."
-            )
+        _check_parts(address, self.module)
         self.name = Path(address).stem
         self.version: int = self.module.VERSION
         self._types = typing.get_type_hints(self.module.Settings)
@@ -76,37 +89,71 @@ class Study:
             done: Figures of the runs that are finished.
             changes: Values of fields that all runs should have instead of their own.
         """
-        return self._changed(self.module.runs(done), changes)
+        return self._changed(self.call("runs", self.found(done, changes)), changes)
+
+    def call(self, part: str, *arguments: Any) -> Any:
+        """Returns what a function of the study returns.
+
+        Raises:
+            RuntimeError: if it raises, from its own error: it is to be mended there.
+        """
+        try:
+            return getattr(self.module, part)(*arguments)
+        except Exception as error:
+            raise _error_in(f"{part}() of {self.address}", error) from error
+
+    def found(
+        self, done: Mapping[Any, Figures], changes: Mapping[str, Any]
+    ) -> Mapping[Any, Figures]:
+        """Returns the figures as the study looks for them, by settings of its own.
+
+        Args:
+            done: Figures by settings that have the changes.
+            changes: Values of fields that all runs have instead of their own.
+        """
+        return _Found(done, lambda settings: self._changed([settings], changes)[0])
 
     def tiny(self, changes: Mapping[str, Any]) -> list:
         """Returns the settings of a few short runs."""
-        return self._changed(self.module.tiny(), changes)
+        return self._changed(self.call("tiny"), changes)
 
     def _changed(self, runs: Sequence, changes: Mapping[str, Any]) -> list:
         settings = [dataclasses.replace(run, **changes) for run in runs]
         return list(dict.fromkeys(map(self._typed, settings)))
 
     def _typed(self, settings):
-        """Makes 2 where a float is wanted 2.0, so that equal settings have one text."""
-        floats = {
-            name: float(getattr(settings, name))
-            for name, kind in self._types.items()
-            if kind is float
-        }
-        return dataclasses.replace(settings, **floats)
+        """Gives fields the types that are written, so that equal settings are one run.
+
+        Raises:
+            ValueError: if a value has another type.
+        """
+        values = {}
+        for name, kind in self._types.items():
+            try:
+                values[name] = typed.fit(getattr(settings, name), kind)
+            except TypeError as error:
+                raise ValueError(
+                    f"Settings of {self.name} must have the types that are written "
+                    f"there. Received: {name}={getattr(settings, name)!r}, but "
+                    f"{name}: {typed.name_of(kind)}. Mend the value or the type."
+                ) from error
+        return dataclasses.replace(settings, **values)
 
     def kind(self, settings: Any) -> str:
         """Returns the name of what takes about as long as this run."""
-        kind = getattr(self.module, "kind", None)
-        return kind(settings) if kind else "run"
+        return self.call("kind", settings) if hasattr(self.module, "kind") else "run"
 
     def to_json(self, settings: Any) -> dict[str, Any]:
         """Returns the settings as JSON has them."""
         return json.loads(json.dumps(dataclasses.asdict(settings)))
 
     def from_json(self, fields: Mapping[str, Any]) -> Any:
-        """Returns the settings of `to_json`; raises TypeError if they are others."""
-        return self._typed(self.module.Settings(**_tuples(dict(fields))))
+        """Returns the settings of `to_json`.
+
+        Raises:
+            ValueError: if a value has another type than its field.
+        """
+        return self._typed(self.module.Settings(**fields))
 
     def parse(self, change: str) -> tuple[str, Any]:
         """Returns the field and the value of a text such as `epochs=3`."""
@@ -117,19 +164,13 @@ class Study:
                 f"{', '.join(self._types)}. Received: {change}."
             )
         kind = self._types[field]
-        if kind is str:
-            return field, value
         try:
-            value = _tuples(json.loads(value.lower() if kind is bool else value))
-        except json.JSONDecodeError:
-            value = None if value == "None" else value
-        if kind in (int, float, bool) and not (
-            type(value) is kind or (kind is float and type(value) is int)
-        ):
+            return field, typed.read(value, kind)
+        except TypeError as error:
             raise ValueError(
-                f"--set {field} must be of type {kind.__name__}. Received: {change}."
-            )
-        return field, value
+                f"--set {field} must be of type {typed.name_of(kind)}. Received: "
+                f"{change}. Numbers, true, null and lists are written as in JSON."
+            ) from error
 
     def digest(self, settings: Any) -> str:
         """Returns what tells this run of this version from all others."""
@@ -138,31 +179,49 @@ class Study:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _tuples(value):
-    """Turns lists back into the tuples that JSON does not have."""
-    if isinstance(value, list):
-        return tuple(map(_tuples, value))
-    if isinstance(value, dict):
-        return {key: _tuples(each) for key, each in value.items()}
-    return value
+def _check_parts(address, module):
+    missing = [part for part in PARTS if not hasattr(module, part)]
+    if missing:
+        raise ValueError(
+            f"A study must have {', '.join(PARTS)}. Received: {address}, without "
+            f"{' and '.join(missing)}. `studies/study.py` says what each is."
+        )
+    made = module.Settings
+    frozen = dataclasses.is_dataclass(made) and made.__dataclass_params__.frozen
+    if not frozen or typing.get_type_hints(made).get("threads") is not int:
+        raise ValueError(
+            "Settings of a study must be a frozen dataclass with a field threads: int. "
+            f"Received: that of {address}. `studies/study.py` says what each is."
+        )
+
+
+def _error_in(place, error):
+    remedy = "The lines above say where."
+    if isinstance(error, ImportError):
+        remedy = 'Install what studies need: pip install ".[studies]"'
+    kind = type(error).__name__
+    return RuntimeError(f"{place} must not raise. Received: {kind}: {error}. {remedy}")
 
 
 def _load(address: str) -> ModuleType:
-    if not address.endswith(".py"):
-        if address not in names():
-            raise ValueError(
-                f"NAME must be a study: {', '.join(names())}, or the path of a file "
-                f"that is one. Received: {address}."
-            )
-        return importlib.import_module(f"studies.{address}")
     path = Path(address).resolve()
-    if not path.is_file():
+    if not address.endswith(".py") and address not in names():
+        raise ValueError(
+            f"NAME must be a study: {', '.join(names())}, or the path of a file that "
+            f"is one. Received: {address}."
+        )
+    if address.endswith(".py") and not path.is_file():
         raise ValueError(
             f"NAME must be a study, or a file that exists. Received: {address}."
         )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its module up by name.
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    try:
+        if not address.endswith(".py"):
+            return importlib.import_module(f"studies.{address}")
+        # A dataclass looks its module up by name. It must hide no module of Python.
+        name = f"study_in_file_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _error_in(f"The import of {address}", error) from error
     return module

@@ -1,5 +1,6 @@
 """Reports: what they say, and how they are compared with the runs."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def test_the_report_is_made_from_the_runs(folder, capsys):
     assert (folder / "report.md").read_text() == REPORT
     assert (folder / "coins.png").read_text() == "2"
     assert capsys.readouterr().out == (f"Written into {folder}: report.md, coins.png\n")
-    assert studies("report", COINS, "--results", folder, "--check") == 0
+    assert studies("report", "--check", COINS, "--results", folder) == 0
 
 
 def test_a_failed_run_is_in_the_report(folder):
@@ -88,6 +89,15 @@ def test_runs_are_listed_and_none_is_run(folder, capsys):
     assert done == ["done", "done", "missing", "missing"]
 
 
+def test_the_command_of_the_report_is_of_the_same_runs(tmp_path, capsys):
+    arguments = ("--set", "places=[]", "--tiny", "--results", tmp_path)
+    assert studies(COINS, *arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"1 of 1 runs are in {tmp_path}. Now: python -m studies ")
+    assert studies(*shlex.split(out)[-7:]) == 0
+    assert (tmp_path / "report.md").read_text().startswith("1 of 1 runs")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -95,8 +105,10 @@ def test_runs_are_listed_and_none_is_run(folder, capsys):
         (["a", "b"], "NAME must be one study. Received: a b"),
         ([COINS, "--jobs", "0"], "--jobs must be at least 1. Received: 0"),
         ([COINS, "--retries", "-1"], "--retries must be at least 0. Received: -1"),
-        ([COINS, "--tiny"], "Add --results DIR"),
-        ([COINS, "--set", "q=1"], "Add --results DIR"),
+        ([COINS], "A file must have a folder of its own. Add --results DIR"),
+        (["theory", "--check"], "--check must be of a report: python -m studies rep"),
+        (["theory", "--tiny"], "Add --results DIR"),
+        (["theory", "--set", "q=1"], "Add --results DIR"),
         (["report", "a", "b", "--results", "c"], "--results must be of one study"),
     ],
 )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from studies.results import Results
+from studies import __main__ as command
+from studies.results import Results, alone
 from studies.study import Study
 
 COINS = str(Path(__file__).parents[1] / "data" / "studies" / "coins.py")
@@ -64,6 +65,10 @@ def test_a_failure_is_kept_until_the_run_is_finished(study, tmp_path):
         lambda text: text.replace('"q": 1.0', '"q": 1.5'),
         lambda text: text.replace('"settings"', '"setting"'),
         lambda text: "\0" + text,
+        lambda text: text.replace('"q": 1.0', '"q": null'),
+        lambda text: text.replace('"q": 1.0', '"q": "much"'),
+        lambda text: text.replace('"figures"', '"error"'),
+        lambda text: text.replace('"seconds": 2.0', '"seconds": "2"'),
     ],
 )
 def test_a_damaged_file_is_named_and_set_aside(study, results, tmp_path, damage):
@@ -116,3 +121,24 @@ def test_no_space_left_loses_nothing(study, results, tmp_path, monkeypatch):
     line, text = str(error.value).split(":\n", 1)
     Path(line.split()[-1]).write_text(text)
     assert settings in Results(study, tmp_path).done
+
+
+def test_a_folder_is_of_one_process_at_a_time(results, tmp_path, capsys):
+    with alone(tmp_path):
+        assert command.main([COINS, "--results", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert "no other process runs a study. Received: " in error
+        # What runs nothing disturbs nothing.
+        assert command.main([COINS, "--results", str(tmp_path), "--list"]) == 0
+        assert command.main(["report", COINS, "--results", str(tmp_path)]) == 0
+    with alone(tmp_path):
+        pass
+
+
+def test_a_folder_that_cant_be_written_to_is_found_before_any_run(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert command.main([COINS, "--results", str(tmp_path / "file")]) == 2
+    printed = capsys.readouterr()
+    assert "--results must be a folder that can be written to." in printed.err
+    assert f"Received: {tmp_path}/file, which fails with: File exists." in printed.err
+    assert "coins: " not in printed.err

@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from studies import running
+from studies import report, running
 from studies.local import run_local
 from studies.results import Results
 from studies.study import FOLDER, Study
@@ -25,7 +26,9 @@ def study():
 
 
 def run(study, results, runs=None, retries=0, runner=LOCAL):
-    lister = (lambda: runs) if runs else running.lister(study, results, {}, False)
+    lister = running.lister(study, results, {}, False)
+    if runs:
+        lister = runs if callable(runs) else lambda: runs
     running.run_missing(study, results, lister, runner, retries, jobs=2)
 
 
@@ -56,16 +59,73 @@ def test_a_run_may_depend_on_others_and_none_is_repeated(study, tmp_path):
     assert len(asked) == 2
 
 
+def test_a_changed_study_finds_the_runs_that_others_depend_on(study, tmp_path):
+    results = Results(study, tmp_path)
+    changes = {"threads": 2}
+    lister = running.lister(study, results, changes, False)
+
+    def runner(study, runs):
+        for settings in runs:
+            yield settings, {"figures": {"sum": settings.q + settings.seed}}
+
+    run(study, results, lister, runner=runner)
+    assert len(results.done) == 5
+    assert study.module.Settings(2.0, best=True, threads=2) in results.done
+    # Its tables too look for settings of its own.
+    text = report.text(study, results, lister(), changes)
+    assert text.startswith("5 of 5 runs of version 3.\n\n1 0 1\n1 1 2\n2 0 2\n")
+
+
 def test_a_run_that_fails_costs_only_itself(study, tmp_path):
     results = Results(study, tmp_path)
     make = study.module.Settings
-    runs = [make(1.0, fault="raises"), make(1.0, fault="killed"), make(1.0)]
+    faults = ("raises", "killed", "exits", "returns nothing")
+    runs = [*(make(1.0, fault=fault) for fault in faults), make(1.0)]
     run(study, results, runs)
     assert [*results.done] == [make(1.0)]
-    raised, killed = (results.failed[settings] for settings in runs[:2])
+    raised, killed, left, empty = (results.failed[settings] for settings in runs[:4])
     assert raised["error"] == "RuntimeError: The coin is lost."
     assert "in run" in raised["traceback"]
     assert killed["error"] == "The process of the run ended by signal 9."
+    assert left["error"] == "SystemExit: 0"
+    assert "run() of coins must return a dict" in empty["error"]
+    assert "Received: None" in empty["error"]
+
+
+def test_what_a_run_prints_is_not_its_outcome(study, tmp_path, monkeypatch):
+    # The disk for temporary files may be full: nothing of a run is there.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    settings = study.module.Settings(1.0, fault="prints")
+    ((_, outcome),) = run_local(study, [settings])
+    assert outcome["figures"]["sum"] == 1
+
+
+def ended(process):
+    """Whether a process is gone, or only waits for being counted."""
+    command = Path(f"/proc/{process}/cmdline")
+    return not command.exists() or not command.read_bytes()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_no_run_goes_on_without_the_study(study, tmp_path, how):
+    arguments = ["--results", str(tmp_path), "--set", "fault=waits"]
+    command = [sys.executable, "-m", "studies", COINS, *arguments]
+    process = subprocess.Popen(
+        [*command, "--set", f"folder={tmp_path}"],
+        env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
+        stderr=subprocess.DEVNULL,
+    )
+    mark = tmp_path / "waits"
+    while not (mark.exists() and mark.read_text().endswith("\n")):
+        time.sleep(0.01)
+    process.send_signal(how)
+    process.wait()
+    for each in mark.read_text().split():
+        for _ in range(1000):
+            if ended(each):
+                break
+            time.sleep(0.01)
+        assert ended(each)
 
 
 def test_a_run_that_fails_is_tried_again_as_told(study, tmp_path):

@@ -1,6 +1,7 @@
 """Which studies there are, and how settings are written and read."""
 
 import dataclasses
+import sys
 import typing
 from pathlib import Path
 
@@ -43,6 +44,44 @@ def test_a_study_is_found_by_name_or_as_a_file(tmp_path):
         Study(str(tmp_path / "half.py"))
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("frozen=True", "frozen=False"), ("threads: int", "threads: str")],
+)
+def test_settings_of_another_kind_are_refused(tmp_path, right, wrong):
+    file = tmp_path / "coins.py"
+    file.write_text(Path(COINS).read_text().replace(right, wrong))
+    with pytest.raises(ValueError, match="a frozen dataclass with a field threads: i"):
+        Study(str(file))
+
+
+@pytest.mark.parametrize(
+    "part", ["runs(done)", "tiny()", "tables(done)", "kind(settings)"]
+)
+def test_an_error_of_a_study_says_where_it_is(tmp_path, part):
+    # Its own message alone, "x", would not.
+    file = tmp_path / "coins.py"
+    text = Path(COINS).read_text()
+    file.write_text(
+        text.replace(f"def {part}:", f"def {part}:\n    raise OSError('x')")
+    )
+    name, sign, _ = part.partition("()")
+    name = name.partition("(")[0]
+    with pytest.raises(RuntimeError, match=rf"{name}\(\) of .*Received: OSError: x\."):
+        Study(str(file)).call(name, *([] if sign else [{}]))
+
+
+def test_a_file_hides_no_module_of_python_and_its_import_may_fail(tmp_path):
+    file = tmp_path / "random.py"
+    file.write_text("raise ValueError('x')")
+    before = sys.modules.get("random")
+    with pytest.raises(
+        RuntimeError, match=r"The import of .*random\.py must not raise"
+    ):
+        Study(str(file))
+    assert sys.modules.get("random") is before
+
+
 def test_numbers_that_are_equal_are_one_run(coins):
     make = coins.module.Settings
     one, same = coins.runs({}, {"q": 2})[0], coins.runs({}, {"q": 2.0})[0]
@@ -52,6 +91,16 @@ def test_numbers_that_are_equal_are_one_run(coins):
     changed = [dataclasses.replace(make(1.0), **other) for other in others]
     digests = {coins.digest(settings) for settings in [make(1.0), *changed]}
     assert len(digests) == 5
+
+
+def test_settings_with_values_of_other_types_are_refused(coins, monkeypatch):
+    # NaN equals nothing, so such a run would be missing for ever.
+    for wrong in ({"q": float("nan")}, {"places": ("a", 1)}, {"seed": 1.0}):
+        run = coins.module.Settings(**{"q": 1.0, **wrong})
+        monkeypatch.setattr(coins.module, "runs", lambda done, run=run: [run])
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"Settings of coins.*Received: {name}="):
+            coins.runs({}, {})
 
 
 def test_the_version_tells_runs_apart(coins, monkeypatch):
@@ -83,6 +132,7 @@ def test_a_setting_is_read_by_its_type(coins, text, value):
         ("q=much", "--set q must be of type float. Received: q=much"),
         ("seed=1.5", "--set seed must be of type int. Received: seed=1.5"),
         ("best=1", "--set best must be of type bool. Received: best=1"),
+        ("places=a", r"places must be of type tuple\[str, ...\]. Received: places=a"),
     ],
 )
 def test_a_setting_that_is_wrong_is_refused(coins, text, message):

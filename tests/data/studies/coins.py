@@ -1,7 +1,10 @@
 """A study without TensorFlow, which tests run."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +18,9 @@ class Settings:
     Attributes:
         q: Part of the figure.
         places: Another part.
-        fault: What happens to the run: "raises", "killed", "killed once".
-        folder: Where a run that is killed once leaves its mark.
+        fault: What happens to the run: "raises", "killed", "killed once", "exits",
+            "returns nothing", "prints", "waits".
+        folder: Where a run that is killed once, or waits, leaves its mark.
         best: Whether the run depends on others.
     """
 
@@ -48,6 +52,16 @@ def kind(settings):
 def run(settings):
     if settings.fault == "raises":
         raise RuntimeError("The coin is lost.")
+    if settings.fault == "exits":
+        sys.exit(0)
+    if settings.fault == "returns nothing":
+        return None
+    if settings.fault == "prints":
+        print(json.dumps({"figures": {}}), "." * 2**20)
+    if settings.fault == "waits":
+        child = subprocess.Popen(["sleep", "100"])
+        Path(settings.folder, "waits").write_text(f"{os.getpid()} {child.pid}\n")
+        child.wait()
     mark = Path(settings.folder, f"mark{settings.seed}")
     if settings.fault == "killed" or (
         settings.fault == "killed once" and not mark.exists()
@@ -64,7 +78,8 @@ def run(settings):
 
 
 def tables(done):
-    lines = [f"{s.q:g} {s.seed} {done[s]['sum']:g}" for s in done]
+    found = [s for s in runs(done) if s in done]
+    lines = [f"{s.q:g} {s.seed} {done[s]['sum']:g}" for s in found]
     return "\n".join(sorted(lines))
 
 
