@@ -7,6 +7,7 @@ that one writes results.
 
 import math
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,21 @@ class Session:
                 '"keras_sparseout[studies]"'
             ) from error
         self._ray = ray
+        self._connect()
+        try:
+            self.jobs = self._check_that_it_fits(self._cpus or 1)
+        except ValueError:
+            ray.shutdown()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ray.shutdown()
+
+    def _connect(self):
+        ray = self._ray
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        stop = signal.getsignal(signal.SIGTERM)
         if self._address:
             _check_that_it_answers(self._address)
             code = {"working_dir": str(ROOT), "excludes": EXCLUDES}
@@ -65,15 +80,8 @@ class Session:
         else:
             here = {"include_dashboard": False, "object_store_memory": STORE}
             ray.init("local", **here, **quiet)
-        try:
-            self.jobs = self._check_that_it_fits(self._cpus or 1)
-        except ValueError:
-            ray.shutdown()
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ray.shutdown()
+        # Ray has put an end of its own in the place of what was there.
+        signal.signal(signal.SIGTERM, stop)
 
     def _check_that_it_fits(self, cpus):
         """Returns how many runs go on at the same time; raises if it is none."""
@@ -89,8 +97,8 @@ class Session:
             if wanted > most[name]:
                 raise ValueError(
                     f"{option} must be at most what one machine of Ray has, "
-                    f"{most[name]:g} {name}s. Received: {wanted:g}. Ask for fewer, or "
-                    "start Ray on a larger machine."
+                    f"{most[name]:g} {name}s. Received: {wanted:g}. Give {option} "
+                    f"{most[name]:g}, or start Ray on a larger machine."
                 )
         return sum(self._runs_on(machine, cpus) for machine in machines)
 
