@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from studies import language_report, language_run
-from studies.language_contrasts import Arm, Found, Row
+from studies.contrasts import Arm, Row
 
 VERSION = 1
 Figures = dict[str, Any]
@@ -133,14 +133,12 @@ def best_scale(done: Mapping[Settings, Figures], q: float) -> float | None:
 
     None if not all runs that decide are finished.
     """
-    found = Found(done)
     means = {}
     for scale in SCALES:
-        wanted = at(q, scale)
-        nats = found.values(wanted, TUNING, "valid_nats")
+        nats = Row("", at(q, scale), TUNING).values(done, "valid_nats")
         if len(nats) < len(TUNING):
             return None
-        means[scale] = np.mean([*nats.values()])
+        means[scale] = np.mean(nats)
     return min(means, key=means.__getitem__)
 
 

@@ -77,14 +77,6 @@ def test_each_q_gets_its_best_rate_with_equal_budgets():
     }
 
 
-def test_runs_of_two_models_in_one_folder_are_refused():
-    done = faked()
-    settings = next(iter(done))
-    done[replace(settings, units=8)] = fake(settings)
-    with pytest.raises(ValueError, match=r"one text and one model\. Received: .*q=1.5"):
-        language.runs(done)
-
-
 def test_the_report_decides_by_p():
     text = language.tables(faked())
     fixed = lines(text, "q = 1.5 against q = 2")[0]
@@ -95,10 +87,15 @@ def test_the_report_decides_by_p():
     rival = lines(text, "| sparsity | threshold, 75 % zeros")[0]
     assert rival.endswith("| observed: worse than Dropout |")
     # At scale 1, which is the best one here, these are the same runs.
-    assert "| the runs of matched |" in lines(text, "| best | q = 1.5, rate x 1")[0]
+    assert (
+        "| the same runs as in matched |"
+        in lines(text, "| best | q = 1.5, rate x 1")[0]
+    )
     assert lines(text, "| 1.5 | ")[0].endswith(" | 1 |")
     # By the last seeds: one of ten used up its epochs.
     assert lines(text, "| matched | q = 1.5 |")[1].endswith(" | 9 of 10 |")
+    # What arms share is listed once.
+    assert len(lines(text, "| equal | q = 2 |")) == 1
     assert lines(text, "| matched | q = 1.5 | embedded")[0].split(" | ")[5] == "2.00"
 
 
