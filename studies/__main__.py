@@ -20,12 +20,12 @@ import signal
 import sys
 from pathlib import Path
 
-from studies import report, running
-from studies.local import run_local
-from studies.on_ray import Session
-from studies.progress import forecast
-from studies.results import Results, alone
-from studies.study import FOLDER, Study, names
+from studies.runner import report, running
+from studies.runner.local import run_local
+from studies.runner.on_ray import Session
+from studies.runner.progress import forecast
+from studies.runner.results import Results, alone
+from studies.runner.study import FOLDER, Study, names
 
 RESULTS = FOLDER / "results"
 

@@ -32,8 +32,9 @@ from typing import Any
 
 import numpy as np
 
-from studies import language_report, language_run
 from studies.contrasts import Arm, Row
+from studies.parts.language import report as language_report
+from studies.parts.language import run as language_run
 
 VERSION = 1
 Figures = dict[str, Any]

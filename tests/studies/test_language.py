@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from keras_sparseout import Sparseout
-from studies import language, language_run
+from studies import language
 from studies.language import Settings
+from studies.parts.language import run as language_run
 
 
 def fake(settings):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from studies import __main__ as command
-from studies.results import Results
-from studies.study import Study, names
+from studies.runner.results import Results
+from studies.runner.study import Study, names
 
 COINS = str(Path(__file__).parents[1] / "data" / "studies" / "coins.py")
 REPORT = "2 of 4 runs of version 3.\n\n1 0 1.25\n1 1 1.75\n"

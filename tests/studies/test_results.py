@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from studies import __main__ as command
-from studies.results import Results, alone
-from studies.study import Study
+from studies.runner.results import Results, alone
+from studies.runner.study import Study
 
 COINS = str(Path(__file__).parents[1] / "data" / "studies" / "coins.py")
 OUTCOME = {"figures": {"sum": 1 / 3}, "seconds": 2.0}

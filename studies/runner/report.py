@@ -4,8 +4,8 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studies.results import Results, write_whole
-from studies.study import Study
+from studies.runner.results import Results, write_whole
+from studies.runner.study import Study
 
 NAME = "report.md"
 # Characters of an error that a report has. All of it is in the file of the run.

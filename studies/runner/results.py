@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from studies.execute import Outcome
-from studies.study import Done, Study
+from studies.runner.execute import Outcome
+from studies.runner.study import Done, Study
 
 DAMAGED = ".damaged"
 LOCK = ".lock"
