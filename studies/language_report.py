@@ -1,21 +1,45 @@
 """The tables and pictures of the study `language`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from studies.language_contrasts import NATS, Arm, Figures, Found, Row, contrasts
-from studies.statistics import interval
+from studies.contrasts import (
+    CELLS,
+    Arm,
+    Contrast,
+    Done,
+    Figures,
+    Measure,
+    Row,
+    contrasts,
+    distinct_rows,
+    draw_differences,
+    fixed_sentences,
+    mean_cell,
+    observed_sentence,
+)
 from studies.tables import MISSING, cell, markdown
+
+NATS = Measure(
+    "test_nats",
+    "nats a word of the test text",
+    factor=1,
+    digits=4,
+    lower="better",
+    higher="worse",
+    linear=0.02,
+)
+TICKS = (-0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 def tables(
-    done: Mapping[Any, Figures],
+    done: Done,
     arms: Sequence[Arm],
     tuning: Mapping[float, Mapping[float, Row]],
     chosen: Mapping[float, float | None],
@@ -25,226 +49,130 @@ def tables(
     Args:
         done: Figures by settings.
         arms: The arms, the primary one first.
-        tuning: The rows that decide the arm `best`, by q and scale.
+        tuning: The rows that decide the arm `best`, by q and factor of the rate.
         chosen: What they decided, by q.
     """
-    found = Found(done)
-    listed = contrasts(found, arms)
+    listed = contrasts(done, arms, NATS)
+    what = (
+        "q = 1.5 against q = 2, noise of equal strength, nats a word of the test text"
+    )
     parts = [
         "### The fixed contrast\n",
-        _fixed(listed[0]),
-        "Ten pairs see an effect of about one standard deviation of the paired "
-        "differences (power 0.8, two-sided at 0.05). An interval covers seeds, not "
-        "corpora: another text or size of model may give another difference.\n",
+        fixed_sentences(listed[0], what),
         "### Crossentropy of the test text\n",
         "Nats a word, mean ± half of the 95 % interval over seeds. Differences are "
-        "paired by seed, with their 95 % interval; below 0 is better than q = 2. Hoyer "
-        "sparsity is the mean of the three places. "
-        "`d` is the difference in standard deviations of the paired differences. p is "
-        "corrected by Holm over all contrasts but the fixed one, which comes first.\n",
-        _outcomes(found, arms, listed),
+        "paired by seed, with their 95 % interval; below 0 is better. Hoyer sparsity "
+        "is the mean of the three places, on validation text. `d` is the difference in "
+        "standard deviations of the paired differences. p is corrected by Holm over "
+        "all contrasts but the fixed one, which is the first.\n",
+        _outcomes(done, arms, listed),
+        observed_sentence(listed),
         "### How training went\n",
-        "Validation and training at the chosen epoch, without noise. `stopped`: runs "
-        "that ended because validation did not fall any more, rather than at the last "
-        "epoch that they had.\n",
-        _training(found, arms),
+        "What arms share is listed once, from here on. Nats are those of the chosen "
+        "epoch, without noise. `stopped`: runs that ended because validation did not "
+        "fall any more, rather than at the last epoch that they had.\n",
+        _training(done, arms),
         "### Noise and sparsity in each place\n",
         "At the chosen epoch. The variance is the mean over all activations of what "
         "the noise adds in training; `to q = 2` is its ratio to what q = 2 at its rate "
         "would add to the same activations. Sparsity is that of the activations "
         "before the noise, on validation text.\n",
-        _places(found, arms),
-        "### The rates of the arm best\n",
+        _places(done, arms),
+        "### The rates of the arm `best`\n",
         "Nats of validation text at each factor of the rate, on seeds of their own.\n",
-        _tuning(found, tuning, chosen),
+        _tuning(done, tuning, chosen),
     ]
     return "\n".join(parts)
 
 
-def _fixed(contrast):
-    d = contrast.difference
-    what = f"{contrast.row.label} against q = 2, noise of equal strength, nats a word"
-    if d is None:
-        return f"{what}: {contrast.verdict}.\n"
-    return (
-        f"{what}: {_signed(d)}, p = {_p(d.p)}, {_standardized(d)} standard deviations, "
-        f"{d.n} pairs. **{contrast.verdict[:1].upper()}{contrast.verdict[1:]}.**\n"
-    )
-
-
-def _signed(d):
-    if np.isnan(d.low):
-        return f"{d.mean:+.4f}"
-    return f"{d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}]"
-
-
-def _p(p):
-    if np.isnan(p):
-        return MISSING
-    return f"{p:.4f}" if p >= 1e-4 else "below 0.0001"
-
-
-def _standardized(d):
-    return f"{d.standardized:+.2f}" if np.isfinite(d.standardized) else MISSING
-
-
-def _outcomes(found, arms, listed):
-    header = ("arm", "runs", "finished", "Hoyer", "test nats", "perplexity")
-    header += ("difference to q = 2", "d", "p", "")
+def _outcomes(done: Done, arms: Iterable[Arm], listed: Sequence[Contrast]) -> str:
+    header = ["arm", "runs", "finished", "Hoyer", "test nats", "perplexity", *CELLS]
     rows = []
     for arm in arms:
-        rows.append([*_test(found, arm, arm.baseline), MISSING, MISSING, MISSING, ""])
+        rows.append([*_test(done, arm, arm.baseline), *[MISSING] * 3, ""])
         for contrast in (c for c in listed if c.arm is arm):
-            d = contrast.difference
-            compared = (_signed(d), _standardized(d)) if d else (MISSING, MISSING)
-            rows.append(
-                [
-                    *_test(found, arm, contrast.row),
-                    *compared,
-                    _p(contrast.p),
-                    contrast.verdict,
-                ]
-            )
+            rows.append([*_test(done, arm, contrast.row), *contrast.cells])
     return markdown(header, rows)
 
 
-def _test(found, arm, row):
-    nats = [*found.values(row.settings, row.seeds, NATS).values()]
-    perplexities = found.values(row.settings, row.seeds, "test_perplexity").values()
-    places = found.values(row.settings, row.seeds, "places").values()
-    hoyer = [np.mean([place["hoyer"] for place in p.values()]) for p in places]
+def _test(done: Done, arm: Arm, row: Row) -> list[str]:
+    nats = row.values(done, NATS.name)
+    places = [run.values() for run in row.values(done, "places")]
     return [
         arm.name,
         row.label,
         f"{len(nats)} of {len(row.seeds)}",
-        _mean(hoyer, 3),
-        _mean(nats, 4),
-        _mean([*perplexities], 2),
+        mean_cell((np.mean([place["hoyer"] for place in run]) for run in places), 3),
+        mean_cell(nats, NATS.digits),
+        mean_cell(row.values(done, "test_perplexity"), 2),
     ]
 
 
-def _mean(values, digits):
-    if not values:
-        return MISSING
-    mean = interval(values)
-    return cell(mean.mean, mean.half, digits)
-
-
-def _training(found, arms):
-    header = ("arm", "runs", "validation nats", "training nats", "epoch chosen")
-    header += ("epochs run", "stopped")
+def _training(done: Done, arms: Iterable[Arm]) -> str:
+    digits = {"valid_nats": 4, "train_nats": 4, "epoch": 1, "epochs": 1}
+    header = ["arm", "runs", "validation nats", "training nats", "epoch chosen"]
     rows = []
-    for arm in arms:
-        for row in (arm.baseline, *arm.rows):
-            runs = [*found.figures(row.settings, row.seeds).values()]
-            rows.append(
-                [
-                    arm.name,
-                    row.label,
-                    _mean([figures["valid_nats"] for figures in runs], 4),
-                    _mean([figures["train_nats"] for figures in runs], 4),
-                    _mean([figures["epoch"] for figures in runs], 1),
-                    _mean([figures["epochs"] for figures in runs], 1),
-                    f"{sum(figures['stopped'] for figures in runs)} of {len(runs)}",
-                ]
-            )
-    return markdown(header, rows)
+    for arm, row in distinct_rows(arms):
+        means = [mean_cell(row.values(done, name), n) for name, n in digits.items()]
+        stopped = row.values(done, "stopped")
+        rows.append([arm, row.label, *means, f"{sum(stopped)} of {len(stopped)}"])
+    return markdown([*header, "epochs run", "stopped"], rows)
 
 
-def _places(found, arms):
-    header = ("arm", "runs", "place", "rate", "variance", "to q = 2")
-    header += ("Hoyer", "RMS", "zeros", "dead")
+def _places(done: Done, arms: Iterable[Arm]) -> str:
+    header = ["arm", "runs", "place", "rate", "variance", "to q = 2"]
     rows = []
-    for arm in arms:
-        for row in (arm.baseline, *arm.rows):
-            runs = [*found.figures(row.settings, row.seeds).values()]
-            for place in runs[0]["places"] if runs else ():
-                rows.append([arm.name, row.label, place, *_place(runs, place)])
-    return markdown(header, rows)
+    for arm, row in distinct_rows(arms):
+        runs = row.values(done, "places")
+        for place in runs[0] if runs else ():
+            each = [run[place] for run in runs]
+            rows.append([arm, row.label, place, *_place(each)])
+    return markdown([*header, "Hoyer", "RMS", "zeros", "dead"], rows)
 
 
-def _place(runs, place):
-    each = [figures["places"][place] for figures in runs]
+def _place(each: Sequence[Figures]) -> list[str]:
     ratio = [p["strength"] / p["reference"] if p["reference"] else np.nan for p in each]
-    means = {name: np.mean([p[name] for p in each]) for name in each[0]}
+    means = {name: float(np.mean([p[name] for p in each])) for name in each[0]}
     return [
         cell(means["rate"]),
         f"{means['strength']:.3g}",
-        cell(np.mean(ratio), digits=2),
+        cell(float(np.mean(ratio)), digits=2),
         *(cell(means[name]) for name in ("hoyer", "rms", "zeros", "dead")),
     ]
 
 
-def _tuning(found, tuning, chosen):
+def _tuning(
+    done: Done,
+    tuning: Mapping[float, Mapping[float, Row]],
+    chosen: Mapping[float, float | None],
+) -> str:
     scales = sorted({scale for rows in tuning.values() for scale in rows})
     rows = []
     for q, by_scale in tuning.items():
         nats = [
-            _mean([*found.values(row.settings, row.seeds, "valid_nats").values()], 4)
-            for row in (by_scale[scale] for scale in scales)
+            mean_cell(by_scale[scale].values(done, "valid_nats"), 4) for scale in scales
         ]
         best = chosen[q]
         edge = ", at the edge" if best in (scales[0], scales[-1]) else ""
         rows.append([f"{q:g}", *nats, MISSING if best is None else f"{best:g}{edge}"])
-    return markdown(("q", *(f"rate x {s:g}" for s in scales), "chosen"), rows)
+    return markdown(["q", *(f"rate x {s:g}" for s in scales), "chosen"], rows)
 
 
-def draw(
-    done: Mapping[Any, Figures],
-    arms: Sequence[Arm],
-    curves: Sequence[Arm],
-    folder: Path,
-) -> None:
+def draw(done: Done, arms: Sequence[Arm], curves: Sequence[Arm], folder: Path) -> None:
     """Writes the pictures: differences of all arms, and curves of some."""
-    found = Found(done)
-    _draw_differences(contrasts(found, arms)).savefig(
-        folder / "differences.png", dpi=130
-    )
-    _draw_curves(found, curves).savefig(folder / "validation.png", dpi=130)
+    differences = draw_differences(contrasts(done, arms, NATS), "left", TICKS)
+    differences.savefig(folder / "differences.png", dpi=130)
+    _draw_curves(done, curves).savefig(folder / "validation.png", dpi=130)
 
 
-def _draw_differences(listed):
-    figure = Figure(figsize=(9, 1.2 + 0.36 * len(listed)), layout="constrained")
-    panel = figure.subplots()
-    names = list(dict.fromkeys(contrast.arm.name for contrast in listed))
-    colours = colormaps["viridis"](np.linspace(0, 0.75, len(names)))
-    for y, contrast in enumerate(listed):
-        colour = colours[names.index(contrast.arm.name)]
-        pairs = contrast.differences
-        panel.plot(pairs, [y] * len(pairs), "|", color=colour, alpha=0.4, markersize=9)
-        d = contrast.difference
-        if d is not None:
-            half = 0 if np.isnan(d.low) else d.high - d.mean
-            style = {"color": colour, "capsize": 4, "markersize": 6}
-            panel.errorbar(d.mean, y, xerr=half, fmt="o", **style)
-    panel.axvline(0, color="0.3", linewidth=1)
-    labels = [f"{contrast.arm.name}: {contrast.row.label}" for contrast in listed]
-    panel.set_yticks(range(len(listed)), labels)
-    panel.invert_yaxis()
-    panel.set_xscale("symlog", linthresh=0.02)
-    panel.xaxis.set_major_formatter("{x:g}")
-    panel.set_xlabel(
-        "difference to q = 2, nats a word of the test text (left is better)\n"
-        "mean and 95 % interval; a line for each pair of seeds; linear below 0.02"
-    )
-    panel.grid(alpha=0.3, axis="x")
-    return figure
-
-
-def _draw_curves(found, arms):
+def _draw_curves(done: Done, arms: Sequence[Arm]) -> Figure:
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     panels = figure.subplots(1, len(arms), sharey=True, squeeze=False)[0]
     for panel, arm in zip(panels, arms, strict=True):
-        rows = sorted((arm.baseline, *arm.rows), key=lambda row: row.settings.q)
+        rows = sorted(arm.all_rows, key=lambda row: row.settings.q)
         colours = colormaps["viridis"](np.linspace(0, 0.85, len(rows)))
         for row, colour in zip(rows, colours, strict=True):
-            runs = [*found.figures(row.settings, row.seeds).values()]
-            for i, figures in enumerate(runs):
-                nats, best = figures["valid_curve"], figures["epoch"]
-                label = row.label if i == 0 else None
-                epochs = range(1, len(nats) + 1)
-                panel.plot(epochs, nats, color=colour, linewidth=0.9, label=label)
-                panel.plot(best, nats[best - 1], "o", color=colour, markersize=4)
+            _draw_runs(panel, row.label, [*row.figures(done).values()], colour)
         panel.set_title(arm.name)
         panel.set_xlabel("epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -256,3 +184,13 @@ def _draw_curves(found, arms):
     # The first epochs are all alike.
     panels[0].set_ylim(lowest - 0.03, lowest + 0.6)
     return figure
+
+
+def _draw_runs(
+    panel: Axes, label: str, runs: Sequence[Figures], colour: np.ndarray
+) -> None:
+    for i, figures in enumerate(runs):
+        nats, best = figures["valid_curve"], figures["epoch"]
+        style = {"color": colour, "label": None if i else label}
+        panel.plot(range(1, len(nats) + 1), nats, linewidth=0.9, **style)
+        panel.plot(best, nats[best - 1], "o", color=colour, markersize=4)
