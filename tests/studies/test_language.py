@@ -78,6 +78,16 @@ def test_each_q_gets_its_best_rate_with_equal_budgets():
     }
 
 
+def test_runs_of_two_models_in_one_folder_are_refused():
+    done = faked()
+    settings = next(iter(done))
+    done[replace(settings, units=8)] = fake(settings)
+    with pytest.raises(
+        ValueError, match=r"one text and one model\. Received: .*units=8"
+    ):
+        language.runs(done)
+
+
 def test_the_report_decides_by_p():
     text = language.tables(faked())
     fixed = lines(text, "q = 1.5 against q = 2")[0]
@@ -93,11 +103,22 @@ def test_the_report_decides_by_p():
         in lines(text, "| best | q = 1.5, rate x 1")[0]
     )
     assert lines(text, "| 1.5 | ")[0].endswith(" | 1 |")
-    # By the last seeds: one of ten used up its epochs.
+    # One of ten used up its epochs.
     assert lines(text, "| matched | q = 1.5 |")[1].endswith(" | 9 of 10 |")
-    # What arms share is listed once.
-    assert len(lines(text, "| equal | q = 2 |")) == 1
     assert lines(text, "| matched | q = 1.5 | embedded")[0].split(" | ")[5] == "2.00"
+
+
+def test_another_model_chooses_its_own_rate_and_has_the_same_report():
+    listed = language.runs({})
+    tuned = {
+        replace(settings, units=8): {"valid_nats": settings.scale}
+        for settings in listed
+        if settings.seed >= 10
+    }
+    added = language.runs(tuned)[len(listed) :]
+    assert {settings.scale for settings in added} == {0.5}
+    done = {replace(settings, units=8): fake(settings) for settings in faked()}
+    assert language.tables(done) == language.tables(faked())
 
 
 def test_the_report_tells_what_is_missing(tmp_path):
