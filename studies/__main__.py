@@ -20,12 +20,12 @@ import signal
 import sys
 from pathlib import Path
 
-from studies import report, running
-from studies.local import run_local
-from studies.on_ray import Session
-from studies.progress import forecast
-from studies.results import Results, alone
-from studies.study import FOLDER, Study, names
+from studies.runner import report, running
+from studies.runner.local import run_local
+from studies.runner.on_ray import Session
+from studies.runner.progress import forecast
+from studies.runner.results import Results, alone
+from studies.runner.study import FOLDER, Study, names
 
 RESULTS = FOLDER / "results"
 
@@ -141,7 +141,8 @@ def run(study: Study, args: argparse.Namespace) -> int:
         list_runs = running.lister(study, results, changes, args.tiny)
         if args.list:
             for settings in list_runs():
-                print("done   " if settings in results.done else "missing", settings)
+                known = "failed" if settings in results.failed else "missing"
+                print(f"{'done' if settings in results.done else known:<7} {settings}")
             return 0
         return _run(study, results, list_runs, args)
 

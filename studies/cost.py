@@ -22,8 +22,8 @@ from benchmarks import kept
 from benchmarks.interleave import interleave
 from benchmarks.machine import describe
 from benchmarks.timing import timed
-from studies.cost_models import DROPOUT, METHODS, MODELS, NOTHING, compiled
-from studies.cost_tables import MEMORY, TIME, draw, tables
+from studies.parts.cost.models import DROPOUT, METHODS, MODELS, NOTHING, compiled
+from studies.parts.cost.tables import MEMORY, TIME, draw, tables
 
 __all__ = ["VERSION", "Settings", "draw", "kind", "run", "runs", "tables", "tiny"]
 

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from keras_sparseout import ActivationPenalty, Sparseout, TargetSparsity, plots
-from studies import cnn_run
+from studies.parts import cnn_run
 from studies.tables import markdown
 
 VERSION = 1

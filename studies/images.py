@@ -10,10 +10,10 @@ The contrast that was fixed before any run is the test accuracy of q = 3 against
 at matched strength, in 10 pairs of runs that share their seeds.
 """
 
-from studies.images_pictures import draw
-from studies.images_plan import Settings, kind, runs, tiny
-from studies.images_run import run
-from studies.images_tables import tables
+from studies.parts.images.pictures import draw
+from studies.parts.images.plan import Settings, kind, runs, tiny
+from studies.parts.images.run import run
+from studies.parts.images.tables import tables
 
 __all__ = ["VERSION", "Settings", "draw", "kind", "run", "runs", "tables", "tiny"]
 

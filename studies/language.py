@@ -32,8 +32,9 @@ from typing import Any
 
 import numpy as np
 
-from studies import language_report, language_run
-from studies.language_contrasts import Arm, Found, Row
+from studies.contrasts import Arm, Row
+from studies.parts.language import report as language_report
+from studies.parts.language import run as language_run
 
 VERSION = 1
 Figures = dict[str, Any]
@@ -75,15 +76,15 @@ class Settings:
     seed: int = 0
     rate: float = 0.25
     data: str = language_run.AUSTEN
-    share: float = 0.15
+    share: float = 0.12
     min_count: int = 5
     layers: int = 2
     units: int = 64
     batch: int = 20
     window: int = 35
     learning_rate: float = 0.005
-    patience: int = 3
-    epochs: int = 100
+    patience: int = 5
+    epochs: int = 150
     jit_compile: bool = True
     threads: int = 1
 
@@ -98,9 +99,12 @@ TARGETS = (0.25, 0.5, 0.75)
 PENALTIES = (0.003, 0.01)
 
 
-def at(q: float, scale: float = 1.0, *, matched: bool = True) -> Settings:
+def at(
+    q: float, scale: float = 1.0, *, matched: bool = True, base: Settings | None = None
+) -> Settings:
     """Returns the settings of an arm at seed 0. q = 2 is the same in all arms."""
-    return Settings(q=q, matched=matched and q != 2, scale=scale)
+    base = base or Settings()
+    return replace(base, q=q, matched=matched and q != 2, scale=scale)
 
 
 def runs(done: Mapping[Settings, Figures]) -> list[Settings]:
@@ -128,20 +132,43 @@ def runs(done: Mapping[Settings, Figures]) -> list[Settings]:
     return listed
 
 
+def base_of(done: Mapping[Settings, Figures]) -> Settings:
+    """Returns the text, model and training that all these runs have in common.
+
+    Raises:
+        ValueError: if there are several.
+    """
+    names = ("q", "matched", "scale", "target", "penalty", "seed")
+    plain = {name: getattr(Settings(), name) for name in names}
+    bases = list(dict.fromkeys(replace(settings, **plain) for settings in done))
+    if len(bases) > 1:
+        raise ValueError(
+            "--results must be a folder of runs with one text and one model. Received: "
+            f"runs with {bases[0]} and runs with {bases[1]}. Give each --set a folder "
+            "of its own."
+        )
+    return bases[0] if bases else Settings()
+
+
 def best_scale(done: Mapping[Settings, Figures], q: float) -> float | None:
     """Returns the scale with the lowest mean crossentropy of validation.
 
     None if not all runs that decide are finished.
     """
-    found = Found(done)
     means = {}
-    for scale in SCALES:
-        wanted = at(q, scale)
-        nats = found.values(wanted, TUNING, "valid_nats")
+    for scale, row in tuning(q, base_of(done)).items():
+        nats = row.values(done, "valid_nats")
         if len(nats) < len(TUNING):
             return None
-        means[scale] = np.mean([*nats.values()])
+        means[scale] = np.mean(nats)
     return min(means, key=means.__getitem__)
+
+
+def tuning(q: float, base: Settings) -> dict[float, Row]:
+    """Returns the runs that decide on the rate of the arm `best`, by its factor."""
+    return {
+        scale: Row(f"q = {q:g}", at(q, scale, base=base), TUNING) for scale in SCALES
+    }
 
 
 def tiny() -> list[Settings]:
@@ -165,47 +192,42 @@ def run(settings: Settings) -> Figures:
     return language_run.run(settings)
 
 
-def arms(scales: Mapping[float, float | None]) -> list[Arm]:
-    """Returns the arms, the primary one with its fixed contrast first.
-
-    Args:
-        scales: The factor of the rate that each q of the arm `best` has, None if it is
-            not known yet.
-    """
-    dropout = at(2)
+def arms(done: Mapping[Settings, Figures]) -> list[Arm]:
+    """Returns the arms, the primary one with its fixed contrast first."""
+    base = base_of(done)
+    dropout = at(2, base=base)
     matched, equal = (
         Arm(
             name,
             Row("q = 2", dropout, SEEDS),
-            [Row("q = 1.5", at(1.5, matched=is_matched), SEEDS)]
-            + [Row(f"q = {q:g}", at(q, matched=is_matched), FEW) for q in OTHER_QS],
+            [
+                Row(f"q = {q:g}", at(q, matched=is_matched, base=base), seeds)
+                for q, seeds in ((1.5, SEEDS), *((q, FEW) for q in OTHER_QS))
+            ],
         )
         for name, is_matched in (("matched", True), ("equal", False))
     )
     best = [
-        Row(f"q = {q:g}, rate x {scale:g}", at(q, scale), SEEDS)
-        for q, scale in scales.items()
+        Row(f"q = {q:g}, rate x {scale:g}", at(q, scale, base=base), SEEDS)
+        for q, scale in ((q, best_scale(done, q)) for q in (1.5, 2))
         if scale is not None
     ]
-    sparsity = Arm(
-        "sparsity",
-        Row("Dropout", dropout, FEW),
-        [Row(f"threshold, {t:.0%} zeros", Settings(target=t), FEW) for t in TARGETS]
-        + [Row(f"Hoyer-square, {w:g}", Settings(penalty=w), FEW) for w in PENALTIES],
-    )
+    rivals = {
+        f"threshold, {100 * t:g} % zeros": replace(base, target=t) for t in TARGETS
+    }
+    rivals |= {f"Hoyer-square, {w:g}": replace(base, penalty=w) for w in PENALTIES}
+    rows = [Row(label, settings, FEW) for label, settings in rivals.items()]
+    sparsity = Arm("sparsity", Row("Dropout", dropout, FEW), rows)
     bests = [Arm("best", best[1], best[:1])] if len(best) == 2 else []
     return [matched, equal, *bests, sparsity]
 
 
 def tables(done: Mapping[Settings, Figures]) -> str:
-    scales = {q: best_scale(done, q) for q in (1.5, 2)}
-    tried = {
-        q: {scale: Row(f"{q:g}", at(q, scale), TUNING) for scale in SCALES}
-        for q in scales
-    }
-    return language_report.tables(done, arms(scales), tried, scales)
+    tried = {q: tuning(q, base_of(done)) for q in (1.5, 2)}
+    chosen = {q: best_scale(done, q) for q in tried}
+    return language_report.tables(done, arms(done), tried, chosen)
 
 
 def draw(done: Mapping[Settings, Figures], folder: Path) -> None:
-    listed = arms({q: best_scale(done, q) for q in (1.5, 2)})
+    listed = arms(done)
     language_report.draw(done, listed, listed[:2], folder)

@@ -21,8 +21,10 @@ import keras
 import numpy as np
 
 from keras_sparseout import activation_sparsity
-from studies import dense_models, sparsity_pictures, sparsity_tables
 from studies.data import fashion_cnn
+from studies.parts.sparsity import dense_models
+from studies.parts.sparsity import pictures as sparsity_pictures
+from studies.parts.sparsity import tables as sparsity_tables
 
 VERSION = 1
 

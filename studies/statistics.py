@@ -10,7 +10,7 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """A mean and its 95 % interval, which is NaN for one value."""
+    """A mean and its 95 % interval, which is NaN for one value. Of none, all is NaN."""
 
     mean: float
     low: float
@@ -45,9 +45,10 @@ class Difference(NamedTuple):
 def interval(values: Sequence[float]) -> Interval:
     """Returns the mean of independent values and its 95 % interval, by Student's t."""
     values = np.asarray(values, "float64")
-    mean, n = float(np.mean(values)), len(values)
+    n = len(values)
     if n < 2:
-        return Interval(mean, np.nan, np.nan)
+        return Interval(float(values[0]) if n else np.nan, np.nan, np.nan)
+    mean = float(np.mean(values))
     half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
     return Interval(mean, mean - float(half), mean + float(half))
 
@@ -58,7 +59,16 @@ def paired(values: Sequence[float], baseline: Sequence[float]) -> Difference:
     Args:
         values: One a seed.
         baseline: As many, in the same order of seeds.
+
+    Raises:
+        ValueError: if there are not as many.
     """
+    if len(values) != len(baseline):
+        raise ValueError(
+            "paired must have as many values as baselines. Received: "
+            f"{len(values)} values and {len(baseline)} baselines. Leave out the seeds "
+            "that one of them lacks."
+        )
     differences = np.subtract(values, baseline, dtype="float64")
     mean, low, high = interval(differences)
     n = len(differences)

@@ -22,8 +22,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from studies import theory_picture, theory_tables
-from studies.mask_enumeration import (
+from studies.parts.theory import picture as theory_picture
+from studies.parts.theory import tables as theory_tables
+from studies.parts.theory.mask_enumeration import (
     FAMILIES,
     Models,
     added_gradients,

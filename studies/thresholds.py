@@ -16,8 +16,8 @@ import numpy as np
 
 from keras_sparseout import ActivationPenalty, Sparseout, TargetSparsity
 from keras_sparseout.plots import drawing
-from studies import cnn_run
 from studies.frontier import L1
+from studies.parts import cnn_run
 from studies.tables import markdown
 
 VERSION = 1

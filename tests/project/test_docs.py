@@ -8,7 +8,7 @@ from pages import PAGES, ROOT
 
 import keras_sparseout
 from keras_sparseout import metrics, models, ops, plots
-from studies import study as studies
+from studies.runner import study as studies
 
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "RELEASE.md", *PAGES]
 # A folder of the repository, then a path in it.

@@ -6,7 +6,9 @@ import pytest
 
 from benchmarks import kept
 from keras_sparseout import Bridgeout, Shakeout
-from studies import cost, cost_models, cost_tables
+from studies import cost
+from studies.parts.cost import models as cost_models
+from studies.parts.cost import tables as cost_tables
 
 PLACES = {"MLP": 3, "CNN": 3, "LSTM": 3}
 MACHINE = {

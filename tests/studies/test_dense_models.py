@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from studies import dense_models
+from studies.parts.sparsity import dense_models
 
 X = np.array([[3.0, 0.0, -1.0, 2.0], [0.5, 4.0, 1.0, -6.0]], "float32")
 

@@ -4,8 +4,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from studies import cnn_run, frontier
+from studies import frontier
 from studies.frontier import Settings
+from studies.parts import cnn_run
 
 
 def images(seed, count):

@@ -8,10 +8,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from studies import images, images_arms, images_run
-from studies import images_plan as plan
+from studies import images
 from studies.contrasts import contrasts
-from studies.images_plan import Settings
+from studies.parts.images import arms as images_arms
+from studies.parts.images import plan
+from studies.parts.images import run as images_run
+from studies.parts.images.plan import Settings
 
 FIGURES = ("test_accuracy", "test_loss", "valid_accuracy", "valid_loss", "train_loss")
 SPARSITY = ("hoyer", "zeros", "dead", "rms")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from keras_sparseout import Sparseout
-from studies import language, language_run
+from studies import language
 from studies.language import Settings
+from studies.parts.language import run as language_run
 
 
 def fake(settings):
@@ -81,7 +82,9 @@ def test_runs_of_two_models_in_one_folder_are_refused():
     done = faked()
     settings = next(iter(done))
     done[replace(settings, units=8)] = fake(settings)
-    with pytest.raises(ValueError, match=r"one text and one model\. Received: .*q=1.5"):
+    with pytest.raises(
+        ValueError, match=r"one text and one model\. Received: .*units=8"
+    ):
         language.runs(done)
 
 
@@ -92,13 +95,30 @@ def test_the_report_decides_by_p():
     rows = lines(text, "| equal | q = 1.5")[0].split(" | ")
     assert rows[2] == "10 of 10"
     assert rows[-1] == "not observed at this scale |"
-    assert "observed: worse" in lines(text, "| sparsity | threshold, 75% zeros")[0]
+    rival = lines(text, "| sparsity | threshold, 75 % zeros")[0]
+    assert rival.endswith("| observed: worse than Dropout |")
     # At scale 1, which is the best one here, these are the same runs.
-    assert "| the runs of matched |" in lines(text, "| best | q = 1.5, rate x 1")[0]
+    assert (
+        "| the same runs as in matched |"
+        in lines(text, "| best | q = 1.5, rate x 1")[0]
+    )
     assert lines(text, "| 1.5 | ")[0].endswith(" | 1 |")
-    # By the last seeds: one of ten used up its epochs.
+    # One of ten used up its epochs.
     assert lines(text, "| matched | q = 1.5 |")[1].endswith(" | 9 of 10 |")
     assert lines(text, "| matched | q = 1.5 | embedded")[0].split(" | ")[5] == "2.00"
+
+
+def test_another_model_chooses_its_own_rate_and_has_the_same_report():
+    listed = language.runs({})
+    tuned = {
+        replace(settings, units=8): {"valid_nats": settings.scale}
+        for settings in listed
+        if settings.seed >= 10
+    }
+    added = language.runs(tuned)[len(listed) :]
+    assert {settings.scale for settings in added} == {0.5}
+    done = {replace(settings, units=8): fake(settings) for settings in faked()}
+    assert language.tables(done) == language.tables(faked())
 
 
 def test_the_report_tells_what_is_missing(tmp_path):
@@ -106,7 +126,9 @@ def test_the_report_tells_what_is_missing(tmp_path):
     text = language.tables(done)
     assert "**Open: 3 of 10 pairs.**" in text
     assert "| 3 of 10 |" in lines(text, "| matched | q = 1.5")[0]
-    missing = "| matched | q = 3 | 0 of 3 | - | - | - | - | - | open: 0 of 3 pairs |"
+    missing = (
+        "| matched | q = 3 | 0 of 3 | - | - | - | - | - | - | open: 0 of 3 pairs |"
+    )
     assert missing in text
     assert not lines(text, "| best ")
     assert lines(text, "| 1.5 | ") == ["| 1.5 | - | - | - | - |"]
@@ -179,7 +201,8 @@ def test_all_arms_begin_with_the_same_weights_and_masks():
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_run_that_diverges_is_an_error(text_folder):
-    settings = small(text_folder, learning_rate=np.inf, epochs=1)
-    with pytest.raises(ValueError, match=r"below the .* nats of guessing.*\[nan\]"):
-        language.run(settings)
+@pytest.mark.parametrize("nats", [[5.0, 4.0, np.nan], [4.7, 4.61]])
+def test_a_run_that_diverges_is_an_error(nats):
+    language_run.check_converged({"nats": [4.0], "val_nats": [4.7, 4.60]}, 100)
+    with pytest.raises(ValueError, match=r"below the 4\.61 nats of guessing.*\[\d"):
+        language_run.check_converged({"nats": [4.0], "val_nats": nats}, 100)

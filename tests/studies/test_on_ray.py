@@ -10,10 +10,10 @@ import pytest
 import ray
 
 from studies import __main__ as command
-from studies import on_ray, running
-from studies.local import run_local
-from studies.results import Results
-from studies.study import FOLDER, Study
+from studies.runner import on_ray, running
+from studies.runner.local import run_local
+from studies.runner.results import Results
+from studies.runner.study import FOLDER, Study
 
 COINS = str(Path(__file__).parents[1] / "data" / "studies" / "coins.py")
 
@@ -140,7 +140,7 @@ def test_what_is_no_address_is_refused(address, tmp_path, capsys):
 def test_without_ray_the_error_names_the_extra(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert command.main([COINS, "--results", str(tmp_path), "--ray"]) == 2
-    assert 'pip install "keras_sparseout[studies]"' in capsys.readouterr().err
+    assert 'pip install ".[studies]"' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from studies import running
-from studies.progress import Progress, clock, forecast, seconds_left
-from studies.results import Results
-from studies.study import Study
+from studies.runner import running
+from studies.runner.progress import Progress, clock, forecast, seconds_left
+from studies.runner.results import Results
+from studies.runner.study import Study
 
 COINS = str(Path(__file__).parents[1] / "data" / "studies" / "coins.py")
 

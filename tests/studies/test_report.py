@@ -1,13 +1,15 @@
 """Reports: what they say, and how they are compared with the runs."""
 
+import errno
+import os
 import shlex
 from pathlib import Path
 
 import pytest
 
 from studies import __main__ as command
-from studies.results import Results
-from studies.study import Study, names
+from studies.runner.results import Results
+from studies.runner.study import Study, names
 
 COINS = str(Path(__file__).parents[1] / "data" / "studies" / "coins.py")
 REPORT = "2 of 4 runs of version 3.\n\n1 0 1.25\n1 1 1.75\n"
@@ -40,10 +42,10 @@ def test_a_failed_run_is_in_the_report(folder):
     study = Study(COINS)
     settings = study.runs({}, {})[-1]
     Results(study, folder).add(
-        settings, {"error": "OSError: no\nmore", "traceback": ""}
+        settings, {"error": f"OSError: \nno{' more' * 99}", "traceback": ""}
     )
     studies("report", COINS, "--results", folder)
-    line = f"Failed: `{study.digest(settings)}`, OSError: no\n"
+    line = f"Failed: `{study.digest(settings)}`, OSError: no{' more' * 37} mor\n"
     assert line in (folder / "report.md").read_text()
 
 
@@ -57,6 +59,28 @@ def test_a_report_that_is_not_what_the_runs_give_is_found(folder, capsys):
     error = capsys.readouterr().err
     assert "report.md must be what its runs give" in error
     assert "-1 1 1.76\n+1 1 1.75" in error
+
+
+def test_a_report_that_cant_be_written_is_named_and_stays_as_it_was(
+    folder, capsys, monkeypatch
+):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (folder / "report.md").write_text("before")
+    monkeypatch.setattr(os, "fsync", full)
+    assert studies("report", COINS, "--results", folder) == 2
+    error = f"No space left on device: '{folder}/report.md'"
+    assert error in capsys.readouterr().err
+    assert (folder / "report.md").read_text() == "before"
+    assert len([*folder.iterdir()]) == 2
+
+
+def test_a_report_of_a_folder_that_is_not_there_makes_none(tmp_path, capsys):
+    none = tmp_path / "none"
+    assert studies("report", COINS, "--results", none) == 2
+    assert "must be a folder of runs that is there. Rec" in capsys.readouterr().err
+    assert not none.exists()
 
 
 def test_a_check_fails_at_runs_of_another_version(folder, capsys):
@@ -84,9 +108,12 @@ def test_the_forecast_says_what_is_missing(folder, capsys):
 
 
 def test_runs_are_listed_and_none_is_run(folder, capsys):
+    study = Study(COINS)
+    failure = {"error": "OSError: no", "traceback": ""}
+    Results(study, folder).add(study.runs({}, {})[-1], failure)
     assert studies(COINS, "--results", folder, "--list") == 0
     done = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert done == ["done", "done", "missing", "missing"]
+    assert done == ["done", "done", "missing", "failed"]
 
 
 def test_the_command_of_the_report_is_of_the_same_runs(tmp_path, capsys):
@@ -107,7 +134,7 @@ def test_the_command_of_the_report_is_of_the_same_runs(tmp_path, capsys):
         ([COINS, "--retries", "-1"], "--retries must be at least 0. Received: -1"),
         ([COINS], "A file must have a folder of its own. Add --results DIR"),
         (["theory", "--check"], "--check must be of a report: python -m studies rep"),
-        (["theory", "--tiny"], "Add --results DIR"),
+        (["--tiny", "theory"], "Add --results DIR"),
         (["theory", "--set", "q=1"], "Add --results DIR"),
         (["report", "a", "b", "--results", "c"], "--results must be of one study"),
     ],

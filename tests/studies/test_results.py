@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from studies import __main__ as command
-from studies.results import Results, alone
-from studies.study import Study
+from studies.runner.results import Results, alone
+from studies.runner.study import Study
 
 COINS = str(Path(__file__).parents[1] / "data" / "studies" / "coins.py")
 OUTCOME = {"figures": {"sum": 1 / 3}, "seconds": 2.0}
@@ -82,7 +82,8 @@ def test_a_damaged_file_is_named_and_set_aside(study, results, tmp_path, damage)
     again = Results(study, tmp_path, lines.append)
     assert not again.done
     assert lines == [
-        f"{path} is damaged. It is now {path.stem}.damaged; its run is missing."
+        f"{path} is damaged, or has another's name. It is now {path.stem}.damaged, and "
+        "no run."
     ]
     assert path.with_suffix(".damaged").read_text() == text
     assert not path.exists()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from studies import report, running
-from studies.local import run_local
-from studies.results import Results
-from studies.study import FOLDER, Study
+from studies.runner import report, running
+from studies.runner.local import run_local
+from studies.runner.results import Results
+from studies.runner.study import FOLDER, Study
 
 COINS = str(Path(__file__).parents[1] / "data" / "studies" / "coins.py")
 LOCAL = functools.partial(run_local, jobs=2)

@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 
 from studies import sparsity
-from studies import sparsity_findings as findings
-from studies.sparsity_curves import DROPOUT, Curve, at_sparsity, curves, with_shared
+from studies.parts.sparsity import findings
+from studies.parts.sparsity.curves import (
+    DROPOUT,
+    Curve,
+    at_sparsity,
+    curves,
+    with_shared,
+)
 
 Settings = sparsity.Settings
 HELD = Curve("held", 0.5)

@@ -43,6 +43,19 @@ def test_one_value_has_no_interval():
     assert np.isnan([one.low, one.high, one.p, one.standardized]).all()
 
 
+def test_no_value_has_no_mean():
+    assert np.isnan(interval([])).all()
+    none = paired([], [])
+    assert none.n == 0
+    assert np.isnan([none.mean, none.low, none.high, none.p, none.standardized]).all()
+
+
+def test_pairs_are_of_the_same_seeds():
+    # NumPy would repeat the one baseline.
+    with pytest.raises(ValueError, match=r"Received: 3 values and 1 baselines\. Leave"):
+        paired([1.0, 2.0, 3.0], [1.0])
+
+
 def test_differences_without_spread():
     same, moved = paired([1, 2], [1, 2]), paired([2, 3], [1, 2])
     assert (same.mean, same.p) == (0, 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.study import Study, names
+from studies.runner.study import Study, names
 
 COINS = str(Path(__file__).parents[1] / "data" / "studies" / "coins.py")
 

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from studies import theory
-from studies.mask_enumeration import (
+from studies.parts.theory.mask_enumeration import (
     FAMILIES,
     added_gradients,
     added_loss,

@@ -1,6 +1,7 @@
 """The study of how to train with thresholds: what it trains, its table, picture."""
 
-from studies import cnn_run, thresholds
+from studies import thresholds
+from studies.parts import cnn_run
 from studies.thresholds import Settings
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, Optional
 import numpy as np
 import pytest
 
-from studies.typed import fit, read
+from studies.runner.typed import fit, read
 
 PAIR = tuple[float, float] | None
 NESTED = tuple[tuple[int, str], ...]

@@ -1,8 +1,8 @@
 """Runs on Ray: on the cores of this machine, or on a cluster.
 
-Each run is a task in a process of its own, which is that of `studies/execute.py`, as on
-this machine. What comes of a run goes to the process that started the study, and only
-that one writes results.
+Each run is a task in a process of its own, which is that of
+`studies/runner/execute.py`, as on this machine. What comes of a run goes to the process
+that started the study, and only that one writes results.
 """
 
 import math
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from studies.execute import Outcome, environment, execute
-from studies.local import path_of_clone
-from studies.study import FOLDER, Study
+from studies.runner.execute import Outcome, environment, execute
+from studies.runner.local import path_of_clone
+from studies.runner.study import FOLDER, Study
 
 ROOT = FOLDER.parent
 # What a cluster does not need of this clone.
@@ -51,8 +51,7 @@ class Session:
             import ray
         except ImportError as error:
             raise ImportError(
-                "--ray needs ray. Install what studies need: pip install "
-                '"keras_sparseout[studies]"'
+                '--ray needs ray. Install what studies need: pip install ".[studies]"'
             ) from error
         self._ray = ray
         self._connect()

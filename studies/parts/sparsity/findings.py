@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from studies import statistics
-from studies.sparsity_curves import (
+from studies.parts.sparsity.curves import (
     NOTHING,
     Curve,
     Point,

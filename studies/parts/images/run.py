@@ -14,7 +14,7 @@ from keras_sparseout import (
 )
 from studies import matched_strength, models
 from studies.data import fashion_cnn
-from studies.images_plan import Settings
+from studies.parts.images.plan import Settings
 
 BATCH = 64
 EVALUATION_BATCH = 256

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_sparseout import plots
-from studies import images_arms as arms_of
 from studies.contrasts import Arm, Done, Row, contrasts, draw_differences
-from studies.images_arms import ACCURACY
+from studies.parts.images import arms as arms_of
+from studies.parts.images.arms import ACCURACY
 from studies.statistics import interval
 
 AXES = {

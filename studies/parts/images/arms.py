@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from studies import images_plan as plan
 from studies.contrasts import Arm, Done, Measure, Row
-from studies.images_plan import Settings
+from studies.parts.images import plan
+from studies.parts.images.plan import Settings
 
 MATCHED, EQUAL, BEST, RIVALS = "matched", "equal", "best", "sparsity"
 # In percent, as accuracies and their differences are shown.

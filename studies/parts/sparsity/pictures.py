@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_sparseout import plots
 from keras_sparseout.plots import drawing
-from studies.sparsity_curves import (
+from studies.parts.sparsity.curves import (
     NOTHING,
     Curve,
     Points,
@@ -16,7 +16,7 @@ from studies.sparsity_curves import (
     values,
     with_shared,
 )
-from studies.sparsity_findings import COMPARED, MEASURES, SCORES
+from studies.parts.sparsity.findings import COMPARED, MEASURES, SCORES
 
 AXES = {
     "hoyer": "Hoyer sparsity of the hidden activations",

@@ -4,10 +4,10 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from studies.execute import Outcome
-from studies.progress import Progress
-from studies.results import Results
-from studies.study import Study
+from studies.runner.execute import Outcome
+from studies.runner.progress import Progress
+from studies.runner.results import Results
+from studies.runner.study import Study
 
 Runner = Callable[[Study, Sequence[Any]], Iterator[tuple[Any, Outcome]]]
 

@@ -4,10 +4,12 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from studies.results import Results, write_whole
-from studies.study import Study
+from studies.runner.results import Results, write_whole
+from studies.runner.study import Study
 
 NAME = "report.md"
+# Characters of an error that a report has. All of it is in the file of the run.
+LENGTH = 200
 
 
 def text(
@@ -25,7 +27,7 @@ def text(
     parts = [f"{len(done)} of {len(runs)} runs of version {study.version}.\n"]
     failed = [(s, results.failed[s]["error"]) for s in runs if s in results.failed]
     parts += [
-        f"Failed: `{study.digest(settings)}`, {error.splitlines()[0]}\n"
+        f"Failed: `{study.digest(settings)}`, {' '.join(error.split())[:LENGTH]}\n"
         for settings, error in failed
     ]
     if done:
@@ -37,8 +39,12 @@ def write(
     study: Study, results: Results, runs: Sequence[Any], changes: Mapping[str, Any]
 ) -> list[str]:
     """Writes tables and pictures into the folder of results; returns their names."""
+    if not results.folder.is_dir():
+        raise ValueError(
+            "--results must be a folder of runs that is there. Received: "
+            f"{results.folder}. Run the study first: the command without report."
+        )
     done = study.found(results.of(runs), changes)
-    results.folder.mkdir(parents=True, exist_ok=True)
     write_whole(results.folder / NAME, text(study, results, runs, changes))
     if done:
         study.call("draw", done, results.folder)
@@ -57,7 +63,7 @@ def check(
     wanted = text(study, results, runs, changes)
     if not path.is_file():
         raise ValueError(
-            f"{path} must be there. Write it: python -m studies report {study.name}"
+            f"{path} must be there. Write it by the same command without --check."
         )
     found = path.read_text()
     if found != wanted:
@@ -68,6 +74,6 @@ def check(
             lineterm="",
         )
         raise ValueError(
-            f"{path} must be what its runs give. Write it anew: python -m studies "
-            f"report {study.name}. The difference:\n" + "\n".join(list(lines)[:40])
+            f"{path} must be what its runs give. Write it anew by the same command "
+            "without --check. The difference:\n" + "\n".join(list(lines)[:40])
         )

@@ -1,8 +1,9 @@
 """One run of a study, in the process that calls this.
 
-`python -m studies.execute STUDY` reads a line of settings from its input and writes a
-line with what came of them to its output. It ends when its input does. TensorFlow must
-not be imported before, since it takes its number of threads from the environment then.
+`python -m studies.runner.execute STUDY` reads a line of settings from its input and
+writes a line with what came of them to its output. It ends when its input does.
+TensorFlow must not be imported before, since it takes its number of threads from the
+environment then.
 """
 
 import json
@@ -38,7 +39,7 @@ def execute(address: str, fields: dict[str, Any]) -> Outcome:
     wall, cpu = time.perf_counter(), time.process_time()
     outcome: Outcome = {}
     try:
-        from studies.study import Study
+        from studies.runner.study import Study
 
         study = Study(address)
         figures = study.module.run(study.from_json(fields))

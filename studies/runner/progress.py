@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from studies.results import Results
-from studies.study import Study
+from studies.runner.results import Results
+from studies.runner.study import Study
 
 
 def seconds_each(study: Study, results: Results) -> dict[str, float]:

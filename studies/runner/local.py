@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from studies.execute import Outcome
-from studies.study import FOLDER, Study
+from studies.runner.execute import Outcome
+from studies.runner.study import FOLDER, Study
 
 # Seconds between two looks at the processes. A run takes many.
 PAUSE = 0.05
@@ -55,7 +55,7 @@ class _Run:
     def __init__(self, study, settings):
         self._process = subprocess.Popen(
             # -P: a folder `benchmarks` where the user is hides none of this clone.
-            [sys.executable, "-P", "-m", "studies.execute", study.address],
+            [sys.executable, "-P", "-m", "studies.runner.execute", study.address],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

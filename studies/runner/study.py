@@ -31,9 +31,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from studies import typed
+from studies.runner import typed
 
-FOLDER = Path(__file__).parent
+# Of the studies.
+FOLDER = Path(__file__).parents[1]
 PARTS = ("VERSION", "Settings", "runs", "tiny", "run", "tables", "draw")
 
 Figures = dict[str, Any]
@@ -184,14 +185,14 @@ def _check_parts(address, module):
     if missing:
         raise ValueError(
             f"A study must have {', '.join(PARTS)}. Received: {address}, without "
-            f"{' and '.join(missing)}. `studies/study.py` says what each is."
+            f"{' and '.join(missing)}. `studies/runner/study.py` says what each is."
         )
     made = module.Settings
     frozen = dataclasses.is_dataclass(made) and made.__dataclass_params__.frozen
     if not frozen or typing.get_type_hints(made).get("threads") is not int:
         raise ValueError(
             "Settings of a study must be a frozen dataclass with a field threads: int. "
-            f"Received: that of {address}. `studies/study.py` says what each is."
+            f"Received: that of {address}. `studies/runner/study.py` says what each is."
         )
 
 

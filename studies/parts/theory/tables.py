@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from studies.mask_enumeration import FAMILIES
+from studies.parts.theory.mask_enumeration import FAMILIES
 from studies.tables import MISSING, markdown
 
 # What is asked of the study.

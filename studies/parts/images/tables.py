@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from studies import images_arms as arms_of
-from studies import images_plan as plan
 from studies.contrasts import (
     CELLS,
     Arm,
@@ -16,7 +14,9 @@ from studies.contrasts import (
     mean_cell,
     observed_sentence,
 )
-from studies.images_arms import ACCURACY, mean
+from studies.parts.images import arms as arms_of
+from studies.parts.images import plan
+from studies.parts.images.arms import ACCURACY, mean
 from studies.tables import MISSING, cell, markdown
 
 POINTS = ACCURACY.factor

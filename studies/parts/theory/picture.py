@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from keras_sparseout.plots import drawing
-from studies.mask_enumeration import FAMILIES
-from studies.theory_tables import all_of, records
+from studies.parts.theory.mask_enumeration import FAMILIES
+from studies.parts.theory.tables import all_of, records
 
 # Of Okabe and Ito (2008), which the colour-blind tell apart.
 _COLOURS = dict(zip(FAMILIES, ("#0072B2", "#D55E00", "#009E73"), strict=True))

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from studies import sparsity_findings as findings
 from studies import statistics
-from studies.sparsity_curves import Curve, Points, curves, values, with_shared
+from studies.parts.sparsity import findings
+from studies.parts.sparsity.curves import Curve, Points, curves, values, with_shared
 from studies.tables import MISSING, cell, markdown
 
 # Headings, and the figures below them.

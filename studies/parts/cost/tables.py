@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.interleave import differences, fastest
 from benchmarks.timing import Spent
 from keras_sparseout.plots import drawing
-from studies.cost_models import DROPOUT, METHODS, MODELS, NOTHING, RATE
+from studies.parts.cost.models import DROPOUT, METHODS, MODELS, NOTHING, RATE
 from studies.statistics import Interval, interval
 from studies.tables import MISSING, cell, markdown
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from studies.execute import Outcome
-from studies.study import Done, Study
+from studies.runner.execute import Outcome
+from studies.runner.study import Done, Study
 
 DAMAGED = ".damaged"
 LOCK = ".lock"
@@ -76,13 +76,15 @@ class Results:
     def _set_aside(self, path):
         if self._say is None:
             raise ValueError(
-                f"{path} must be a whole run under its own name. It is damaged: "
-                "restore it, or run the study again: python -m studies "
-                f"{self._study.name}"
+                f"{path} must be a whole run under its own name. It is damaged, or "
+                "has another's name: restore it, or run the study again."
             )
         aside = path.with_suffix(DAMAGED)
         os.replace(path, aside)
-        self._say(f"{path} is damaged. It is now {aside.name}; its run is missing.")
+        self._say(
+            f"{path} is damaged, or has another's name. It is now {aside.name}, and no "
+            "run."
+        )
 
     def _keep(self, settings, outcome):
         self.failed.pop(settings, None)
@@ -166,15 +168,22 @@ def _check_outcome(outcome):
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is either what it was or whole."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    """Writes a file that is either what it was or whole.
+
+    Raises:
+        OSError: if it can't be written, with its name.
+    """
     try:
-        with open(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        handle, temporary = tempfile.mkstemp(".tmp", ".", path.parent)
+        try:
+            with open(handle, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        # A full disk does not name the file.
+        raise OSError(error.errno, error.strerror, str(path)) from error

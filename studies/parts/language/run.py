@@ -130,14 +130,7 @@ def train(model: keras.Model, text: Text, settings: "Settings") -> Figures:
         verbose=0,
         callbacks=[reset, *([strength] if settings.matched else []), stopping],
     ).history
-    losses = history["nats"] + history["val_nats"]
-    guessing = np.log(text.words)
-    if not (np.isfinite(losses).all() and min(history["val_nats"]) < guessing):
-        raise ValueError(
-            f"Training must get below the {guessing:.2f} nats of guessing. Received: "
-            f"nats of validation {history['val_nats']}. Take a smaller learning_rate "
-            "or rate."
-        )
+    check_converged(history, text.words)
     best = int(np.argmin(history["val_nats"]))
     return {
         "epoch": best + 1,
@@ -150,6 +143,17 @@ def train(model: keras.Model, text: Text, settings: "Settings") -> Figures:
             for place in (strength.history or [{}])[0]
         },
     }
+
+
+def check_converged(history: dict[str, list[float]], words: int) -> None:
+    """Raises unless training found something better than to guess."""
+    losses, guessing = history["nats"] + history["val_nats"], np.log(words)
+    if not (np.isfinite(losses).all() and min(history["val_nats"]) < guessing):
+        raise ValueError(
+            f"Training must get below the {guessing:.2f} nats of guessing. Received: "
+            f"nats of validation {history['val_nats']}. Take a smaller learning_rate "
+            "or rate."
+        )
 
 
 def strength_of(text: Text, settings: "Settings", match: bool) -> MatchedStrength:

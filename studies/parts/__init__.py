@@ -1,0 +1,1 @@
+"""What the larger studies are made of, a folder for each."""

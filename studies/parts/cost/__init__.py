@@ -1,0 +1,1 @@
+"""The study `cost`: its models, and its tables."""

@@ -1,0 +1,1 @@
+"""The study `images`: its plan, a run, its arms, tables and pictures."""

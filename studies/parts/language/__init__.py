@@ -1,0 +1,1 @@
+"""The study `language`: a run, and its report."""

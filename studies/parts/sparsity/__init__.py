@@ -1,0 +1,1 @@
+"""The study `sparsity`: its models, curves and findings."""

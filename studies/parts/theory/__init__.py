@@ -1,0 +1,1 @@
+"""The study `theory`: means over all masks, tables and a picture."""
