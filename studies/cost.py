@@ -22,7 +22,7 @@ from benchmarks import kept
 from benchmarks.interleave import interleave
 from benchmarks.machine import describe
 from benchmarks.timing import timed
-from studies.parts.cost.models import DROPOUT, METHODS, MODELS, NOTHING, compiled
+from studies.parts.cost.models import METHODS, MODELS, NOTHING, compiled
 from studies.parts.cost.tables import MEMORY, TIME, draw, tables
 
 __all__ = ["VERSION", "Settings", "draw", "kind", "run", "runs", "tables", "tiny"]
@@ -68,7 +68,7 @@ def tiny() -> list[Settings]:
     """Returns a run of either figure."""
     small = {"steps": 1, "rounds": 1, "burn_in": 1, "batch": 2}
     return [
-        Settings(TIME, "MLP", (NOTHING, DROPOUT, "Sparseout, q = 1.5"), **small),
+        Settings(TIME, "MLP", (NOTHING, "Sparseout, q = 1.5"), **small),
         Settings(MEMORY, "MLP", ("Shakeout, c = 0.1",), **small),
     ]
 

@@ -75,7 +75,8 @@ class Session:
             try:
                 ray.init(self._address, runtime_env=code, **quiet)
             except Exception as error:  # Ray raises many kinds, of one remedy.
-                raise _no_cluster(self._address, f"{error}") from error
+                why = f"{error}. If it asks for a token, set RAY_AUTH_MODE=token"
+                raise _no_cluster(self._address, why) from error
         else:
             here = {"include_dashboard": False, "object_store_memory": STORE}
             ray.init("local", **here, **quiet)

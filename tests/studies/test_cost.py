@@ -59,18 +59,26 @@ def test_the_runs_are_repeats_of_each_model_and_each_method():
 
 
 @pytest.mark.parametrize("name", PLACES)
-@pytest.mark.parametrize("method", ["Sparseout, q = 3", "Shakeout, c = 0.1"])
-def test_noise_stands_in_all_places_of_a_model(name, method):
-    model = cost_models.compiled(name, method)
-    kinds = [type(layer).__name__ for layer in model.layers]
-    noisy = [kind for kind in kinds if kind.endswith(("out", "out1D"))]
-    assert len(noisy) == PLACES[name]
-    plain = cost_models.compiled(name, "nothing")
-    assert model.count_params() == plain.count_params()
-    if method.startswith("Shakeout"):
-        # Around the layers that read what Dropout would act on.
-        assert kinds.index("Identity") < kinds.index("Shakeout")
-        assert kinds.count("Identity") == PLACES[name]
+def test_noise_stands_in_all_places_of_a_model(name):
+    models = {
+        method: cost_models.compiled(name, method)
+        for method in ("nothing", "Sparseout, q = 3", "Shakeout, c = 0.1")
+    }
+    kinds = {
+        method: [type(layer).__name__ for layer in model.layers]
+        for method, model in models.items()
+    }
+    places = kinds["nothing"].count("Identity")
+    assert places == PLACES[name]
+    sparseout = "SpatialSparseout1D" if name == "LSTM" else "Sparseout"
+    assert kinds["Sparseout, q = 3"] == [
+        sparseout if kind == "Identity" else kind for kind in kinds["nothing"]
+    ]
+    # Around the layers that read what Dropout would act on.
+    shakeout = kinds["Shakeout, c = 0.1"]
+    assert shakeout.count("Shakeout") == shakeout.count("Identity") == places
+    assert shakeout.index("Identity") < shakeout.index("Shakeout")
+    assert len({model.count_params() for model in models.values()}) == 1
 
 
 def test_each_method_is_what_its_name_says():

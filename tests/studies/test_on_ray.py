@@ -117,6 +117,20 @@ def test_an_address_that_does_not_answer_is_named(monkeypatch, tmp_path, capsys)
     )
 
 
+def test_what_ray_says_of_a_cluster_is_passed_on(monkeypatch, tmp_path, capsys):
+    def refuse(*arguments, **options):
+        raise ConnectionError("Failed to connect to Ray cluster")
+
+    monkeypatch.setattr(on_ray, "_check_that_it_answers", lambda address: None)
+    monkeypatch.setattr(ray, "init", refuse)
+    arguments = [COINS, "--results", str(tmp_path), "--ray", "head:1"]
+    assert command.main(arguments) == 2
+    assert (
+        "Received: head:1, Failed to connect to Ray cluster. If it asks for a token, "
+        "set RAY_AUTH_MODE=token. Start one" in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize("address", ["head", "head:", ":6379", "head:x", "ray://h:1"])
 def test_what_is_no_address_is_refused(address, tmp_path, capsys):
     assert command.main([COINS, "--results", str(tmp_path), "--ray", address]) == 2
