@@ -60,7 +60,6 @@ class SparsityController(MeasuringCallback):
 
     Once the loss is not finite, it changes nothing any more. If `fit` raises, nothing
     of this callback is in the model: its hooks are there only while a step is traced.
-    (A validation for a floor of accuracy that raises leaves recomputed statistics.)
 
     With `x` it recomputes the moving statistics of BatchNormalization layers for its
     own figures, and at the end of training for the model. Without `x` a line says if
@@ -350,6 +349,12 @@ class SparsityController(MeasuringCallback):
         if self._upkeep is not None:
             self._upkeep.begin_validation()
 
+    on_test_batch_begin = MeasuringCallback._begin_test_batch
+
+    def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
+        if self._upkeep is not None:
+            self._upkeep.end_test_batch()
+
     def on_test_end(self, logs: Logs = None) -> None:
         if self._upkeep is not None:
             self._upkeep.end_validation()
@@ -364,6 +369,11 @@ class SparsityController(MeasuringCallback):
     def _after_training(self):
         if self._upkeep is not None:
             self._upkeep.after_training(self._progress.total)
+
+    def _arm(self, kind):
+        super()._arm(kind)
+        if kind == "test" and self._upkeep is not None:
+            self._upkeep.begin_test_batch()
 
     def _take_reading(self):
         control, training, _ = self._begun
