@@ -315,6 +315,8 @@ class SparsityController(MeasuringCallback):
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._end_batch(batch, logs)
+        if self._choice.stepping is not None:
+            self._choice.stepping.forget()
         if not self._settled:
             if self._settle(logs):
                 self._control = self._new_control()
