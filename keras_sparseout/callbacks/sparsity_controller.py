@@ -290,7 +290,7 @@ class SparsityController(MeasuringCallback):
         if self._choice.stepping is not None:
             self._choice.stepping.begin_run()
         if self.model.built:
-            self._control.describe(self._names)
+            self._control.figures.describe(self._names)
 
     def _new_control(self):
         told = self._messages, self.params
@@ -307,7 +307,7 @@ class SparsityController(MeasuringCallback):
         control.begin_epoch(frozen=frozen, batches=self._progress.total)
         if self._probe is not None and control.needs_probe:
             with upkeep.recomputed():
-                control.measure_probe(self._probe.read())
+                control.figures.measure_probe(self._probe.read())
         control.shift_setpoints()
         # Forgets the figures, which the setpoints needed.
         control.begin_ramp()
@@ -321,7 +321,7 @@ class SparsityController(MeasuringCallback):
             if self._settle(logs):
                 self._control = self._new_control()
             self._plan_steps()
-            self._begun[0].describe(self._names)
+            self._begun[0].figures.describe(self._names)
         control, training, _ = self._begun
         if self._log.unread and not training.is_checked:
             training.check_reached()
@@ -338,13 +338,13 @@ class SparsityController(MeasuringCallback):
             self._take_reading()
         self._correct_progress()
         if self._log.unread:
-            control.count_units(training.read())
+            control.figures.units.add(training.read())
         with upkeep.recomputed():
             probed = None if self._probe is None else self._probe.read()
             figures = control.end_epoch(training.epoch_sums, probed, self._loss)
         control.judge(epoch, logs)
         upkeep.end_epoch(epoch, control)
-        self._log.end_epoch(control.probed, logs)
+        self._log.end_epoch(control.figures.probed, logs)
         self._tell(figures, logs)
 
     def on_test_begin(self, logs: Logs = None) -> None:
@@ -404,5 +404,5 @@ class SparsityController(MeasuringCallback):
         watched = self._choice.layers(self.model)
         self._found = self._choice.actuator, self._choice.bounds
         if self._control is not None:
-            self._control.budget = self._choice.budget
+            self._control.figures.budget = self._choice.budget
         return watched
