@@ -56,7 +56,7 @@ def fit(*callbacks, epochs=4, **kwargs):
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory):
-    """A function that fills a folder as two epochs do; it returns the file of the state.
+    """A function that fills a folder as two epochs do, and returns the file of it.
 
     For each actuator it trains once.
     """
