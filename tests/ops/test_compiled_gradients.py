@@ -132,8 +132,8 @@ def test_x_and_the_mask_alone_are_kept_for_a_plain_gradient(q, size):
     assert sum(memory.values()) <= (4 + 1) * size + 64
 
 
-# Eagerly TensorFlow keeps what it traces for the forward mode for ever.
-@pytest.mark.parametrize(("size", "traced"), [(6, False), (2**15, True)])
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("size", [6, 2**15])
 def test_plain_noise_has_the_forward_mode_of_its_gradient(size, traced):
     x = tf.linspace(0.5, 2.0, size)
     layer = Sparseout(0.5, 1.5, seed=1, stop_gradient=False, jit_compile=False)
