@@ -10,7 +10,7 @@ from keras import tree
 
 
 def batches(x, y, size):
-    """Returns a data set of arrays, or of dicts or tuples of them."""
+    """Returns a data set of arrays, or of dicts or tuples (not lists) of them."""
     data = tree.map_structure(_as_keras_has_it, (x, y))
     return tf.data.Dataset.from_tensor_slices(data).batch(size)
 

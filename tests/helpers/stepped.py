@@ -28,7 +28,7 @@ def fit(model, *callbacks, x=X, y=Y, optimizer=None, compiled=None, **kwargs):
     optimizer = keras.optimizers.SGD(0.0) if optimizer is None else optimizer
     model.compile(optimizer, "mse", **(compiled or {}))
     options = {"batch_size": 8, "verbose": 0, "callbacks": list(callbacks), **kwargs}
-    if isinstance(x, np.ndarray) and y is not None:
+    if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
         return batched.fit(model, x, y, **options).history
     return model.fit(x, y, shuffle=False, **options).history
 
