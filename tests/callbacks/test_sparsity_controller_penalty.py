@@ -4,6 +4,7 @@ import json
 import re
 import zipfile
 
+import batched
 import h5py
 import keras
 import numpy as np
@@ -36,9 +37,10 @@ def controller(target=0.7, **kwargs):
 
 
 def fit(model, *callbacks, epochs=2, x=X, y=Y, **kwargs):
-    options = {"batch_size": 16, "verbose": 0, "shuffle": False, **kwargs}
-    history = model.fit(x, y, epochs=epochs, callbacks=list(callbacks), **options)
-    return history.history
+    options = {"epochs": epochs, "verbose": 0, "callbacks": list(callbacks), **kwargs}
+    if y is None:
+        return model.fit(x, shuffle=False, **options).history
+    return batched.fit(model, x, y, batch_size=16, **options).history
 
 
 def numbers(model):

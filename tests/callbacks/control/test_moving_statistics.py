@@ -1,5 +1,6 @@
 """The moving statistics of BatchNormalization while and after a controller trains."""
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -40,8 +41,8 @@ def net(momentum=0.99):
 
 
 def fit(model, *callbacks, **kwargs):
-    options = {"epochs": 3, "batch_size": 8, "verbose": 0, "shuffle": False, **kwargs}
-    return model.fit(X, Y, callbacks=list(callbacks), **options).history
+    options = {"epochs": 3, "batch_size": 8, "verbose": 0, **kwargs}
+    return batched.fit(model, X, Y, callbacks=list(callbacks), **options).history
 
 
 def controller(**kwargs):
