@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 
 import keras_sparseout
+from keras_sparseout.ops import compiled_noise, noise
 
 # Up to four replicas on one machine; has to come before TensorFlow starts its devices.
 tf.config.set_logical_device_configuration(
@@ -82,10 +83,26 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
+# Functions that keep what they trace or compile for others.
+PROGRAMS = [
+    noise._perturbing_function,
+    compiled_noise._multiplying_program,
+    compiled_noise._perturbing_program,
+    compiled_noise._product_program,
+]
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _freed():
-    """Frees the models of each file."""
+    """Frees the models of each file, and its programs where there are many.
+
+    Each holds its graph, and those of all gradients that were taken of it. Of a few it
+    takes longer to trace them again.
+    """
     yield
+    if sum(function.cache_info().currsize for function in PROGRAMS) > 12:
+        for function in PROGRAMS:
+            function.cache_clear()
     keras.utils.clear_session()
     if platform.libc_ver()[0] == "glibc":
         # It keeps for itself what was freed.

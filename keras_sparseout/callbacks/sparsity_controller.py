@@ -60,7 +60,6 @@ class SparsityController(MeasuringCallback):
 
     Once the loss is not finite, it changes nothing any more. If `fit` raises, nothing
     of this callback is in the model: its hooks are there only while a step is traced.
-    (A validation for a floor of accuracy that raises leaves recomputed statistics.)
 
     With `x` it recomputes the moving statistics of BatchNormalization layers for its
     own figures, and at the end of training for the model. Without `x` a line says if
@@ -291,7 +290,7 @@ class SparsityController(MeasuringCallback):
         if self._choice.stepping is not None:
             self._choice.stepping.begin_run()
         if self.model.built:
-            self._control.describe(self._names)
+            self._control.figures.describe(self._names)
 
     def _new_control(self):
         told = self._messages, self.params
@@ -308,7 +307,7 @@ class SparsityController(MeasuringCallback):
         control.begin_epoch(frozen=frozen, batches=self._progress.total)
         if self._probe is not None and control.needs_probe:
             with upkeep.recomputed():
-                control.measure_probe(self._probe.read())
+                control.figures.measure_probe(self._probe.read())
         control.shift_setpoints()
         # Forgets the figures, which the setpoints needed.
         control.begin_ramp()
@@ -316,11 +315,13 @@ class SparsityController(MeasuringCallback):
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._end_batch(batch, logs)
+        if self._choice.stepping is not None:
+            self._choice.stepping.forget()
         if not self._settled:
             if self._settle(logs):
                 self._control = self._new_control()
             self._plan_steps()
-            self._begun[0].describe(self._names)
+            self._begun[0].figures.describe(self._names)
         control, training, _ = self._begun
         if self._log.unread and not training.is_checked:
             training.check_reached()
@@ -337,18 +338,24 @@ class SparsityController(MeasuringCallback):
             self._take_reading()
         self._correct_progress()
         if self._log.unread:
-            control.count_units(training.read())
+            control.figures.units.add(training.read())
         with upkeep.recomputed():
             probed = None if self._probe is None else self._probe.read()
             figures = control.end_epoch(training.epoch_sums, probed, self._loss)
         control.judge(epoch, logs)
         upkeep.end_epoch(epoch, control)
-        self._log.end_epoch(control.probed, logs)
+        self._log.end_epoch(control.figures.probed, logs)
         self._tell(figures, logs)
 
     def on_test_begin(self, logs: Logs = None) -> None:
         if self._upkeep is not None:
             self._upkeep.begin_validation()
+
+    on_test_batch_begin = MeasuringCallback._begin_test_batch
+
+    def on_test_batch_end(self, batch: int, logs: Logs = None) -> None:
+        if self._upkeep is not None:
+            self._upkeep.end_test_batch()
 
     def on_test_end(self, logs: Logs = None) -> None:
         if self._upkeep is not None:
@@ -364,6 +371,11 @@ class SparsityController(MeasuringCallback):
     def _after_training(self):
         if self._upkeep is not None:
             self._upkeep.after_training(self._progress.total)
+
+    def _arm(self, kind):
+        super()._arm(kind)
+        if kind == "test" and self._upkeep is not None:
+            self._upkeep.begin_test_batch()
 
     def _take_reading(self):
         control, training, _ = self._begun
@@ -392,5 +404,5 @@ class SparsityController(MeasuringCallback):
         watched = self._choice.layers(self.model)
         self._found = self._choice.actuator, self._choice.bounds
         if self._control is not None:
-            self._control.budget = self._choice.budget
+            self._control.figures.budget = self._choice.budget
         return watched

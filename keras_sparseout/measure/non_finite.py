@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
-from keras import ops
 
-from keras_sparseout.backend import tensors
+from keras_sparseout.backend import variables
 from keras_sparseout.measure.layer_selection import all_layers
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.types import Tensor
@@ -27,7 +26,7 @@ def invalid_layers(
     """
     if not np.all(np.isfinite(loss)):
         return {w.name: f"the loss is {np.asarray(loss).tolist()}" for w in watched}
-    not_finite = {id(v) for v in model.variables if not _is_finite(v)}
+    not_finite = _not_finite(model.variables)
     if not not_finite:
         return {}
     found, causes = all_layers(model), {}
@@ -61,7 +60,8 @@ def _weights_of_its_own(layer: keras.layers.Layer) -> list[keras.Variable]:
     return [v for v in layer.weights if id(v) not in inner]
 
 
-def _is_finite(variable: keras.Variable) -> bool:
-    if not keras.backend.is_float_dtype(variable.dtype):
-        return True
-    return tensors.all_finite(ops.convert_to_tensor(variable))
+def _not_finite(found: Iterable[keras.Variable]) -> set[int]:
+    """The ids of those variables with an element that is not finite."""
+    floating = [v for v in found if keras.backend.is_float_dtype(v.dtype)]
+    finite = variables.are_finite(floating)
+    return {id(v) for v, known in zip(floating, finite, strict=True) if not known}

@@ -10,13 +10,17 @@ from typing import Literal, Protocol
 import keras
 import numpy as np
 
-from keras_sparseout.backend import tracing, train_step, variables
+from keras_sparseout.backend import tracing, train_step
 from keras_sparseout.measure import layer_sums
 from keras_sparseout.measure.hooks import rank_of
 from keras_sparseout.measure.layer_calls import OUTPUT, LayerCall, LayerCalls
 from keras_sparseout.measure.layer_selection import unreadable
+from keras_sparseout.measure.packed_sums import PackedSums
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.types import Tensor
+
+# The name of the number of steps among the sums; no layer has an empty name.
+_STEPS = ""
 
 
 class Control(Protocol):
@@ -77,13 +81,11 @@ class StepSums:
         # Replicas are traced in threads that take turns within a step.
         self._thread = threading.local()
         self._settled = False
-        self._sums = _Sums(name="sums")
         self._shapes: dict[str, list[layer_sums.Shape]] = {}
-        self._variables: dict[str, keras.Variable] = {}
         with model.distribute_strategy.scope():
-            self._steps = self._sums.add_variable((), "zeros", "float64")
-            for w in watched:
-                self._make_variable(w, w.number_of_units())
+            self._sums = PackedSums()
+            units = {w.name: w.number_of_units() for w in watched}
+            self._sums.make({_STEPS: 1, **self._sizes(units)})
 
     def check(self) -> None:
         """Raises if the model's step function is one that can't be measured."""
@@ -108,7 +110,7 @@ class StepSums:
     def steps(self) -> int:
         """Returns how many steps were measured since the last `reset`."""
         replicas = self.model.distribute_strategy.num_replicas_in_sync
-        return int(variables.to_numpy(self._steps)) // replicas
+        return int(self._sums.totals()[_STEPS][0]) // replicas
 
     def calls(self) -> dict[str, int]:
         """Returns how often each layer was called in the step traced last, by name."""
@@ -116,18 +118,16 @@ class StepSums:
 
     def totals(self) -> dict[str, list[np.ndarray]]:
         """Returns the sums since the last `reset`, by layer, over all replicas."""
-        totals = {}
+        vectors, totals = self._sums.totals(), {}
         for w in self.watched:
             shapes = self._shapes.get(w.name, layer_sums.shapes(self.metrics, 1))
-            vector: np.ndarray = np.zeros(layer_sums.size(shapes))
-            if w.name in self._variables:
-                vector = np.asarray(variables.to_numpy(self._variables[w.name]))
+            vector = vectors.get(w.name, np.zeros(layer_sums.size(shapes)))
             totals[w.name] = layer_sums.unpacked(vector, shapes)
         return totals
 
     def reset(self) -> None:
         """Sets the sums to 0."""
-        self._sums.reset_state()
+        self._sums.reset()
 
     @contextlib.contextmanager
     def reading(self, *, whole: bool = False) -> Iterator[None]:
@@ -186,10 +186,11 @@ class StepSums:
         of_batch: dict[str, Tensor] = {}
         for (watched, x, _), vector in zip(calls, sums, strict=True):
             name, units = watched.name, x.shape[-1]
-            if name not in self._variables:
+            if name not in self._sums:
+                # In a model that is not built, sizes are unknown until now.
                 with tracing.outside_graph():
-                    self._make_variable(watched, units)
-            if name not in self._variables:
+                    self._sums.make(self._sizes({name: units}))
+            if name not in self._sums:
                 raise ValueError(
                     "`metrics` with a figure for each unit need layers with a known "
                     f"number of units. Received: {name} with shape {x.shape}. "
@@ -197,9 +198,8 @@ class StepSums:
                 )
             shapes = layer_sums.shapes(self.metrics, units)
             layer_sums.check_same_units(watched, self._shapes[name], shapes)
-            self._variables[name].assign_add(vector)
             of_batch[name] = of_batch[name] + vector if name in of_batch else vector
-        self._steps.assign_add(1.0)
+        self._sums.add({_STEPS: np.ones(1), **of_batch})
         if self._control is not None:
             self._control.update(of_batch)
 
@@ -211,18 +211,16 @@ class StepSums:
             None if mask is None else mask[: self.sample_size],
         )
 
-    def _make_variable(self, watched: WatchedLayer, units: int | None) -> None:
-        shapes = layer_sums.shapes(self.metrics, units)
-        # In a model that is not built, sizes are unknown until its step is traced.
-        if not any(None in shape for shape in shapes):
-            self._shapes[watched.name] = shapes
-            self._variables[watched.name] = self._sums.add_variable(
-                (layer_sums.size(shapes),), "zeros", "float64"
-            )
+    def _sizes(self, units: Mapping[str, int | None]) -> dict[str, int]:
+        """Notes the shapes of layers' sums, and returns their sizes, where known.
 
-
-class _Sums(keras.metrics.Metric):
-    """Holds variables that are summed over the replicas when they are read."""
-
-    def result(self):
-        return self.variables
+        Args:
+            units: Dict of their numbers of units by name, None if unknown.
+        """
+        sizes = {}
+        for name, number in units.items():
+            shapes = layer_sums.shapes(self.metrics, number)
+            if not any(None in shape for shape in shapes):
+                self._shapes[name] = shapes
+                sizes[name] = layer_sums.size(shapes)
+        return sizes

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sparseout.backend import numerics
@@ -45,16 +46,19 @@ class StreamingMetric(keras.metrics.Metric):
         """Returns the shapes of `sums`, where the last axis of `x` has size `units`."""
         raise NotImplementedError
 
-    @numerics.unchecked()
     def figure(self, *totals: Tensor) -> Tensor:
         """Returns the result for sums that were added up over all batches.
 
         It is an array for arrays and a tensor for tensors, NaN where nothing was
         counted.
         """
-        result = self._figure(*(ops.convert_to_tensor(t, "float64") for t in totals))
         if any(ops.is_tensor(total) for total in totals):
-            return result
+            with numerics.unchecked():
+                tensors = (ops.convert_to_tensor(t, "float64") for t in totals)
+                return self._figure(*tensors)
+        # Most need no operation of Keras then, of which each takes some microseconds.
+        with np.errstate(divide="ignore", invalid="ignore"), numerics.unchecked():
+            result = self._figure(*(np.asarray(t, "float64") for t in totals))
         return ops.convert_to_numpy(result)
 
     @numerics.unchecked()
@@ -108,7 +112,7 @@ class StreamingMetric(keras.metrics.Metric):
         return {}
 
     def _figure(self, *totals):
-        """Returns the result for totals that are float64 tensors."""
+        """Returns the result for totals that are float64 tensors, or arrays."""
         raise NotImplementedError
 
     def _create_state(self, units=None):

@@ -2,6 +2,7 @@
 
 import copy
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -37,13 +38,13 @@ def net():
             keras.layers.Dense(1),
         ]
     )
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     return model
 
 
 def fit(*callbacks, **kwargs):
-    options = {"batch_size": 8, "verbose": 0, "shuffle": False, **kwargs}
-    return net().fit(X, Y, callbacks=list(callbacks), **options).history
+    options = {"batch_size": 8, "verbose": 0, **kwargs}
+    return batched.fit(net(), X, Y, callbacks=list(callbacks), **options).history
 
 
 def largest(x):

@@ -14,7 +14,7 @@ def compiled():
     model = keras.Sequential(
         [*net().layers[:1], Sparseout(0.2, q=1.5, adjustable=True, name="s")]
     )
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     return model
 
 

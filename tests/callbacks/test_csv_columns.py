@@ -3,6 +3,7 @@
 import csv
 
 import adjusted
+import batched
 import keras
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ Y = np.abs(X[:, :1])
 
 def net():
     # With a rate of 0 no figure of validation moves, so each uses up patience.
-    return adjusted.net(6, optimizer=keras.optimizers.SGD(0.0), metrics=["mae"])
+    options = {"optimizer": keras.optimizers.SGD(0.0), "metrics": ["mae"]}
+    return adjusted.net(6, run_eagerly=True, **options)
 
 
 def fit(*callbacks, model=None, validated=2, epochs=8, **kwargs):
@@ -23,8 +25,8 @@ def fit(*callbacks, model=None, validated=2, epochs=8, **kwargs):
     if validated:
         validation = {"validation_data": (X, Y), "validation_freq": validated}
     options = {"batch_size": 12, "verbose": 0, "epochs": epochs, **kwargs}
-    model = model or net()
-    return model.fit(X, Y, callbacks=list(callbacks), **options, **validation).history
+    options |= {"callbacks": list(callbacks), **validation}
+    return batched.fit(model or net(), X, Y, **options).history
 
 
 KINDS = {

@@ -1,5 +1,6 @@
 """Log keys of trackers, controllers and schedulers: whose figure stands under which."""
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -30,7 +31,12 @@ def net(outputs=("out",)):
 def fit(model, *callbacks, epochs=1, **kwargs):
     y = dict.fromkeys(model.output_names, Y)
     options = {"batch_size": 8, "epochs": epochs, "verbose": 0, **kwargs}
-    return model.fit(X, y, callbacks=list(callbacks), **options).history
+    return batched.fit(model, X, y, callbacks=list(callbacks), **options).history
+
+
+def compiled(model, **metrics):
+    # Which keys there are does not depend on the graph, and tracing takes time.
+    model.compile("sgd", "mse", run_eagerly=True, **metrics)
 
 
 class Batches(keras.callbacks.Callback):
@@ -52,7 +58,7 @@ def test_names_of_the_models_own_metrics_are_refused_in_the_first_batch(name, pr
 
     batches = Batches()
     model = net()
-    model.compile("sgd", "mse", metrics=[keras.metrics.MeanAbsoluteError(name=name)])
+    compiled(model, metrics=[keras.metrics.MeanAbsoluteError(name=name)])
     measured = largest if name == "largest" else name
     tracker = SparsityTracker(X if probe else None, metrics=measured, verbose=0)
     with pytest.raises(ValueError, match="`metrics` must have other names") as error:
@@ -70,7 +76,7 @@ def test_names_of_the_models_own_metrics_are_refused_in_the_first_batch(name, pr
 
 def test_names_of_outputs_and_of_the_test_step_are_told_too():
     model = net(("a", "b"))
-    model.compile("sgd", "mse", metrics={n: [Gini(name="gini")] for n in "ab"})
+    compiled(model, metrics={n: [Gini(name="gini")] for n in "ab"})
     history = fit(model, SparsityTracker(metrics="gini", verbose=0))
     assert {"a_gini", "b_gini", "gini"} <= history.keys()
     measured = SparsityTracker(metrics={"a_gini": metrics.gini}, verbose=0)
@@ -82,7 +88,7 @@ def test_names_of_outputs_and_of_the_test_step_are_told_too():
             return {**super().test_step(data), "hoyer": 0.5}
 
     model = OnlyInTests(*(lambda m: (m.inputs, m.outputs))(net()))
-    model.compile("sgd", "mse")
+    compiled(model)
     tracker = SparsityTracker(verbose=0)
     with pytest.raises(ValueError, match="Received: hoyer in SparsityTracker"):
         model.fit(X, Y, verbose=0, validation_data=(X, Y), callbacks=[tracker])
@@ -90,7 +96,7 @@ def test_names_of_outputs_and_of_the_test_step_are_told_too():
 
 def test_evaluate_returns_the_models_own_figure():
     model = net()
-    model.compile("sgd", "mse", metrics=[Gini(name="gini")])
+    compiled(model, metrics=[Gini(name="gini")])
     tracker = SparsityTracker(metrics="gini", verbose=0)
     y = {"out": Y}
     own = model.evaluate(X, y, verbose=0, return_dict=True)
@@ -116,7 +122,7 @@ def test_keys_of_keras_are_refused_at_once(name):
 @pytest.mark.parametrize("first", [True, False])
 def test_callbacks_that_would_write_the_same_keys_are_refused(others, shared, first):
     model = net()
-    model.compile("sgd", "mse")
+    compiled(model)
     mine = [
         SparsityTracker(verbose=0),
         SparseoutScheduler(rate=lambda step: 0.3, verbose=0),
@@ -132,7 +138,7 @@ def test_callbacks_that_would_write_the_same_keys_are_refused(others, shared, fi
 
 def test_figures_of_validation_and_of_probe_data_do_not_mix():
     model = net()
-    model.compile("sgd", "mse")
+    compiled(model)
     seen = SparsityTracker(metrics="hoyer", sample_size=8, verbose=0)
     probe = SparsityTracker(X[:4], metrics=["hoyer", "rms"], verbose=0)
     options = {"epochs": 4, "validation_freq": 2}
@@ -148,7 +154,7 @@ def test_figures_of_validation_and_of_probe_data_do_not_mix():
 
 def test_with_other_names_they_stand_side_by_side():
     model = net()
-    model.compile("sgd", "mse")
+    compiled(model)
     seen = SparsityTracker(metrics="hoyer", sample_size=8, verbose=0)
     probe = SparsityTracker(X[:4], metrics={"probe_hoyer": "hoyer"}, verbose=0)
     history = fit(model, seen, probe, validation_data=(X, {"out": Y}))
@@ -162,7 +168,7 @@ def test_with_other_names_they_stand_side_by_side():
 @pytest.mark.parametrize("first", [True, False])
 def test_one_key_has_figures_of_one_kind(first):
     model = net()
-    model.compile("sgd", "mse")
+    compiled(model)
     tracker = SparsityTracker(metrics="zero_fraction", verbose=0)
     controller = SparsityController(0.6, x=X[:3], every=1, verbose=0)
     callbacks = [tracker, controller] if first else [controller, tracker]
@@ -191,6 +197,6 @@ def test_a_models_metric_with_the_key_of_a_knob_is_refused():
     ):
         model = Named(*(lambda m: (m.inputs, m.outputs))(net()))
         model.key = key
-        model.compile("sgd", "mse")
+        compiled(model)
         with pytest.raises(ValueError, match=f"Received: {key} in"):
             model.fit(X, Y, verbose=0, callbacks=[callback])

@@ -3,6 +3,7 @@
 import math
 import re
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -41,9 +42,8 @@ def network(**compile_args):
 
 
 def fit(model, *callbacks, data=data, **kwargs):
-    settings = {"batch_size": 16, "shuffle": False, "verbose": 0}
-    callbacks = list(callbacks)
-    return model.fit(*data(), callbacks=callbacks, **{**settings, **kwargs}).history
+    options = {"batch_size": 16, "verbose": 0, "callbacks": list(callbacks), **kwargs}
+    return batched.fit(model, *data(), **options).history
 
 
 class Record(keras.callbacks.Callback):

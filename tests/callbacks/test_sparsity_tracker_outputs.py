@@ -15,6 +15,9 @@ from matplotlib.figure import Figure
 
 from keras_sparseout import SparsityTracker
 
+# For tests in which the graph does not matter: tracing takes time.
+EAGER = {"run_eagerly": True}
+
 
 def events(folder):
     """All that was written, as dict of lists of (step, array) by tag."""
@@ -82,9 +85,9 @@ def test_the_steps_of_a_resumed_run_follow_on(tmp_path):
 
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
     with pytest.raises(RuntimeError, match="stopped"):
-        fit(net(), tracker(), backup, Stopping(), epochs=4)
+        fit(net(), tracker(), backup, Stopping(), epochs=4, compiled=EAGER)
     backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
-    fit(net(), tracker(log_dir=tmp_path), backup, epochs=4)
+    fit(net(), tracker(log_dir=tmp_path), backup, epochs=4, compiled=EAGER)
     # Three batches an epoch.
     assert [step for step, _ in events(tmp_path)["hoyer"]] == [9, 12]
 
@@ -115,7 +118,7 @@ def test_plot_is_a_heat_map_of_more_than_8_layers(run, tmp_path, count):
         layers = [keras.layers.Dense(3, "tanh", name=f"d{i}") for i in range(count)]
         model = keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(1)])
         t = tracker(metrics="hoyer")
-        fit(model, t, compiled={"run_eagerly": True})
+        fit(model, t, compiled=EAGER)
     figure = t.plot(path=tmp_path / "picture.png")
     assert isinstance(figure, Figure)
     assert (tmp_path / "picture.png").stat().st_size > 1000
@@ -126,10 +129,10 @@ def test_plot_is_a_heat_map_of_more_than_8_layers(run, tmp_path, count):
 def test_what_is_assigned_before_a_fit_counts(capsys):
     watcher = SparsityTracker()
     watcher.sample_size, watcher.per_layer = 2, False
-    history = fit(net(), watcher)
+    history = fit(net(), watcher, compiled=EAGER)
     assert "hoyer" in history
     assert not [key for key in history if "/" in key]
     assert "on 2 samples of each batch" in capsys.readouterr().out
     watcher.verbose = 0
-    fit(net(), watcher)
+    fit(net(), watcher, compiled=EAGER)
     assert capsys.readouterr().out == ""

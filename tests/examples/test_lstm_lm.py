@@ -62,7 +62,7 @@ def rows(path):
 @pytest.fixture(scope="module")
 def finished(example, tmp_path_factory):
     """A run's text, what it wrote and printed, and the note in between."""
-    data = write_folder(tmp_path_factory.mktemp("text"))
+    data = write_folder(tmp_path_factory.mktemp("text"), train=500)
     out = tmp_path_factory.mktemp("run") / "out"
     printed, notes, draw = io.StringIO(), [], example.draw
 

@@ -147,7 +147,7 @@ def test_perplexity_does_not_depend_on_the_length_of_windows(example, fitted):
     model, streams = fitted.model, fitted.streams["valid"][:, :34]
     assert (streams.shape[1] - 1) % 10
     expected = evaluate(example, model, streams, 10)
-    for window in (1, 23, streams.shape[1]):
+    for window in (1, streams.shape[1]):
         found = evaluate(example, model, streams, window)
         assert found == pytest.approx(expected, rel=1e-5)
     # By hand, each word once.

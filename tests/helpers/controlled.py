@@ -1,5 +1,6 @@
 """A small classifier and data that tests of controllers share, and their states."""
 
+import batched
 import keras
 import numpy as np
 
@@ -47,6 +48,5 @@ def loop_state(model, name="hidden"):
 def fit(model, *callbacks, epochs=3, y=Y, **kwargs):
     options = {"optimizer": "sgd", "loss": "mse", "jit_compile": False}
     model.compile(**{**options, **kwargs})
-    return model.fit(
-        X, y, batch_size=16, epochs=epochs, verbose=0, callbacks=list(callbacks)
-    ).history
+    options = {"batch_size": 16, "epochs": epochs, "verbose": 0}
+    return batched.fit(model, X, y, callbacks=list(callbacks), **options).history

@@ -7,7 +7,9 @@ import numpy as np
 
 from keras_sparseout import ActivationPenalty, metrics
 from keras_sparseout.backend import variables
+from keras_sparseout.callbacks.control import push_weights
 from keras_sparseout.callbacks.control.penalty_push import PenaltyPush
+from keras_sparseout.callbacks.control.step_variables import StepVariables
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.hooks import Overrides
 from keras_sparseout.measure.step_sums import StepSums
@@ -29,9 +31,13 @@ class Pushing(keras.callbacks.Callback):
         super().set_model(model)
         layers = layer_selection.check_layers(self.layers)
         watched = layer_selection.select(model, layers, self.where)
+        self.variables = StepVariables()
         with model.distribute_strategy.scope():
-            options = self.kind, self.samples
-            self.pushes = [PenaltyPush(model, w, *options) for w in watched]
+            self.variables.make("measured", push_weights.PARTS, len(watched))
+        options = self.kind, self.samples, self.variables["measured"]
+        self.pushes = [
+            PenaltyPush(model, w, *options, i) for i, w in enumerate(watched)
+        ]
         measured = {"zero_fraction": metrics.ZeroFraction()}
         self.sums = StepSums(model, "train", watched, measured, 100, control=self)
 
@@ -54,7 +60,7 @@ class Pushing(keras.callbacks.Callback):
 
     def norms(self, number=0):
         """The norms that one of the pushes measured: of the loss, of the penalty."""
-        sums = variables.to_numpy(self.pushes[number].norms)
+        sums = variables.to_numpy(self.variables["measured"])[:, number]
         return sums[1:3] / sums[0]
 
 

@@ -1,5 +1,6 @@
 """A small model, data and a reference that tests of tracking without data share."""
 
+import batched
 import keras
 import numpy as np
 
@@ -26,8 +27,10 @@ def fit(model, *callbacks, x=X, y=Y, optimizer=None, compiled=None, **kwargs):
     """Trains, with a learning rate of 0 unless an optimizer is given."""
     optimizer = keras.optimizers.SGD(0.0) if optimizer is None else optimizer
     model.compile(optimizer, "mse", **(compiled or {}))
-    options = {"batch_size": 8, "shuffle": False, "verbose": 0, **kwargs}
-    return model.fit(x, y, callbacks=list(callbacks), **options).history
+    options = {"batch_size": 8, "verbose": 0, "callbacks": list(callbacks), **kwargs}
+    if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
+        return batched.fit(model, x, y, **options).history
+    return model.fit(x, y, shuffle=False, **options).history
 
 
 def tracker(**kwargs):

@@ -1,5 +1,6 @@
 """A small model and data that the tests of trackers share."""
 
+import batched
 import keras
 import numpy as np
 
@@ -11,9 +12,8 @@ Y = X.sum((1, 2))[:, None]
 
 def fit(model, *callbacks, x=X, epochs=2, **kwargs):
     model.compile("sgd", "mse", **kwargs)
-    return model.fit(
-        x, Y, epochs=epochs, verbose=0, shuffle=False, callbacks=list(callbacks)
-    )
+    options = {"epochs": epochs, "verbose": 0, "callbacks": list(callbacks)}
+    return batched.fit(model, x, Y, **options)
 
 
 def small_model(**kwargs):

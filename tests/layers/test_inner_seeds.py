@@ -1,5 +1,6 @@
 """Layers inside ours continue their sequence of draws in a resumed run."""
 
+import batched
 import h5py
 import keras
 import numpy as np
@@ -140,7 +141,7 @@ def test_a_run_resumed_by_backup_and_restore_is_the_uninterrupted_one(tmp_path):
         return keras.callbacks.BackupAndRestore(tmp_path / "backup")
 
     def fit(model, **kwargs):
-        model.fit(X, Y, batch_size=4, shuffle=False, verbose=0, **kwargs)
+        batched.fit(model, X, Y, batch_size=4, verbose=0, **kwargs)
 
     whole, first, second = network("cells"), network("cells"), network("cells", seed=2)
     fit(whole, epochs=2)

@@ -1,5 +1,6 @@
 """States that a layer refuses, from files, `set_weights` and other assignments."""
 
+import batched
 import h5py
 import keras
 import numpy as np
@@ -214,7 +215,8 @@ def controlled():
 def fit(model):
     x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
     controller = ks.SparsityController(0.6, every=2, verbose=0)
-    model.fit(x, x[:, :1], batch_size=4, verbose=0, callbacks=[controller])
+    options = {"batch_size": 4, "verbose": 0, "callbacks": [controller]}
+    batched.fit(model, x, x[:, :1], **options)
 
 
 def test_a_state_that_a_controller_can_not_have_left_is_refused():

@@ -1,5 +1,6 @@
 """Sparseout in models: in `fit`, compiled, in mixed precision, on replicas."""
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -35,8 +36,8 @@ def network(*layers, model=keras.Sequential, **compile_args):
 
 
 def fit_history(model, x, y, **kwargs):
-    settings = {"batch_size": 16, "shuffle": False, "verbose": 0}
-    return model.fit(x, y, **{**settings, **kwargs}).history
+    options = {"batch_size": 16, "verbose": 0, **kwargs}
+    return batched.fit(model, x, y, **options).history
 
 
 def fit(model, x, y, **kwargs):

@@ -2,6 +2,7 @@
 
 import json
 
+import batched
 import h5py
 import keras
 import numpy as np
@@ -67,7 +68,7 @@ def data():
 
 def fit(model, **kwargs):
     # Several batches an epoch, in one order.
-    model.fit(*data(), batch_size=8, shuffle=False, verbose=0, **kwargs)
+    batched.fit(model, *data(), batch_size=8, verbose=0, **kwargs)
 
 
 def sparseouts(model):

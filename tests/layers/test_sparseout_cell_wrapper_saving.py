@@ -3,6 +3,7 @@
 import inspect
 import json
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -213,7 +214,7 @@ def test_a_run_resumed_from_a_file_is_the_uninterrupted_one(tmp_path):
     def fit(model, **kwargs):
         x = sequences(8, 2)
         y = np.zeros((8, UNITS))
-        model.fit(x, y, batch_size=4, shuffle=False, verbose=0, **kwargs)
+        batched.fit(model, x, y, batch_size=4, verbose=0, **kwargs)
 
     whole, first = model_of(), model_of()
     fit(whole, epochs=2)

@@ -2,6 +2,7 @@
 
 import math
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def network(layer, **compile_args):
 
 
 def fit(model, samples=1280, **kwargs):
-    model.fit(X[:samples], X[:samples, :1], batch_size=32, verbose=0, **kwargs)
+    batched.fit(model, X[:samples], X[:samples, :1], verbose=0, **kwargs)
 
 
 def zeros_of_new_data(model, layer):

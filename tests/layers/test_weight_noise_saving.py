@@ -2,6 +2,7 @@
 
 import json
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def data():
 
 
 def fit(model, **kwargs):
-    model.fit(*data(), batch_size=12, shuffle=False, verbose=0, **kwargs)
+    batched.fit(model, *data(), batch_size=12, verbose=0, **kwargs)
 
 
 def state(model):

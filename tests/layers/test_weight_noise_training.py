@@ -1,5 +1,6 @@
 """Noise on weights where models run it: in fit, on replicas, in half precision."""
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ def network(**compile_args):
 
 
 def fit(model, x, y, **kwargs):
-    settings = {"batch_size": 16, "shuffle": False, "verbose": 0}
-    return model.fit(x, y, **{**settings, **kwargs}).history["loss"]
+    options = {"batch_size": 16, "verbose": 0, **kwargs}
+    return batched.fit(model, x, y, **options).history["loss"]
 
 
 def draws(model):

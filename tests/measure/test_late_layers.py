@@ -1,5 +1,6 @@
 """Models that make layers in the first batch: all of them are moved and watched."""
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -71,8 +72,8 @@ MODELS = {
 
 def fit(model, *callbacks, **kwargs):
     model.compile("sgd", "mse", **kwargs)
-    options = {"batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0}
-    return model.fit(X, Y, callbacks=list(callbacks), **options).history
+    options = {"batch_size": 8, "epochs": 2, "verbose": 0}
+    return batched.fit(model, X, Y, callbacks=list(callbacks), **options).history
 
 
 @pytest.mark.parametrize("kind", MODELS)

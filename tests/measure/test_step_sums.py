@@ -71,7 +71,7 @@ def test_figures_are_sums_over_the_replicas(capsys):
 def test_sample_size_is_how_many_of_each_batch_are_measured():
     model = net()
     t = tracker(sample_size=3)
-    fit(model, t)
+    fit(model, t, compiled=EAGER)
     seen = np.concatenate([X[start : start + 3] for start in (0, 8, 16)])
     for key, value in figures(model, seen).items():
         assert t.history[key] == [pytest.approx(value, rel=1e-5)]
@@ -95,7 +95,7 @@ def test_masked_timesteps_do_not_count():
         tracker(layers=["lstm", "last"], metrics={side: "hoyer"}, where=side)
         for side in ("output", "input")
     ]
-    fit(model, *trackers, x=tokens, y=np.ones((20, 1)))
+    fit(model, *trackers, x=tokens, y=np.ones((20, 1)), compiled=EAGER)
     history = trackers[0].history | trackers[1].history
     for key, source in {
         "output/lstm": "lstm",
@@ -174,7 +174,7 @@ def test_metrics_of_units_give_an_array_for_each_layer():
 def test_readings_every_few_batches_tell_when():
     inside, probing = tracker(every=2), SparsityTracker(X, every=2, verbose=0)
     model = net()
-    history = fit(model, inside, probing, epochs=2)
+    history = fit(model, inside, probing, epochs=2, compiled=EAGER)
     for t, key, seen in (
         (inside, "hoyer", [X[:16], X[16:]] * 2),
         (probing, "val_hoyer", [X] * 4),
@@ -231,7 +231,7 @@ def test_trackers_of_different_layers_and_metrics_share_the_step():
     model = net()
     one = tracker(layers="a", metrics="hoyer")
     other = tracker(layers=["b", "out"], metrics="rms", sample_size=2)
-    fit(model, one, other, validation_data=(X[:9], Y[:9]))
+    fit(model, one, other, validation_data=(X[:9], Y[:9]), compiled=EAGER)
     expected = figures(model) | figures(model, X[:9], "val_")
     for key in ("hoyer/a", "val_hoyer/a"):
         assert one.history[key] == [pytest.approx(expected[key], rel=1e-5)]
@@ -244,8 +244,8 @@ def test_trackers_of_different_layers_and_metrics_share_the_step():
 def test_a_second_fit_starts_anew_and_evaluate_stands_alone():
     model = net()
     t = tracker()
-    fit(model, t, epochs=2)
-    fit(model, t, x=X[:9], y=Y[:9], epochs=1)
+    fit(model, t, epochs=2, compiled=EAGER)
+    fit(model, t, x=X[:9], y=Y[:9], epochs=1, compiled=EAGER)
     expected = figures(model, X[:9])
     assert t.history["hoyer"] == [pytest.approx(expected["hoyer"], rel=1e-5)]
     for x in (X, X[:5]):
@@ -253,7 +253,7 @@ def test_a_second_fit_starts_anew_and_evaluate_stands_alone():
         assert t.evaluated == pytest.approx(figures(model, x, "val_"), rel=1e-5)
     other = net()
     other.layers[0].set_weights([w * -1 for w in other.layers[0].get_weights()])
-    other.compile("sgd", "mse")
+    other.compile("sgd", "mse", **EAGER)
     for fresh in (t, tracker()):
         other.evaluate(X, Y, verbose=0, callbacks=[fresh])
         assert fresh.evaluated == pytest.approx(figures(other, X, "val_"), rel=1e-5)

@@ -99,7 +99,8 @@ def cached(make: Callable[..., Any]) -> Callable[..., Any]:
     """Keeps the functions that `make` makes, others while numbers are checked.
 
     What is traced during `tf.debugging.enable_check_numerics()` checks its arguments,
-    and the gradients that come into it, for as long as it is kept.
+    and the gradients that come into it, for as long as it is kept. As with
+    `functools.lru_cache`, `cache_info` and `cache_clear` are attributes.
     """
 
     @functools.lru_cache(maxsize=128)
@@ -110,6 +111,7 @@ def cached(make: Callable[..., Any]) -> Callable[..., Any]:
     def find(*arguments, **settings):
         return kept(numerics.is_checking(), *arguments, **settings)
 
+    vars(find).update(cache_info=kept.cache_info, cache_clear=kept.cache_clear)
     return find
 
 

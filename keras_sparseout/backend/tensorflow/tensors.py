@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from keras_sparseout.utils.types import Tensor
@@ -17,16 +16,6 @@ def is_ragged(x: Any) -> bool:
 def is_sparse(x: Any) -> bool:
     """Whether `x` is a sparse tensor."""
     return isinstance(x, tf.SparseTensor)
-
-
-def all_finite(x: Tensor) -> bool:
-    """Whether all elements of an eager floating-point tensor are finite."""
-    # In float64 the numbers of float32 could not overflow, but that takes longer.
-    x = tf.cast(x, "float64" if x.dtype == "float64" else "float32")
-    # One pass tells, if the sum is finite. If not, the sum itself may have overflowed.
-    if np.isfinite(tf.reduce_sum(x).numpy()):
-        return True
-    return bool(tf.reduce_all(tf.math.is_finite(x)).numpy())
 
 
 def ensure_shape(x: Tensor, shape: Sequence[int | None]) -> Tensor:

@@ -15,6 +15,9 @@ a single call:
 
 So the model is unchanged between two batches: it can be saved, or trained without us.
 Another thread that trains it meanwhile runs the model's own function.
+
+`arm_around` lends a stand-in for one call too. What it enters runs in each step, and is
+no part of the graph.
 """
 
 import contextlib
@@ -69,18 +72,14 @@ class MeasuredStep:
 
     def arm(self) -> None:
         """Makes the model's next step one that runs inside the context."""
-        own = _own_function(self.model, self.kind)
-        stand_in = vars(self.model)[f"{self.kind}_function"]
-        if not _is_ours(stand_in):
-            stand_in = _StandIn(self.model, self.kind, own)
-            vars(self.model)[f"{self.kind}_function"] = stand_in
+        stand_in = _stand_in_for(self.model, self.kind)
         if self not in stand_in.steps:
             self.called = False
             stand_in.steps.append(self)
 
     def disarm(self) -> None:
         """Gives the model its own function back, if it made no step since `arm`."""
-        _restore(self.model, self.kind)
+        restore(self.model, self.kind)
 
     def not_measured(self) -> ValueError:
         """The error for a batch that should have been measured, and was not."""
@@ -117,6 +116,26 @@ class MeasuredStep:
         return self._function
 
 
+def arm_around(model: keras.Model, kind: Kind, context: Context) -> None:
+    """Makes the model's next step run inside a context that is entered as it begins.
+
+    The context is left when the step ends, also by an error. `restore` undoes this.
+
+    Args:
+        model: A Keras model.
+        kind: Which step, "train" or "test".
+        context: Function that returns the context manager.
+    """
+    _stand_in_for(model, kind).arounds.append(context)
+
+
+def restore(model: keras.Model, kind: Kind) -> None:
+    """Gives the model its own function back, if it made no step since."""
+    stand_in = vars(model).get(f"{kind}_function")
+    if _is_ours(stand_in):
+        vars(model)[f"{kind}_function"] = stand_in.own
+
+
 class _StandIn:
     """Takes the place of a model's step function for one call."""
 
@@ -125,16 +144,22 @@ class _StandIn:
         self.kind = kind
         self.own = own
         self.steps: list[MeasuredStep] = []
+        self.arounds: list[Context] = []
         self.thread = threading.get_ident()
 
     def __call__(self, iterator: Iterator[Any]) -> Any:
         if not _is_ours(self):
             return self.own(iterator)
-        _restore(self.model, self.kind)
+        restore(self.model, self.kind)
         for step in self.steps:
             step.called = True
-        # Callbacks that measure different layers share one function.
-        return self.steps[0]._function_for(self.own, self.steps)(iterator)
+        with contextlib.ExitStack() as stack:
+            for around in self.arounds:
+                stack.enter_context(around())
+            if not self.steps:
+                return self.own(iterator)
+            # Callbacks that measure different layers share one function.
+            return self.steps[0]._function_for(self.own, self.steps)(iterator)
 
 
 class _MeasuringFunction:
@@ -203,15 +228,19 @@ def _own_function(model: keras.Model, kind: Kind) -> StepFunction:
     return function.own if isinstance(function, _StandIn) else function
 
 
+def _stand_in_for(model: keras.Model, kind: Kind) -> _StandIn:
+    """Returns the stand-in of this thread, which it puts there if there is none."""
+    own = _own_function(model, kind)
+    stand_in = vars(model)[f"{kind}_function"]
+    if not _is_ours(stand_in):
+        stand_in = _StandIn(model, kind, own)
+        vars(model)[f"{kind}_function"] = stand_in
+    return stand_in
+
+
 def _is_ours(function: object) -> bool:
     """Whether it is a stand-in of this thread: others may train the same model."""
     return isinstance(function, _StandIn) and function.thread == threading.get_ident()
-
-
-def _restore(model: keras.Model, kind: Kind) -> None:
-    stand_in = vars(model).get(f"{kind}_function")
-    if _is_ours(stand_in):
-        vars(model)[f"{kind}_function"] = stand_in.own
 
 
 def _check_step(model: keras.Model, kind: Kind) -> None:

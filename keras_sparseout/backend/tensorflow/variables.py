@@ -1,17 +1,49 @@
 """The values of variables."""
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+# TensorFlow adds up no others.
+_SUMMABLE = ("float16", "bfloat16", "float32", "float64")
 
 
 def to_numpy(variable: Any) -> np.ndarray | np.generic:
     """Returns the value of a Keras variable or eager tensor as NumPy has it."""
     # keras.ops.convert_to_numpy of a variable warns with NumPy 2.
     return tf.convert_to_tensor(variable).numpy()
+
+
+def are_finite(variables: Sequence[Any]) -> list[bool]:
+    """Whether all elements are finite, of each of these Keras variables of floats.
+
+    A reading of a callback asks for all weights of a model. So this takes a single
+    operation for each of them, where they are float32, and fetches one result.
+    """
+    if not variables:
+        return []
+    values = [
+        v.value if v.dtype in _SUMMABLE else tf.cast(v.value, "float32")
+        for v in variables
+    ]
+    sums = [tf.raw_ops.Sum(input=x, axis=_axes(len(x.shape))) for x in values]
+    sums = [x if x.dtype is tf.float32 else tf.cast(x, "float32") for x in sums]
+    finite = np.isfinite(tf.raw_ops.Pack(values=sums, axis=0).numpy())
+    # One pass tells, if the sum is finite. If not, the sum itself may have overflowed.
+    return [
+        bool(known or tf.reduce_all(tf.math.is_finite(x)).numpy())
+        for x, known in zip(values, finite, strict=True)
+    ]
+
+
+@functools.cache
+def _axes(rank):
+    with tf.init_scope():
+        return tf.range(rank)
 
 
 @contextlib.contextmanager

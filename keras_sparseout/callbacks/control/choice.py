@@ -14,6 +14,7 @@ from keras_sparseout.callbacks.control import (
 )
 from keras_sparseout.callbacks.control.actuators import ActuatorName, setting_key
 from keras_sparseout.callbacks.control.asked import Asked
+from keras_sparseout.callbacks.control.control_figures import ControlFigures
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.macs_budget import MacsBudget
@@ -119,9 +120,8 @@ class ControlChoice:
         limits = asked.min_metric, asked.max_loss_increase
         when = (params or {}).get("epochs"), asked.reach_by
         floor = accuracy_floor.prepared(model, *limits, *when, messages)
-        control = ControlledLayers(model, metrics, settings, messages, floor)
-        control.budget = self.budget
-        return control
+        measured = model, metrics, settings, messages, self.budget
+        return ControlledLayers(ControlFigures(*measured), settings, messages, floor)
 
     def in_step(
         self,

@@ -11,7 +11,7 @@ from keras_sparseout.callbacks.control.accuracy_floor import Outcome
 from keras_sparseout.callbacks.control.actuators import ACTUATORS, ActuatorName
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.feedback_loop import FeedbackLoop
-from keras_sparseout.callbacks.control.loop_state import LoopState
+from keras_sparseout.callbacks.control.loop_state import saved_in
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.run_length import (
     ANY_TIME,
@@ -245,24 +245,9 @@ class ControlledGroup:
 
     def _restore(self) -> None:
         """Goes on from the layer's state, if it is of this loop and untouched since."""
-        layer = self._watched[0].layer
-        saved = layer.controller_state
-        if saved is None or not len(saved):
+        state = saved_in(self._watched[0].layer, self._signature)
+        if state is None:
             return
-        signature, *numbers = saved
-        if signature != self._signature and not math.isnan(signature):
-            return
-        try:
-            if math.isnan(signature):
-                raise ValueError("the first is NaN")
-            state = LoopState.from_numbers(numbers)
-        except ValueError as error:
-            raise ValueError(
-                f"Layer {layer.name!r}: `controller_state` must be the numbers that a "
-                f"SparsityController left there. Received: {saved.tolist()}, of which "
-                f"{error}. Set it to None for the controller to begin anew, or load a "
-                "file that is whole."
-            ) from None
         fresh, self._loop.state = self._loop.state, state
         if np.float32(self._loop.setting) != np.float32(self._setting_of_layers()):
             self._loop.state = fresh

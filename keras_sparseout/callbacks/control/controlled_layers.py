@@ -1,84 +1,63 @@
 """The layers that a SparsityController moves: from their sums to their settings."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-import keras
 import numpy as np
 
 from keras_sparseout.callbacks.control import step_messages
 from keras_sparseout.callbacks.control.accuracy_floor import AccuracyFloor
 from keras_sparseout.callbacks.control.arguments import targets_by_layer
+from keras_sparseout.callbacks.control.control_figures import ControlFigures, Sums
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.controlled_group import ControlledGroup
-from keras_sparseout.callbacks.control.dead_units import DeadUnitCount
-from keras_sparseout.callbacks.control.macs_budget import NEEDLESS_MACS, MacsBudget
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.run_length import ANY_TIME, ReadingTime
 from keras_sparseout.callbacks.control.saved_control import SavedControl
 from keras_sparseout.callbacks.control.step_control import StepControl
 from keras_sparseout.callbacks.control.step_group import StepGroup
 from keras_sparseout.callbacks.control.step_messages import Shortfall
-from keras_sparseout.callbacks.control.zero_check import ZeroCheck
-from keras_sparseout.measure import non_finite
-from keras_sparseout.measure.layer_sums import Metrics
-from keras_sparseout.measure.reading import read
 from keras_sparseout.measure.watched_layer import WatchedLayer
-from keras_sparseout.utils import validation
-
-Sums: TypeAlias = Mapping[str, list[np.ndarray]]
 
 
 class ControlledLayers:
     """The layers that a controller moves in one run of training, in groups.
 
-    It turns the sums of their metrics into figures, gives these to the groups, and
-    decides when the groups move: not while they are frozen, and not once the loss
-    is not finite.
+    It gives the figures of the layers to the groups, and decides when these move: not
+    while they are frozen, and not once the loss is not finite.
 
     Args:
-        model: The model that is trained.
-        metrics: Dict of streaming metrics by name: the controlled one, "dead_units".
+        figures: What the sums of the layers come to.
         settings: What all groups share.
         messages: What the controller says.
         floor: What stops the groups where the accuracy falls; None if nothing does.
 
     Attributes:
-        budget: What counts the model's MACs, if that is what is controlled.
+        figures: The argument.
         floor: The argument.
-        probed: Figures of the probe data at the end of the last epoch, by log key.
     """
 
     def __init__(
         self,
-        model: keras.Model,
-        metrics: Metrics,
+        figures: ControlFigures,
         settings: ControlSettings,
         messages: ControllerMessages,
         floor: AccuracyFloor | None = None,
     ) -> None:
+        self.figures = figures
         self.floor = floor
-        self._model = model
-        self._metrics = metrics
         self._settings = settings
         self._messages = messages
         self._watched: Sequence[WatchedLayer] = []
         self._groups: list[ControlledGroup | StepGroup] = []
         self._stepping: StepControl | None = None
-        self._units = DeadUnitCount(metrics)
-        asks_for_zeros = settings.metric == "zero_fraction"
-        pushes = settings.actuator == "penalty"
-        self._zeros = ZeroCheck() if asks_for_zeros and pushes else None
-        self._broken: dict[str, str] = {}
         self._moving, self._stopped = True, False
-        self.probed: dict[str, float] = {}
-        self.budget: MacsBudget | None = None
 
     @property
     def needs_probe(self) -> bool:
         """Whether the setpoints have to move, but the probe data are not measured."""
         started = any(group.started for group in self._groups)
-        return self._moving and started and not self.probed
+        return self._moving and started and not self.figures.probed
 
     def follow(
         self, watched: Sequence[WatchedLayer], control: StepControl | None = None
@@ -92,6 +71,7 @@ class ControlledLayers:
         if watched is self._watched:
             return
         self._watched, self._groups, self._stepping = watched, [], control
+        self.figures.watched = watched
         targets = targets_by_layer(self._settings.target, [w.name for w in watched])
         parts = [watched] if self._settings.together else [[w] for w in watched]
         for part in filter(None, parts):
@@ -117,21 +97,6 @@ class ControlledLayers:
             return reach_by
         return self.floor.ramp
 
-    def describe(self, names: Sequence[str]) -> None:
-        """Says what is controlled, unless it said just that.
-
-        Args:
-            names: Names of the layers.
-        """
-        settings = self._settings
-        targets = targets_by_layer(settings.target, names)
-        if self.budget is not None:
-            subject = f"the model, by the zeros of {validation.some_of(names)},"
-            targets = dict(zip([subject], targets.values(), strict=False))
-        self._messages.controlled(
-            settings.metric, targets, settings.actuator, settings.bounds
-        )
-
     def begin_epoch(self, *, frozen: bool, batches: int = 0) -> None:
         """Decides whether the groups move in this epoch: not if they are frozen.
 
@@ -139,40 +104,29 @@ class ControlledLayers:
             frozen: Whether they are.
             batches: How many batches the model was trained on.
         """
-        self._units.begin_epoch()
-        if self.budget is not None:
-            self.budget.step.begin_epoch()
+        self.figures.begin_epoch()
         waits = self.floor is not None and self.floor.waits
         self._moving = not (frozen or self._stopped or waits)
         if frozen and not self._stopped:
             for group in self._groups:
                 group.freeze(batches)
 
-    def measure_probe(self, sums: Sums) -> None:
-        """Takes the sums of the probe data."""
-        self.probed = self._figures("val_", sums)
-        if self.budget is not None:
-            self.probed[f"val_{NEEDLESS_MACS}"] = self.budget.measure()
-
     def shift_setpoints(self) -> None:
         """Moves the setpoints toward the gap to the probe data, if it is known."""
-        if self._moving and self.probed:
+        if self._moving and self.figures.probed:
             for group in self._groups:
-                group.shift_setpoint(self.probed)
-        self.probed = {}
+                group.shift_setpoint(self.figures.probed)
+        # The setpoints needed them, and they are of an earlier epoch from now on.
+        self.figures.probed = {}
 
     def check_loss(self, loss: float) -> None:
         """Stops all groups if the loss is not finite."""
         if not self._stopped and not np.all(np.isfinite(loss)):
-            self._stopped, self._moving = True, False
+            self._stopped, self._moving, self.figures.quiet = True, False, True
             self._messages.loss_not_finite(loss)
             for group in self._groups:
                 if isinstance(group, StepGroup):
                     group.freeze()
-
-    def count_units(self, sums: Sums) -> None:
-        """Takes in sums without a reading, only to tell which units are dead."""
-        self._units.add(sums)
 
     def take(
         self, sums: Sums, loss: float, time: ReadingTime = ANY_TIME
@@ -184,19 +138,10 @@ class ControlledLayers:
             loss: The loss of these batches.
             time: When the reading is taken.
         """
-        self._find_broken(loss)
-        self._units.add(sums)
-        units = self._units.read(self._watched, self._broken)
-        self._messages.nan_activations(units.nan_layers)
-        self._messages.broken(self._broken, quiet=self._stopped)
-        figures = self._figures("", sums)
-        if self.budget is not None:
-            figures[NEEDLESS_MACS] = self.budget.step.read()
-        if self._zeros is not None:
-            self._zeros.take(self._watched, figures)
+        figures, dead_shares = self.figures.of_reading(sums, loss)
         if self._moving:
             for group in self._groups:
-                group.take(figures, units.dead_shares, time)
+                group.take(figures, dead_shares, time)
         for group in self._groups:
             figures.update(group.values())
         return figures
@@ -211,16 +156,7 @@ class ControlledLayers:
             probe_sums: Sums of the probe data; None without probe data.
             loss: The loss of the last batches.
         """
-        self._find_broken(loss)
-        self._messages.broken(self._broken, quiet=self._stopped)
-        figures = self._figures("", sums) if sums else {}
-        if self._zeros is not None:
-            self._zeros.end_epoch(self._watched)
-        if sums and self.budget is not None:
-            figures[NEEDLESS_MACS] = self.budget.step.of_epoch()
-        if probe_sums is not None:
-            self.measure_probe(probe_sums)
-            figures.update(self.probed)
+        figures = self.figures.of_epoch(sums, probe_sums, loss)
         for group in self._groups:
             figures.update(group.end_epoch(figures))
             if self._moving:
@@ -270,7 +206,7 @@ class ControlledLayers:
                 if why is not None:
                     short.setdefault(why, []).extend(group.layers)
         for why, layers in short.items():
-            layers = ["the model"] if self.budget is not None else layers
+            layers = ["the model"] if self.figures.budget is not None else layers
             metric = self._settings.metric
             step_messages.say_too_short(self._messages, metric, layers, why)
 
@@ -278,7 +214,7 @@ class ControlledLayers:
     def _saved(self) -> SavedControl:
         groups = [group for group in self._groups if isinstance(group, StepGroup)]
         parts = self._settings, self._watched, self._stepping, groups
-        return SavedControl(*parts, self._units, self.floor)
+        return SavedControl(*parts, self.figures.units, self.floor)
 
     def identity(self) -> dict[str, Any]:
         """Returns what must be the same in a run that resumes a `state`."""
@@ -286,8 +222,8 @@ class ControlledLayers:
 
     def state(self) -> dict[str, Any]:
         """Returns all that a resumed run needs, of a control in the training step."""
-        probed = [self.probed.get(key) for key in self._probe_keys()]
-        return {**self._saved.state(), "probed": probed, "stopped": self._stopped}
+        own = {"probed": self.figures.state(), "stopped": self._stopped}
+        return {**self._saved.state(), **own}
 
     def weights(self) -> list[np.ndarray]:
         """Returns the weights that the floor may restore."""
@@ -299,11 +235,11 @@ class ControlledLayers:
         Raises:
             KeyError, TypeError, ValueError: if it is none.
         """
-        figures = zip(self._probe_keys(), state["probed"], strict=True)
-        probed = {key: float(figure) for key, figure in figures if figure is not None}
+        probed = self.figures.known(state["probed"])
         stopped = bool(state["stopped"])
         self._saved.resume(state, weights)
-        self.probed, self._stopped = probed, stopped
+        self.figures.probed = probed
+        self._stopped = self.figures.quiet = stopped
 
     def _hold_back(self) -> None:
         """Tells the groups how far to go, and whether at all, by the floor."""
@@ -326,21 +262,3 @@ class ControlledLayers:
             self._stepping.resume(numbers)
         for group, figure in zip(self._groups, figures, strict=True):
             group.restored(float(figure))
-
-    def _find_broken(self, loss: float) -> None:
-        self._broken = non_finite.invalid_layers(self._model, self._watched, loss)
-
-    def _figures(self, prefix: str, sums: Sums) -> dict[str, float]:
-        # The sums of dead units come last, and are read by `DeadUnitCount`.
-        metrics = {n: m for n, m in self._metrics.items() if n != "dead_units"}
-        figures = read(sums, self._watched, metrics, self._broken).figures
-        keys = self._settings.keys(self._watched)
-        new = self._keys(prefix)
-        return {new: figures[key] for key, new in zip(keys, new, strict=True)}
-
-    def _probe_keys(self) -> list[str]:
-        whole = [] if self.budget is None else [f"val_{NEEDLESS_MACS}"]
-        return [*self._keys("val_"), *whole]
-
-    def _keys(self, prefix: str) -> list[str]:
-        return [prefix + key for key in self._settings.keys(self._watched)]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from keras_sparseout.callbacks.control.plant_model import PlantModel
+from keras_sparseout.layers.adjustable import AdjustableLayer
 
 # Files of version 0.1.0 may end here, after `output_sum`.
 _EARLIER_LENGTH = 12
@@ -107,3 +108,32 @@ class LoopState(NamedTuple):
             steady_since=int(state.steady_since),
             reversed=bool(state.reversed),
         )
+
+
+def saved_in(layer: AdjustableLayer, signature: float) -> LoopState | None:
+    """Returns the state that a loop left in a layer; None if there is none.
+
+    Args:
+        layer: The layer.
+        signature: The number that stands before the state of this loop.
+
+    Raises:
+        ValueError: if the layer has numbers that no loop left there.
+    """
+    saved = layer.controller_state
+    if saved is None or not len(saved):
+        return None
+    before, *numbers = saved
+    if before != signature and not math.isnan(before):
+        return None
+    try:
+        if math.isnan(before):
+            raise ValueError("the first is NaN")
+        return LoopState.from_numbers(numbers)
+    except ValueError as error:
+        raise ValueError(
+            f"Layer {layer.name!r}: `controller_state` must be the numbers that a "
+            f"SparsityController left there. Received: {saved.tolist()}, of which "
+            f"{error}. Set it to None for the controller to begin anew, or load a "
+            "file that is whole."
+        ) from None

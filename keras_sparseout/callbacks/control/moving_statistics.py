@@ -1,11 +1,13 @@
 """The moving statistics of BatchNormalization layers, which lag behind the weights."""
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 
 import keras
 import numpy as np
 
+from keras_sparseout.backend import train_step
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.measure.batch_statistics import BatchStatistics, Statistics
 from keras_sparseout.measure.probe_data import ProbeData
@@ -40,7 +42,7 @@ class MovingStatistics:
         self._messages = messages
         # The statistics as epochs began, with the number of batches until then.
         self._before: list[tuple[int, dict[str, Statistics]]] = []
-        self._own: dict[str, Statistics] = {}
+        self._validated: dict[str, Statistics] = {}
 
     def begin_epoch(self, batches: int) -> None:
         """Notes the statistics after so many `batches`."""
@@ -56,16 +58,27 @@ class MovingStatistics:
             yield
 
     def begin_validation(self) -> None:
-        """Gives the layers recomputed statistics until `end_validation`."""
-        if self._before:
-            new = self._recompute()
-            self._own = self._statistics.present()
-            self._statistics.assign(new)
+        """Prepares recomputed statistics for the steps until `end_validation`."""
+        self._validated = self._recompute() if self._before else {}
+
+    def arm(self) -> None:
+        """Gives the layers these statistics for the time of the next test step.
+
+        Between the steps they have their own: where validation raises, Keras calls no
+        callback that could give them back.
+        """
+        if self._validated:
+            in_place = functools.partial(self._statistics.in_place, self._validated)
+            train_step.arm_around(self._statistics.model, "test", in_place)
+
+    def disarm(self) -> None:
+        """Undoes `arm`, if there was no step since."""
+        if self._validated:
+            train_step.restore(self._statistics.model, "test")
 
     def end_validation(self) -> None:
-        """Gives the layers their own statistics back."""
-        self._statistics.assign(self._own)
-        self._own = {}
+        """Forgets the recomputed statistics."""
+        self._validated = {}
 
     def conclude(self, batches: int) -> None:
         """Recomputes the statistics, and says so; or says that they lag.

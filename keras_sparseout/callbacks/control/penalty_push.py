@@ -4,6 +4,7 @@ import functools
 from typing import Any, Literal, TypeAlias
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sparseout.backend import gradients, tensors, tracing
@@ -18,8 +19,6 @@ Kind: TypeAlias = Literal["l1", "hoyer_square"]
 # Vectors shorter than this share of the typical one are nearly silent: "hoyer_square"
 # falls to 0 there, as its gradient would grow without bound.
 SILENT = 0.03
-# How much of the measured norms stays from one batch to the next.
-_MEMORY = 0.98
 
 
 class PenaltyPush:
@@ -37,28 +36,30 @@ class PenaltyPush:
         watched: The layer.
         kind: Which penalty.
         sample_size: How many samples of each batch are measured.
+        measured: Variable to which each step adds, in the layer's column: 1, the norms
+            of g and of dP/dx, and the number of units of a vector of x.
+        column: The number of the column.
 
     Attributes:
-        norms: Variable with moving sums: of 1, of the norms of g and of dP/dx, and of
-            the number of units of a vector of x. The first one divides the others.
         refused: What the layer has in place of what can be pushed; empty if that can.
     """
 
     def __init__(
-        self, model: keras.Model, watched: WatchedLayer, kind: Kind, sample_size: int
+        self,
+        model: keras.Model,
+        watched: WatchedLayer,
+        kind: Kind,
+        sample_size: int,
+        measured: keras.Variable,
+        column: int,
     ) -> None:
         self.watched = watched
         self._model = model
         self._kind = kind
         self._sample_size = sample_size
+        self._measured = measured
+        self._column = column
         self.refused = ""
-        self.norms = keras.Variable(
-            ops.zeros((4,)),
-            trainable=False,
-            dtype="float32",
-            aggregation="mean",
-            name="norms",
-        )
 
     def around(self, weight: Tensor) -> Around:
         """Returns the function to put around the layer's `call`.
@@ -96,7 +97,8 @@ class PenaltyPush:
         axis = 1 if self.watched.is_channels_first(rank) else -1
         settings = self._kind, axis, self._sample_size
         # Without this object: what changes a gradient is kept for ever.
-        change = functools.partial(_changed, self.norms, settings)
+        measured = self._measured, self._column
+        change = functools.partial(_changed, measured, settings)
         masks = () if mask is None else (mask,)
         replicas = self._model.distribute_strategy.num_replicas_in_sync
         pushed = gradients.change_gradient(
@@ -114,11 +116,11 @@ class PenaltyPush:
         return scale
 
 
-def _changed(norms, settings, gradient, x, weight, scale, mask=None):
+def _changed(measured, settings, gradient, x, weight, scale, mask=None):
     """Returns the gradient with that of the penalty, and measures both.
 
     Args:
-        norms: The variable for the norms of both.
+        measured: The variable for what is measured, and the column there.
         settings: The kind of penalty, the axis of the units, and how many samples are
             measured.
         gradient: The gradient of the loss.
@@ -133,18 +135,18 @@ def _changed(norms, settings, gradient, x, weight, scale, mask=None):
     x, loss = ops.cast(x, wide), ops.cast(gradient, wide)
     pushing, vectors = penalties.mean_penalty_gradient(x, mask, kind, SILENT, axis)
     scale, units = ops.cast(scale, wide), float(x.shape[axis] or 1)
-    _measure(norms, _norm(loss[:n]) / scale, _norm(pushing[:n]) / vectors, units)
+    norms = _norm(loss[:n]) / scale, _norm(pushing[:n]) / vectors
+    _measure(measured, [1.0, *norms, units])
     factor = scale * ops.cast(weight, wide) / vectors
     return ops.cast(loss + factor * pushing, gradient.dtype)
 
 
-def _measure(norms, loss, pushing, units):
-    now = ops.stack([ops.cast(n, "float32") for n in (1, loss, pushing, units)])
-    before = ops.cast(norms, "float32")
-    measured = _MEMORY * before + (1 - _MEMORY) * now
-    # A step whose scaled loss overflows is skipped by the optimizer too.
-    finite = ops.all(ops.isfinite(now))
-    norms.assign(ops.where(finite, measured, before))
+def _measure(measured, numbers):
+    variable, column = measured
+    now = ops.stack([ops.cast(number, "float32") for number in numbers])
+    own = np.arange(variable.shape[1]) == column
+    # Not a product: another layer's column must not get NaN.
+    variable.assign_add(ops.where(own, now[:, None], 0.0))
 
 
 def _refusal(x):

@@ -7,14 +7,11 @@ sees an averaged violation, and answers to its changes too. Times are in units t
 follow from the length of the run, so that the same numbers serve runs of any length.
 """
 
-import functools
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 from keras import ops
 
-from keras_sparseout.backend import compiling, tracing
 from keras_sparseout.utils.types import Tensor
 
 # The filter keeps this share of what it knew a unit of time before.
@@ -129,28 +126,6 @@ def step(law: Law, state: State, plan: Plan, figure: Tensor) -> State:
     new = new._replace(output=output, integral=integral, recent=recent)
     finite = ops.isfinite(figure)
     return State(*(ops.where(finite, a, b) for a, b in zip(new, state, strict=True)))
-
-
-@functools.lru_cache(maxsize=32)
-def program(law: Law) -> Callable[..., Tensor]:
-    """Returns `step` as a function of matrices: of the state, the plan, and the figure.
-
-    It is compiled where that can be. To start some 70 operations on a few numbers would
-    take a good part of a millisecond each batch.
-    """
-
-    def next_state(state, plan, figure):
-        state, plan = State(*ops.unstack(state)), Plan(*ops.unstack(plan))
-        return ops.stack(step(law, state, plan, figure))
-
-    compiled = compiling.compiled(next_state)
-
-    def call(*matrices):
-        is_traced = tracing.current_graph() is not None
-        compiles = is_traced and not compiling.on_apple_gpu()
-        return (compiled if compiles else next_state)(*matrices)
-
-    return call
 
 
 def _filtered(state: State, plan: Plan, figure: Tensor) -> State:

@@ -122,11 +122,15 @@ def warn_of_bound(
 def warn_of_wrong_way(
     messages: ControllerMessages, subject: str, kind: str, level: float, start: float
 ) -> None:
-    """Warns that a penalty makes the activations less sparse by the metric."""
+    """Warns that a penalty makes the activations less sparse by the metric.
+
+    Whether the other kind works on this model is not known without a try.
+    """
     other = "l1" if kind == "hoyer_square" else "hoyer_square"
     messages.warn(
         f"the penalty {kind!r} moved {subject} the wrong way here, from {start:.3f} to "
-        f'{level:.3f}, so it no longer pushes. Give kind="{other}"',
+        f'{level:.3f}, so it no longer pushes. kind="{other}" was not tried here: it '
+        "may work, or another `metric`",
         about=("wrong way", subject),
     )
 

@@ -59,14 +59,21 @@ class Upkeep:
         return self._statistics.recomputed()
 
     def begin_validation(self) -> None:
-        """With a floor, gives the layers these statistics until `end_validation`."""
+        """With a floor, prepares these statistics for the steps of a validation."""
         if self._has_floor:
             self._statistics.begin_validation()
 
+    def begin_test_batch(self) -> None:
+        """In such a validation, gives the layers these statistics for the next step."""
+        self._statistics.arm()
+
+    def end_test_batch(self) -> None:
+        """Undoes that, if Keras made no step."""
+        self._statistics.disarm()
+
     def end_validation(self) -> None:
-        """Gives the layers their own statistics back."""
-        if self._has_floor:
-            self._statistics.end_validation()
+        """Ends it."""
+        self._statistics.end_validation()
 
     def end_epoch(self, epoch: int, control: ControlledLayers) -> None:
         """Saves the state after an epoch."""

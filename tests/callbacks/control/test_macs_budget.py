@@ -2,6 +2,7 @@
 
 import re
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -39,8 +40,8 @@ def cnn(*, after=list):
 
 def fit(model, controller, epochs=8):
     model.compile(keras.optimizers.Adam(0.004), "mse", jit_compile=False)
-    options = {"batch_size": 32, "epochs": epochs, "verbose": 0}
-    return model.fit(X[:768], Y[:768], callbacks=[controller], **options).history
+    options = {"epochs": epochs, "verbose": 0, "callbacks": [controller]}
+    return batched.fit(model, X[:768], Y[:768], **options).history
 
 
 def needless_macs(model):

@@ -1,10 +1,13 @@
 """The moving statistics of BatchNormalization while and after a controller trains."""
 
+import batched
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_sparseout import SparsityController
+from keras_sparseout.backend import train_step
 
 X = np.random.default_rng(0).normal(size=(160, 6)).astype("float32")
 Y = X.sum(1, keepdims=True)
@@ -38,8 +41,8 @@ def net(momentum=0.99):
 
 
 def fit(model, *callbacks, **kwargs):
-    options = {"epochs": 3, "batch_size": 8, "verbose": 0, "shuffle": False, **kwargs}
-    return model.fit(X, Y, callbacks=list(callbacks), **options).history
+    options = {"epochs": 3, "batch_size": 8, "verbose": 0, **kwargs}
+    return batched.fit(model, X, Y, callbacks=list(callbacks), **options).history
 
 
 def controller(**kwargs):
@@ -106,21 +109,62 @@ def test_nothing_is_said_of_layers_that_do_not_move(capsys):
         np.testing.assert_array_equal(a, b)
 
 
+def floor(**kwargs):
+    return controller(x=PROBE, max_loss_increase=9.0, verbose=0, **kwargs)
+
+
 def test_a_floor_of_accuracy_is_about_the_recomputed_statistics():
     class Validated(Watch):
-        def on_test_end(self, logs=None):
+        def on_test_batch_end(self, batch, logs=None):
             super().on_epoch_end(0)
 
         def on_epoch_end(self, epoch, logs=None):
             pass
 
     model, validated, after = net(), Validated(), Watch()
-    data = {"validation_data": (X, Y), "epochs": 2}
-    with_floor = controller(x=PROBE, max_loss_increase=9.0, verbose=0)
-    history = fit(model, validated, with_floor, after, **data)
+    data = {"validation_data": (X, Y), "validation_batch_size": 160, "epochs": 2}
+    history = fit(model, validated, floor(), after, **data)
+    # Between the steps the model has its own.
     for seen, own in zip(validated.seen, after.seen, strict=True):
-        assert np.max(np.abs(seen[0] - own[0])) > 0.01
-    np.testing.assert_allclose(
-        validated.seen[-1][0], model.get_layer("norm").moving_mean
-    )
+        np.testing.assert_array_equal(seen[0], own[0])
+    assert np.max(np.abs(own[0] - model.get_layer("norm").moving_mean)) > 0.01
     assert model.evaluate(X, Y, verbose=0) == pytest.approx(history["val_loss"][-1])
+
+
+class Break(Exception):
+    pass
+
+
+class Broken(keras.utils.PyDataset):
+    """Two batches, of which the second one raises."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, number):
+        if number:
+            raise Break
+        return X[:8], Y[:8]
+
+
+@pytest.mark.parametrize("where", ["on_test_begin", "on_test_batch_end", "data"])
+def test_a_validation_that_raises_leaves_the_models_own_statistics(where):
+    class Trained(Watch):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_epoch_end(0)
+
+    def stop(*_, **logs):
+        raise Break
+
+    model, trained = net(), Trained()
+    others = [] if where == "data" else [keras.callbacks.LambdaCallback()]
+    for other in others:
+        setattr(other, where, stop)
+    data = Broken() if where == "data" else (X, Y)
+    # TensorFlow turns errors of the data into its own.
+    with pytest.raises((Break, tf.errors.OpError)):
+        fit(model, trained, floor(), *others, validation_data=data)
+    norm = model.get_layer("norm")
+    np.testing.assert_array_equal(norm.moving_mean, trained.seen[-1][0])
+    np.testing.assert_array_equal(norm.moving_variance, trained.seen[-1][1])
+    assert not isinstance(model.test_function, train_step._StandIn)

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -107,17 +108,18 @@ def test_a_push_is_the_gradient_of_the_penalty_in_its_place(place, kind):
     keras.utils.set_random_seed(1)
     model = make()
     reference = reference_of(model, place, kind, silent_length(model, x))
-    for m in (model, reference):
-        m.compile(keras.optimizers.SGD(0.5), "mse", jit_compile=False)
     plain = keras.models.clone_model(model)
     plain.set_weights(weights(model))
-    plain.compile(keras.optimizers.SGD(0.5), "mse", jit_compile=False)
-    options = {"batch_size": 16, "verbose": 0, "shuffle": False}
-    pushed = updates(
-        model, lambda: model.fit(x, Y, callbacks=[Pushing("hidden", kind)], **options)
-    )
-    by_layer = updates(reference, lambda: reference.fit(x, Y, **options))
-    without = updates(plain, lambda: plain.fit(x, Y, **options))
+
+    def trained(model, *callbacks, **options):
+        model.compile(keras.optimizers.SGD(0.5), "mse", **options)
+        options = {"verbose": 0, "callbacks": list(callbacks)}
+        return updates(model, lambda: batched.fit(model, x, Y, **options))
+
+    pushed = trained(model, Pushing("hidden", kind), jit_compile=False)
+    # What they are compared with need not be traced.
+    by_layer = trained(reference, run_eagerly=True)
+    without = trained(plain, run_eagerly=True)
     assert_same(pushed, by_layer)
     with pytest.raises(AssertionError):
         assert_same(pushed, without, rtol=0.01)
@@ -205,13 +207,19 @@ def test_a_push_is_the_same_in_each_way_to_train(way):
 
         def train(model=model, callbacks=callbacks):
             x, y = np.tile(X, (4, 1)), np.tile(Y, (4, 1))
-            model.fit(
-                *(x, y), batch_size=16, shuffle=False, verbose=0, callbacks=callbacks
-            )
+            options = {"batch_size": 16, "verbose": 0, "callbacks": callbacks}
+            batched.fit(model, x, y, **options)
 
         found.append(updates(model, train))
         assert not model.losses or not callbacks
     assert_same(*found)
+
+
+def one_step(model, callbacks, x=X):
+    def train():
+        batched.fit(model, x, Y, verbose=0, callbacks=callbacks)
+
+    return updates(model, train)
 
 
 def test_a_push_in_half_precision():
@@ -224,8 +232,7 @@ def test_a_push_in_half_precision():
         for layer in model.layers:
             layer.dtype_policy = "mixed_float16"
         model.compile(scaled(), "mse", jit_compile=False)
-        options = {"batch_size": 16, "verbose": 0, "callbacks": callbacks}
-        found.append(updates(model, lambda m=model, o=options: m.fit(X, Y, **o)))
+        found.append(one_step(model, callbacks))
     assert_same(*found, rtol=0.01)
 
 
@@ -259,8 +266,7 @@ def test_a_push_of_the_input_of_a_layer():
         (dense_pair(WEIGHT), []),
     ):
         model.compile(sgd(), "mse", jit_compile=False)
-        options = {"batch_size": 16, "verbose": 0, "callbacks": callbacks}
-        found.append(updates(model, lambda m=model, o=options: m.fit(X, Y, **o)))
+        found.append(one_step(model, callbacks))
     assert_same(*found)
 
 
@@ -277,12 +283,9 @@ def test_on_replicas_a_push_is_the_same_and_they_stay_equal():
             layers += [] if penalty is None else [ActivationPenalty(penalty)]
             model = keras.Sequential([*layers, L.Dense(3)])
             model.compile(sgd(), "mse", jit_compile=False)
-        options = {"batch_size": 16, "verbose": 0, "shuffle": False}
-        options["callbacks"] = callbacks
-        found.append(updates(model, lambda m=model, o=options: m.fit(X, Y, **o)))
+        found.append(one_step(model, callbacks))
     assert_same(*found)
-    [push] = pushing.pushes
-    for variable in (*model.trainable_variables, push.norms):
+    for variable in (*model.trainable_variables, pushing.variables["measured"]):
         one, other = variable.value.values
         np.testing.assert_array_equal(one, other)
 
@@ -298,7 +301,7 @@ def test_norms_are_those_of_the_gradients_of_the_first_samples():
     expected += [np.sqrt(np.sum(a[:6] > 0)) / 16]
     for optimizer in (keras.optimizers.SGD(0.0), scaled()):
         model.compile(optimizer, "mse", jit_compile=False)
-        model.fit(*(X, Y), batch_size=16, shuffle=False, verbose=0, callbacks=[pushing])
+        one_step(model, [pushing])
         np.testing.assert_allclose(pushing.norms(), expected, rtol=1e-5)
 
 
@@ -313,8 +316,7 @@ def test_a_push_keeps_the_mask_that_a_nested_model_gives():
         inputs = keras.Input((7,))
         model = keras.Model(inputs, L.Dense(3)(L.LSTM(5)(inner(inputs))))
         model.compile(sgd(), "mse", jit_compile=False)
-        options = {"batch_size": 16, "verbose": 0, "callbacks": callbacks}
-        found.append(updates(model, lambda m=model, o=options: m.fit(IDS, Y, **o)))
+        found.append(one_step(model, callbacks, IDS))
     assert_same(*found, rtol=1e-5)
 
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -47,16 +49,28 @@ def backup(folder, **kwargs):
 
 def fit(*callbacks, epochs=4, **kwargs):
     model = net()
-    options = {"batch_size": 8, "shuffle": False, "verbose": 0, **kwargs}
-    history = model.fit(X, Y, epochs=epochs, callbacks=list(callbacks), **options)
+    options = {"batch_size": 8, "epochs": epochs, "verbose": 0, **kwargs}
+    history = batched.fit(model, X, Y, callbacks=list(callbacks), **options)
     return model.get_weights(), history.history
 
 
-def interrupted(folder, actuator="penalty"):
-    """Trains for two epochs; returns the file of the state."""
-    with pytest.raises(KeyboardInterrupt):
-        fit(controller(folder, actuator), backup(folder), Interrupt())
-    return folder / run_backup.FILE_NAME
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A function that fills a folder as two epochs do, and returns the file of it.
+
+    For each actuator it trains once.
+    """
+    folders = {}
+
+    def fill(folder, actuator="penalty"):
+        if actuator not in folders:
+            own = folders[actuator] = tmp_path_factory.mktemp("interrupted")
+            with pytest.raises(KeyboardInterrupt):
+                fit(controller(own, actuator), backup(own), Interrupt())
+        shutil.copytree(folders[actuator], folder, dirs_exist_ok=True)
+        return folder / run_backup.FILE_NAME
+
+    return fill
 
 
 def content_of(file):
@@ -77,7 +91,7 @@ def whole():
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("actuator", ACTUATORS)
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(
-    tmp_path, whole, actuator, first
+    tmp_path, whole, interrupted, actuator, first
 ):
     folder = tmp_path / "backup"
     file = interrupted(folder, actuator)
@@ -113,7 +127,7 @@ def test_a_floor_of_accuracy_is_resumed_with_the_weights_that_it_restores(tmp_pa
         np.testing.assert_array_equal(a, b)
 
 
-def test_without_the_file_it_begins_anew_and_says_so(tmp_path, whole):
+def test_without_the_file_it_begins_anew_and_says_so(tmp_path, whole, interrupted):
     first = controller()
     with pytest.warns(UserWarning, match="Give backup_dir=") as caught:
         fit(first, backup(tmp_path / "backup"), epochs=2)
@@ -125,7 +139,9 @@ def test_without_the_file_it_begins_anew_and_says_so(tmp_path, whole):
     assert history["penalty/relu"] != whole["penalty"][1]["penalty/relu"][2:]
 
 
-def test_a_run_that_begins_at_another_epoch_says_that_it_begins_anew(tmp_path):
+def test_a_run_that_begins_at_another_epoch_says_that_it_begins_anew(
+    tmp_path, interrupted
+):
     file = interrupted(tmp_path)
     with pytest.warns(UserWarning, match="of the epochs 1, 2, and .* epoch 0") as seen:
         weights, _ = fit(controller(tmp_path), epochs=1)
@@ -144,14 +160,16 @@ def test_a_run_that_begins_at_another_epoch_says_that_it_begins_anew(tmp_path):
         ({"metric": "hoyer"}, "metric='zero_fraction'"),
     ],
 )
-def test_the_state_of_another_control_is_an_error(tmp_path, change, received):
+def test_the_state_of_another_control_is_an_error(
+    tmp_path, interrupted, change, received
+):
     file = interrupted(tmp_path)
     with pytest.raises(ValueError, match=received) as error:
         fit(controller(tmp_path, **change), backup(tmp_path))
     assert f"delete {str(file)!r} to begin anew" in str(error.value)
 
 
-def test_a_broken_file_is_an_error_that_names_it(tmp_path):
+def test_a_broken_file_is_an_error_that_names_it(tmp_path, interrupted):
     file = interrupted(tmp_path)
     missing, short, newer = (content_of(file) for _ in range(3))
     del missing["epochs"]["2"][0]["units"]
@@ -168,7 +186,7 @@ def test_a_broken_file_is_an_error_that_names_it(tmp_path):
         assert str(file) in str(error.value)
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, interrupted):
     file = interrupted(tmp_path)
     before = file.read_bytes()
 

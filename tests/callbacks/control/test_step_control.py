@@ -31,12 +31,10 @@ def made(model, **changes):
 
 
 def with_norms(control, output):
-    """A control whose pushes measured norms: of the loss .2, of the penalty .1 or 4."""
-    for push, pushing in zip(control._pushes, (0.1, 0.4), strict=True):
-        units = 10 if push.watched.name == "a" else 20
-        push.norms.assign(0.5 * np.array([1, 0.2, pushing, units]))
-    state = control.state._replace(output=np.full(len(control.groups), output))
-    control._state.assign(np.stack(np.broadcast_arrays(*state)))
+    """A control whose pushes measured norms: of the loss .2, of penalties .1 or .4."""
+    norms = np.array([[1, 1], [0.2, 0.2], [0.1, 0.4], [10, 20]])
+    control._variables.assign("norms", 0.5 * norms)
+    control.state = control.state._replace(output=np.full(len(control.groups), output))
     return control
 
 

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 
 from keras_sparseout import SparsityController
-from keras_sparseout.callbacks.control import step_control, step_messages
+from keras_sparseout.callbacks.control import (
+    push_weights,
+    step_control,
+    step_messages,
+)
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.step_group import StepGroup
 from keras_sparseout.callbacks.control.step_law import Plan, State
 from keras_sparseout.measure import layer_selection
 
-HIGHEST = float(np.float32(step_control._to_output(10.0)))
+HIGHEST = float(np.float32(push_weights.to_output(10.0)))
 LAW = step_control.LAWS["penalty"]._replace(low=0.0, high=HIGHEST)
 
 
