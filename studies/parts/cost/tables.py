@@ -9,7 +9,7 @@ from benchmarks.interleave import differences, fastest
 from benchmarks.timing import Spent
 from keras_sparseout.plots import drawing
 from studies.parts.cost.models import DROPOUT, METHODS, MODELS, NOTHING, RATE
-from studies.statistics import Interval, interval
+from studies.statistics import Interval, interval, paired
 from studies.tables import MISSING, cell, markdown
 
 TIME, MEMORY = "time", "memory"
@@ -21,7 +21,7 @@ Done = Mapping[Any, dict[str, Any]]
 CPU, MEDIAN, WALL = "CPU ms", "median", "wall ms"
 CPU_RATIO, WALL_RATIO, ADDED = "CPU to nothing", "wall to nothing", "added CPU ms"
 DIGITS = {CPU: 2, MEDIAN: 2, WALL: 2, CPU_RATIO: 3, WALL_RATIO: 3, ADDED: 2}
-TO_DROPOUT = "to what Dropout adds"
+ABOVE_DROPOUT, TO_DROPOUT = "above what Dropout adds", "to what Dropout adds"
 WHOLE, EACH = "MB", "KB a sample"
 
 TIMES_NOTE = f"""\
@@ -29,8 +29,9 @@ Drop rate {RATE}. A step in `fit` with Adam. CPU time is that of all threads of 
 process. CPU and wall time are of the fastest round, and so are the ratios to the same
 model with nothing; the median is of CPU time. The added time is the median of the
 differences to nothing within the rounds. What is given is the mean over the repeats,
-with its 95 % interval if there are several. The last column compares means, if the
-interval of what Dropout adds lies above 0."""
+with its 95 % interval if there are several. What a method adds above what Dropout adds
+is a paired difference, by repeat. The last column compares means, if the interval of
+what Dropout adds lies above 0."""
 MEMORY_NOTE = """\
 What a process with one method takes, at the worst moment, above what it had before the
 model was built. *MB* is that of building the model and of its first steps with the
@@ -123,11 +124,15 @@ def _time_table(columns):
         cells = [
             _cell(columns[name].get(method), digits) for name, digits in DIGITS.items()
         ]
-        added, to_dropout = _interval(columns[ADDED].get(method)), MISSING
+        added, to_dropout = columns[ADDED].get(method), MISSING
         if added and dropout and dropout.low > 0:
-            to_dropout = cell(added.mean / dropout.mean, digits=2)
-        rows.append([method, *cells, to_dropout])
-    return markdown(["", *DIGITS, TO_DROPOUT], rows)
+            to_dropout = cell(interval(added).mean / dropout.mean, digits=2)
+        above = MISSING
+        if added and dropout and method != DROPOUT:
+            known = paired(added, columns[ADDED][DROPOUT])
+            above = cell(known.mean, (known.high - known.low) / 2, digits=2)
+        rows.append([method, *cells, above, to_dropout])
+    return markdown(["", *DIGITS, ABOVE_DROPOUT, TO_DROPOUT], rows)
 
 
 def _memory_table(done):
