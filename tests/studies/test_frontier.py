@@ -3,24 +3,16 @@
 import matplotlib.image
 import numpy as np
 import pytest
+import two_classes
 
 from studies import frontier
 from studies.frontier import Settings
 from studies.parts import cnn_run
 
 
-def images(seed, count):
-    """Images of two classes: bright at the top, or at the bottom."""
-    rng = np.random.default_rng(seed)
-    x, y = rng.integers(100, size=(count, 28, 28, 1)), rng.integers(2, size=count)
-    x[y == 0, :14] += 150
-    x[y == 1, 14:] += 150
-    return x.astype("uint8"), y
-
-
 @pytest.fixture
 def few_images(monkeypatch):
-    data = images(0, 700), images(1, 64), images(2, 64)
+    data = [two_classes.images(*part, size=28) for part in ((0, 700), (1, 64), (2, 64))]
     monkeypatch.setattr(cnn_run.fashion_cnn, "load_data", lambda name: (data, 2))
 
 

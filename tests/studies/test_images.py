@@ -7,6 +7,7 @@ import re
 import matplotlib.image
 import numpy as np
 import pytest
+import two_classes
 
 from studies import images
 from studies.contrasts import contrasts
@@ -20,18 +21,9 @@ SPARSITY = ("hoyer", "zeros", "dead", "rms")
 NOISE = ("rate", "strength", "strength_at_2")
 
 
-def split(seed, count):
-    """Images of two classes: bright at the top, or at the bottom."""
-    rng = np.random.default_rng(seed)
-    x, y = rng.integers(100, size=(count, 16, 16, 1)), rng.integers(2, size=count)
-    x[y == 0, :8] += 150
-    x[y == 1, 8:] += 150
-    return x.astype("uint8"), y
-
-
 @pytest.fixture
 def small_data(monkeypatch):
-    data = split(0, 160), split(1, 48), split(2, 64)
+    data = [two_classes.images(*part, size=16) for part in ((0, 160), (1, 48), (2, 64))]
     monkeypatch.setattr(images_run.fashion_cnn, "load_data", lambda name: (data, 2))
     return data
 
@@ -131,6 +123,51 @@ def test_the_strength_of_noise_is_its_variance(small_data):
             assert found[place.name] == pytest.approx(
                 {"rate": 0.3, "strength": own, "strength_at_2": square}, rel=1e-4
             )
+
+
+def test_all_arms_begin_with_the_same_weights_and_masks(small_data):
+    (x, _), _, _ = small_data
+
+    def first(settings):
+        images_run.keras.utils.set_random_seed(settings.seed)
+        model = images_run.build(settings, x, 2).model
+        # The states of generators, which Keras does not count as weights.
+        weights = {id(v) for v in model.weights}
+        seeds = [v for v in model.variables if id(v) not in weights]
+        assert len(seeds) == 3
+        return [np.asarray(v) for v in (*model.trainable_variables, *seeds)]
+
+    plain, *others = map(
+        first,
+        (
+            Settings(),
+            Settings(q=3, matched=True),
+            Settings(q=3, rate=0.5),
+            Settings(method="threshold", setting=0.75),
+            Settings(method="hoyer_square", setting=1e-3),
+        ),
+    )
+    for other in others:
+        for one, same in zip(plain, other, strict=True):
+            np.testing.assert_array_equal(one, same)
+
+
+def test_lenet_5_is_measured_where_its_noise_acts(small_data):
+    (x, _), _, _ = small_data
+    built = images_run.build(Settings("lenet5"), x, 2)
+    places = images_run.noise_figures(Settings("lenet5"), built, x[:64])["places"]
+    images_run.sparsity_figures(built, x, places)
+    assert list(places) == [
+        "conv1_noise",
+        "conv2_noise",
+        "dense1_noise",
+        "dense2_noise",
+    ]
+    for name in ("conv1_noise", "conv2_noise"):
+        # A pooling behind it leaves fewer zeros for the next layer.
+        assert places[name]["needless_macs"] < places[name]["zeros"] - 0.01
+    for name in ("dense1_noise", "dense2_noise"):
+        assert places[name]["needless_macs"] == pytest.approx(places[name]["zeros"])
 
 
 def test_what_comes_before_the_noise():

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import two_classes
 
 from studies import sparsity
 from studies.parts.sparsity import findings
@@ -19,18 +20,9 @@ Settings = sparsity.Settings
 HELD = Curve("held", 0.5)
 
 
-def images(seed, count):
-    """Images of two classes: bright at the top, or at the bottom."""
-    rng = np.random.default_rng(seed)
-    x, y = rng.integers(100, size=(count, 28, 28, 1)), rng.integers(2, size=count)
-    x[y == 0, :14] += 150
-    x[y == 1, 14:] += 150
-    return x.astype("uint8"), y
-
-
 @pytest.fixture
 def few_images(monkeypatch):
-    data = images(0, 200), images(1, 64), images(2, 96)
+    data = [two_classes.images(*part, size=28) for part in ((0, 200), (1, 64), (2, 96))]
     monkeypatch.setattr(sparsity.fashion_cnn, "load_data", lambda name: (data, 2))
 
 
