@@ -37,7 +37,7 @@ class Built(NamedTuple):
         model: The model, compiled.
         noise: Names of the layers that add noise.
         watched: Names of the layers whose activations are measured, one a layer of
-            noise. They are what enters the next product with weights.
+            noise: what it acts on, or in a block of "wrn" the second ReLU.
     """
 
     model: keras.Model
