@@ -60,6 +60,7 @@ def tables(done: Done) -> str:
         "would add to the same activations.\n",
         _sparsity(done, every),
         "### Each place\n",
+        "The same, but `needless` is the share of the products of the next layer.\n",
         _places(done, main),
         "### The rates of the arm `best`\n",
         "Validation accuracy in percent, mean over two seeds of their own.\n",
