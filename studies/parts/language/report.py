@@ -54,7 +54,7 @@ def tables(
     """
     listed = contrasts(done, arms, NATS)
     what = (
-        "q = 1.5 against q = 2, noise of equal strength, nats a word of the test text"
+        "q = 1.5 against q = 2, noise of matched strength, nats a word of the test text"
     )
     parts = [
         "### The fixed contrast\n",
