@@ -109,6 +109,7 @@ def test_config_holds_every_argument_and_makes_an_equal_layer(layer):
         "stop_gradient": False,
         "adjustable": True,
         "jit_compile": False,
+        "target_fraction": 0.75,
         "name": "regularizer",
         "trainable": False,
         "dtype": "mixed_bfloat16",

@@ -42,7 +42,10 @@ def net(momentum=0.99):
 
 def fit(model, *callbacks, **kwargs):
     options = {"epochs": 3, "batch_size": 8, "verbose": 0, **kwargs}
-    return batched.fit(model, X, Y, callbacks=list(callbacks), **options).history
+    options["callbacks"] = list(callbacks)
+    if "validation_data" in options:  # It may be of another kind or batch size.
+        return model.fit(X, Y, shuffle=False, **options).history
+    return batched.fit(model, X, Y, **options).history
 
 
 def controller(**kwargs):
