@@ -174,13 +174,13 @@ def fixed_sentences(contrast: Contrast, what: str) -> str:
     if d is None:
         return f"{what}: {contrast.verdict}.\n"
     verdict = f"{contrast.verdict[:1].upper()}{contrast.verdict[1:]}"
-    spread = ""
+    pairs, spread = "pair" if d.n == 1 else "pairs", ""
     if d.n > 1:
         deviation = np.std(contrast.differences, ddof=1)
         spread = f", which is {deviation:.{measure.digits}f} here"
     return (
         f"{what}: {signed(d, measure.digits)}, p = {p_text(d.p)}, {standardized(d)} "
-        f"standard deviations, {d.n} pairs. **{verdict}.**\n\n"
+        f"standard deviations, {d.n} {pairs}. **{verdict}.**\n\n"
         "Ten pairs see an effect of about one standard deviation of the paired "
         f"differences (power 0.8, two-sided at {SIGNIFICANT:g}){spread}. An interval "
         "covers seeds, not data or models: others may give another difference.\n"

@@ -126,7 +126,7 @@ class Study:
         """Gives fields the types that are written, so that equal settings are one run.
 
         Raises:
-            ValueError: if a value has another type.
+            ValueError: if a value has another type, or a run has no thread.
         """
         values = {}
         for name, kind in self._types.items():
@@ -138,6 +138,7 @@ class Study:
                     f"there. Received: {name}={getattr(settings, name)!r}, but "
                     f"{name}: {typed.name_of(kind)}. Mend the value or the type."
                 ) from error
+        _check_threads(values["threads"])
         return dataclasses.replace(settings, **values)
 
     def kind(self, settings: Any) -> str:
@@ -166,18 +167,29 @@ class Study:
             )
         kind = self._types[field]
         try:
-            return field, typed.read(value, kind)
+            value = typed.read(value, kind)
         except TypeError as error:
             raise ValueError(
                 f"--set {field} must be of type {typed.name_of(kind)}. Received: "
                 f"{change}. Numbers, true, null and lists are written as in JSON."
             ) from error
+        if field == "threads":
+            _check_threads(value)
+        return field, value
 
     def digest(self, settings: Any) -> str:
         """Returns what tells this run of this version from all others."""
         known = [self.name, self.version, self.to_json(settings)]
         text = json.dumps(known, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_threads(threads):
+    if threads < 1:  # TensorFlow would take all cores.
+        raise ValueError(
+            f"threads must be at least 1. Received: threads={threads}. Give the number "
+            "of threads that a run may take."
+        )
 
 
 def _check_parts(address, module):

@@ -12,6 +12,7 @@ import two_classes
 from studies import images
 from studies.contrasts import contrasts
 from studies.parts.images import arms as images_arms
+from studies.parts.images import pictures as images_pictures
 from studies.parts.images import plan
 from studies.parts.images import run as images_run
 from studies.parts.images.plan import Settings
@@ -308,6 +309,20 @@ def test_a_comparison_of_the_same_runs_counts_once():
     assert same.endswith("| - | the same runs as in equal |")
     # Four matched but one, four equal, five sparsity, four for each of four WRN arms.
     assert "Of 28 other contrasts with more than one pair" in report
+
+
+def test_a_curve_of_one_point_is_not_drawn(tmp_path, monkeypatch):
+    drawn = []
+    draw = images_pictures.plots.frontier
+
+    def frontier(points, **options):
+        drawn.extend((point["actuator"], point["setting"]) for point in points)
+        return draw(points, **options)
+
+    monkeypatch.setattr(images_pictures.plots, "frontier", frontier)
+    # The fixed contrast alone: all arms share its q = 2.
+    images.draw(dict(list(finished().items())[:20]), tmp_path)
+    assert drawn == [("Sparseout, matched, q", 2.0), ("Sparseout, matched, q", 3.0)]
 
 
 def test_pictures_are_written(tmp_path):

@@ -103,6 +103,16 @@ def test_settings_with_values_of_other_types_are_refused(coins, monkeypatch):
             coins.runs({}, {})
 
 
+@pytest.mark.parametrize("threads", [0, -1])
+def test_a_run_has_a_thread(coins, threads):
+    message = f"^threads must be at least 1. Received: threads={threads}"
+    with pytest.raises(ValueError, match=message):
+        coins.parse(f"threads={threads}")
+    fields = coins.to_json(coins.module.Settings(1.0))
+    with pytest.raises(ValueError, match=message):
+        coins.from_json({**fields, "threads": threads})
+
+
 def test_the_version_tells_runs_apart(coins, monkeypatch):
     before = coins.digest(coins.module.Settings(1.0))
     monkeypatch.setattr(coins, "version", 4)

@@ -37,12 +37,15 @@ def draw(done: Done, folder: Path) -> None:
 def _points(done: Done, arms: Sequence[Arm]) -> list[dict[str, str | float]]:
     """Returns a point for each row that is finished, with q or weight as its setting.
 
-    The curves of an arm begin at q = 2, which is no threshold and no penalty.
+    The curves of an arm begin at q = 2, which is no threshold and no penalty. One that
+    has no other point yet is left out.
     """
     points = []
     for arm in arms:
         for curve, rows in _curves(arm).items():
-            points += [_point(done, curve, row) for row in rows if row.figures(done)]
+            finished = [row for row in rows if row.figures(done)]
+            if len(finished) > 1:
+                points += [_point(done, curve, row) for row in finished]
     return points
 
 
