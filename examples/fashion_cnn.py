@@ -137,13 +137,13 @@ def load_data(dataset: str) -> tuple[Data, int]:
         classes = info.features["label"].num_classes
     except Exception as error:  # TFDS raises many kinds, and the remedy is the same.
         raise SystemExit(
-            f"--dataset must name image data that can be read. Received: {dataset}, "
-            f"which fails with {type(error).__name__}: {_first_line(error)}\n"
+            f"The data set must be images that can be read. Received: {dataset}, which "
+            f"fails with {type(error).__name__}: {_first_line(error)}\n"
             + _remedy(dataset)
         ) from error
     if x.ndim != 4 or len(x) <= VALIDATION:
         raise SystemExit(
-            f"--dataset must hold images, and more than {VALIDATION} to train on. "
+            f"The data set must be images, and more than {VALIDATION} to train on. "
             f"Received: {dataset}, with data of shape {x.shape}. Choose another one."
         )
     train = (x[:-VALIDATION], y[:-VALIDATION])
@@ -161,7 +161,7 @@ def _remedy(dataset: str) -> str:
     return (
         "If it is one of tensorflow-datasets, prepare it once, with a network:\n"
         f"    python -c 'import tensorflow_datasets as t; t.load(\"{dataset}\")'\n"
-        "or leave --dataset out for the images that come with this example."
+        f"or take {EMBEDDED}, the images that come with the examples."
     )
 
 

@@ -7,6 +7,7 @@ environment then.
 """
 
 import json
+import math
 import os
 import signal
 import sys
@@ -57,7 +58,7 @@ def _as_json(study, figures):
     """Returns figures as they are read from a file, so that all tables see the same."""
     if isinstance(figures, dict):
         try:
-            return json.loads(json.dumps(figures))
+            return _with_nulls(json.loads(json.dumps(figures)))
         except (TypeError, ValueError) as error:
             why = str(error)
     else:
@@ -67,6 +68,17 @@ def _as_json(study, figures):
         f"{str(figures)[:200]}, but {why}. Make numbers of NumPy and Keras plain: "
         "float(x), x.tolist()."
     )
+
+
+def _with_nulls(figures):
+    """Returns figures with None for what is not finite, which JSON does not have."""
+    if isinstance(figures, dict):
+        return {key: _with_nulls(each) for key, each in figures.items()}
+    if isinstance(figures, list):
+        return [_with_nulls(each) for each in figures]
+    if isinstance(figures, float) and not math.isfinite(figures):
+        return None
+    return figures
 
 
 def _machine() -> dict[str, str]:

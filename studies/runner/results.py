@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import tempfile
@@ -79,7 +80,10 @@ class Results:
                 f"{path} must be a whole run under its own name. It is damaged, or "
                 "has another's name: restore it, or run the study again."
             )
+        others = (path.with_suffix(f"{DAMAGED}.{i}") for i in itertools.count(2))
         aside = path.with_suffix(DAMAGED)
+        while aside.exists():
+            aside = next(others)
         os.replace(path, aside)
         self._say(
             f"{path} is damaged, or has another's name. It is now {aside.name}, and no "

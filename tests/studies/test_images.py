@@ -107,6 +107,14 @@ def test_the_best_epoch_of_a_wide_residual_network_is_measured(small_data):
     assert np.asarray(norm.moving_variance) == pytest.approx(variance, rel=0.2)
 
 
+def test_a_run_that_diverges_is_an_error(small_data):
+    (x, y), valid, _ = small_data
+    built = images_run.build(Settings(), x, 2)
+    built.model.weights[-1].assign([np.nan, np.nan])
+    with pytest.raises(ValueError, match=r"each epoch must be finite.*\[nan\]"):
+        images_run.fit(Settings(epochs=1), built, (x, y), valid)
+
+
 def test_the_strength_of_noise_is_its_variance(small_data):
     (x, _), _, _ = small_data
     for settings in (Settings(q=1.5), Settings(method="threshold", setting=0.8)):

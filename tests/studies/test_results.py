@@ -89,6 +89,15 @@ def test_a_damaged_file_is_named_and_set_aside(study, results, tmp_path, damage)
     assert not path.exists()
 
 
+def test_what_was_set_aside_before_stays(study, results, tmp_path):
+    path, texts = only_file(results), ["1", "2", "3"]
+    for text in texts:
+        path.write_text(text)
+        Results(study, tmp_path, say=lambda line: None)
+    kept = [path.with_suffix(f".damaged{i}") for i in ("", ".2", ".3")]
+    assert [each.read_text() for each in kept] == texts
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

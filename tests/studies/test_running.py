@@ -1,6 +1,7 @@
 """What is run, what is run again, and what is left when something goes wrong."""
 
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -90,6 +91,16 @@ def test_a_run_that_fails_costs_only_itself(study, tmp_path):
     assert left["error"] == "SystemExit: 0"
     assert "run() of coins must return a dict" in empty["error"]
     assert "Received: None" in empty["error"]
+
+
+def test_figures_that_are_not_finite_are_none_in_json(study, tmp_path):
+    results = Results(study, tmp_path)
+    settings = study.module.Settings(1.0, fault="returns nan")
+    run(study, results, [settings])
+    (path,) = (tmp_path / "runs").iterdir()
+    content = json.loads(path.read_text(), parse_constant=pytest.fail)
+    expected = {"sum": 1.0, "parts": {"each": [None, None, 2]}}
+    assert content["outcome"]["figures"] == results.done[settings] == expected
 
 
 def test_what_a_run_prints_is_not_its_outcome(study, tmp_path, monkeypatch):

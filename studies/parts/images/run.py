@@ -227,17 +227,22 @@ def fit(
         history = model.fit(
             *train, batch_size=BATCH, callbacks=callbacks, **options
         ).history
-    best = keeper.best_epoch
+    best, losses = keeper.best_epoch, history["crossentropy"]
+    if not np.isfinite(losses).all():
+        raise ValueError(
+            "The loss of each epoch must be finite. Received: crossentropies of "
+            f"training {losses}. Training has diverged: --set a smaller rate."
+        )
     return {
         "epoch": best + 1,
         "valid_accuracy": history["val_accuracy"][best],
         "valid_loss": history["val_crossentropy"][best],
-        "train_loss": history["crossentropy"][best],
+        "train_loss": losses[best],
         "train_loss_without_noise": evaluate(model, [p[:PROBED] for p in train])[1],
         "curves": {
             "valid_accuracy": history["val_accuracy"],
             "valid_loss": history["val_crossentropy"],
-            "train_loss": history["crossentropy"],
+            "train_loss": losses,
         },
     }
 

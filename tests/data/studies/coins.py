@@ -19,7 +19,7 @@ class Settings:
         q: Part of the figure.
         places: Another part.
         fault: What happens to the run: "raises", "killed", "killed once", "exits",
-            "returns nothing", "prints", "waits".
+            "returns nothing", "returns nan", "prints", "waits".
         folder: Where a run that is killed once, or waits, leaves its mark.
         best: Whether the run depends on others.
     """
@@ -56,6 +56,8 @@ def run(settings):
         sys.exit(0)
     if settings.fault == "returns nothing":
         return None
+    if settings.fault == "returns nan":
+        return {"sum": 1.0, "parts": {"each": [float("nan"), -float("inf"), 2]}}
     if settings.fault == "prints":
         print(json.dumps({"figures": {}}), "." * 2**20)
     if settings.fault == "waits":
