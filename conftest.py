@@ -110,6 +110,16 @@ def _freed():
 
 
 @pytest.fixture(autouse=True)
+def _grappler(request):
+    """Spares most tests the optimizer of graphs, which takes a fifth of a short fit.
+
+    What it makes of a graph depends on oneDNN, so those tests have it.
+    """
+    spared = request.node.get_closest_marker("onednn") is None
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": spared})
+
+
+@pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(0)
 
