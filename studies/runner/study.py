@@ -12,7 +12,7 @@ Such a module has
   others. When all are finished it is called again, until it names nothing new;
 - `tiny()`, the settings of a few runs of seconds, through the same code;
 - `run(settings)`, which does one run and returns a dict of figures. It is called in a
-  process of its own;
+  process of its own. A figure that is not finite is None for all that comes after;
 - `tables(done)`, Markdown made from figures alone;
 - `draw(done, folder)`, which writes pictures;
 - perhaps `kind(settings)`: runs of one kind take about the same time.
