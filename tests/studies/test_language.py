@@ -142,6 +142,14 @@ def test_tables_of_one_run_or_of_tiny_ones():
         assert "### The fixed contrast" in language.tables({settings: fake(settings)})
 
 
+def test_tables_of_a_run_whose_units_are_silent():
+    run = fake(Settings())
+    run["places"]["embedded"]["hoyer"] = None
+    report = language.tables({Settings(): run})
+    (place, *_) = lines(report, "| matched | q = 2 | embedded |")
+    assert place.split(" | ")[-4:] == ["-", "0.200", "0.000", "0.000 |"]
+
+
 @pytest.fixture(scope="module")
 def text_folder(tmp_path_factory):
     return str(lm_runs.write_folder(tmp_path_factory.mktemp("text"), 100, 40))

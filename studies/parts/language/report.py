@@ -102,7 +102,7 @@ def _test(done: Done, arm: Arm, row: Row) -> list[str]:
         arm.name,
         row.label,
         f"{len(nats)} of {len(row.seeds)}",
-        mean_cell((np.mean([place["hoyer"] for place in run]) for run in places), 3),
+        mean_cell((_mean(place["hoyer"] for place in run) for run in places), 3),
         mean_cell(nats, NATS.digits),
         mean_cell(row.values(done, "test_perplexity"), 2),
     ]
@@ -132,13 +132,18 @@ def _places(done: Done, arms: Iterable[Arm]) -> str:
 
 def _place(each: Sequence[Figures]) -> list[str]:
     ratio = [p["strength"] / p["reference"] if p["reference"] else np.nan for p in each]
-    means = {name: float(np.mean([p[name] for p in each])) for name in each[0]}
+    means = {name: _mean(p[name] for p in each) for name in each[0]}
     return [
         cell(means["rate"]),
         f"{means['strength']:.3g}",
         cell(float(np.mean(ratio)), digits=2),
         *(cell(means[name]) for name in ("hoyer", "rms", "zeros", "dead")),
     ]
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    """Returns the mean, NaN if one is None: the Hoyer sparsity of silent units."""
+    return float(np.mean(np.array([*values], "float64")))
 
 
 def _tuning(
