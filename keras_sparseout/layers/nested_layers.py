@@ -76,15 +76,13 @@ def held_by(
     def visit(value: object) -> None:
         if id(value) in seen:
             return
+        seen.add(id(value))
         if isinstance(value, kind):
-            seen.add(id(value))
             found.append(value)
-        elif isinstance(value, (list, tuple, set, dict)):
-            seen.add(id(value))
+        if isinstance(value, (list, tuple, set, dict)):
             for item in value.values() if isinstance(value, dict) else value:
                 visit(item)
         elif isinstance(value, keras.layers.Layer) and not isinstance(value, closed):
-            seen.add(id(value))
             visit(vars(value))
 
     visit(vars(layer))

@@ -37,7 +37,8 @@ def insert(
     in files of weights.
 
     A layer that is called several times, or is in a model that is, gets one layer,
-    which is called as often. Models inside the model are changed inside.
+    which is called as often. Models inside the model are changed inside. In a frozen
+    model it keeps its own `trainable`, so that a threshold goes on to follow its input.
 
     Args:
         model: Functional or Sequential model, built or not, with models of these kinds

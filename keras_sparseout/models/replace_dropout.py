@@ -209,6 +209,7 @@ def _in_place_of(layer, q, adjustable):
     settings: dict[str, Any] = {
         "name": layer.name,
         "dtype": layer.dtype_policy,
+        "activity_regularizer": layer.activity_regularizer,
         "adjustable": adjustable,
     }
     config = layer.get_config()

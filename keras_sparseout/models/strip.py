@@ -38,9 +38,10 @@ def strip(
 
     - The Sparseout family and ActivationPenalty, which pass their inputs on at
       inference, are removed. Where such a layer casts its input, or is inside another
-      layer, a linear keras.layers.Activation of its name takes its place.
+      layer, a linear keras.layers.Activation of its name takes its place. An
+      `activity_regularizer` of theirs goes with them.
     - Bridgeout, Shakeout and SparseoutCellWrapper become the layer or cell that they
-      wrap.
+      wrap, with the `activity_regularizer` of both.
     - A TargetSparsity becomes operations of Keras with its threshold as a constant. A
       Sequential model that has one becomes a functional model. Inside another layer, or
       where its input may have a mask, a keras.layers.Activation or a model of its name

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_sparseout import Sparseout, SparseoutScheduler
-from keras_sparseout.layers.nested_layers import children
+from keras_sparseout.layers.nested_layers import children, held_by
 from keras_sparseout.layers.weight_lookup import find_weights
 
 
@@ -83,3 +83,18 @@ def test_names_are_the_ways_to_a_layer():
         "one": ["cells/0", "branches/left/0", "around/0", "one"],
         "two": ["cells/1", "best", "two"],
     }
+
+
+def test_objects_are_found_in_what_is_found():
+    dense = keras.layers.Dense(2)
+    inner = keras.Sequential(
+        [Holder(lambda owner, drop: [drop], Sparseout(0.5)), dense]
+    )
+    layer = keras.layers.TimeDistributed(inner)
+    found = held_by(layer, keras.layers.Layer)
+    assert {type(each) for each in found} == {
+        *(keras.Sequential, Holder, Sparseout, keras.layers.Dense)
+    }
+    assert sum(each is dense for each in found) == 1
+    closed = held_by(layer, keras.layers.Layer, closed=(Holder,))
+    assert not any(isinstance(each, Sparseout) for each in closed)

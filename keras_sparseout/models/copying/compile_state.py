@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_sparseout.models.copying.clear_names import quiet_about_lambdas
 from keras_sparseout.models.copying.layer_copies import custom_objects
 
 # Old and new variables, by the id of the old one.
@@ -56,9 +57,7 @@ def metrics_of_package(model: keras.Model) -> list[str]:
 
 
 def _compile_config(model):
-    with warnings.catch_warnings():
-        # The function itself takes the place of what is written.
-        warnings.filterwarnings("ignore", "The object being serialized includes a")
+    with quiet_about_lambdas():
         return {**model.get_compile_config()}
 
 

@@ -2,20 +2,28 @@
 
 import inspect
 import types
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras
 
 from keras_sparseout.layers import nested_layers
+from keras_sparseout.models.copying.clear_names import (
+    ClearNames,
+    held_at,
+    is_of_keras,
+    quiet_about_lambdas,
+)
 
 # What the config of a layer holds: a layer, or a list of them.
 Part: TypeAlias = keras.layers.Layer | Sequence[keras.layers.Layer]
 
 
 def copy_of(
-    layer: keras.Operation, parts: Mapping[str, Part] | None = None
+    layer: keras.Operation,
+    parts: Mapping[str, Part] | None = None,
+    *,
+    by_config: bool = False,
 ) -> keras.Operation:
     """Makes an equal layer or operation from the config of `layer`, without its state.
 
@@ -23,33 +31,59 @@ def copy_of(
         layer: The layer or operation.
         parts: What takes the place of layers inside it, by their key in the config, as
             `parts_of` has them.
+        by_config: Whether the layer gets equal ones, not these themselves.
 
     Raises:
         ValueError: if its class can't make it from its config.
     """
+    parts, names, known = parts or {}, ClearNames(), custom_objects(layer)
+    if by_config:
+        within = [inner for part in parts.values() for inner in listed(part)]
+        for inner in within:
+            known = {**custom_objects(inner), **known}
+    write = names.described if by_config else names.made
     try:
-        with keras.saving.custom_object_scope(custom_objects(layer)):
-            config = config_of(layer)
-            for key, part in (parts or {}).items():
-                config[key] = keras.saving.serialize_keras_object(part)
-            new = _made_from(_with_functions(config, layer), layer)
+        with keras.saving.custom_object_scope(known):
+            config = names.config(config_of(layer), layer)
+            config |= {key: write(part) for key, part in parts.items()}
+        with keras.saving.custom_object_scope({**known, **names.objects}):
+            new = _made_from(config, layer)
     except Exception as error:
-        kind, says = type(layer).__name__, f"{error}".splitlines()[:1]
-        raise ValueError(
-            "`model` must have layers that can be made again from their configs. "
-            f"Received: model with the layer {layer.name!r}, for which "
-            f"{kind}.from_config(layer.get_config()) raises {type(error).__name__}: "
-            f"{''.join(says).rstrip('.')}. Give {kind} a `get_config` that returns all "
-            "arguments of its `__init__`."
-        ) from error
+        raise _not_made(layer, known, error) from error
     if new.name != layer.name:
         new.name = layer.name
+    masks = getattr(layer, "supports_masking", None)
+    if masks != getattr(new, "supports_masking", None):
+        # It may be set from outside, which is in no config.
+        new.supports_masking = masks
     return new
+
+
+def _not_made(layer, known, error):
+    kind, says = type(layer).__name__, f"{error}".splitlines()[:1]
+    own = [name for name, value in known.items() if isinstance(value, type)]
+    remedy = (
+        "Give it functions that are written with `def` or `lambda`, and put other "
+        "callables into a layer of your own."
+    )
+    if own:
+        remedy = (
+            f"Give {' and '.join(own)} a `get_config` that returns all arguments of "
+            "its `__init__`."
+        )
+    return ValueError(
+        "`model` must have layers that can be made again from their configs. "
+        f"Received: model with the layer {layer.name!r}, for which "
+        f"{kind}.from_config(layer.get_config()) raises {type(error).__name__}: "
+        f"{''.join(says).rstrip('.')}. {remedy}"
+    )
 
 
 def _made_from(config, layer):
     if isinstance(layer, keras.layers.Lambda):
-        # Its own `from_config` takes no functions without a name.
+        # Its config has its arguments as files have them.
+        for key in {"function", "output_shape", "mask", "arguments"} & set(config):
+            config[key] = held_at(layer, key)
         return type(layer)(**config)
     parameters = inspect.signature(type(layer).__init__).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -61,9 +95,7 @@ def _made_from(config, layer):
 
 def config_of(layer: keras.Operation) -> dict[str, Any]:
     """Returns the config of a layer or operation."""
-    with warnings.catch_warnings():
-        # Copies get the function itself.
-        warnings.filterwarnings("ignore", "The object being serialized includes a")
+    with quiet_about_lambdas():
         return layer.get_config()
 
 
@@ -89,6 +121,11 @@ def parts_of(layer: keras.layers.Layer) -> dict[str, Part]:
     return found
 
 
+def listed(part: Part) -> list[keras.layers.Layer]:
+    """Returns the layers of one part."""
+    return [part] if isinstance(part, keras.layers.Layer) else list(part)
+
+
 def _is_made_of_layers(part):
     if isinstance(part, (list, tuple)):
         return bool(part) and all(isinstance(p, keras.layers.Layer) for p in part)
@@ -108,17 +145,4 @@ def custom_objects(layer: keras.Operation) -> dict[str, Any]:
                 found.setdefault(value.__name__, value)
             elif hasattr(value, "get_config"):
                 found.setdefault(type(value).__name__, type(value))
-    return {
-        name: value
-        for name, value in found.items()
-        if not (value.__module__ or "").startswith("keras.")
-    }
-
-
-def _with_functions(config, layer):
-    """Puts the functions themselves into a config that describes them."""
-    for key, value in config.items():
-        function = getattr(layer, key, None)
-        if isinstance(value, (dict, str)) and isinstance(function, types.FunctionType):
-            config[key] = function
-    return config
+    return {name: value for name, value in found.items() if not is_of_keras(value)}

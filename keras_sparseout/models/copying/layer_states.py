@@ -63,14 +63,13 @@ class StateCopies:
     ) -> Iterator[tuple[keras.layers.Layer, keras.layers.Layer]]:
         """Yields the layers directly inside `old` with those in `new`."""
         if _has_graph(old):
-            is_made = id(old) in self._made and self._made[id(old)][1] is new
-            named = {layer.name: layer for layer in new.layers}
-            for layer in old.layers:
-                kept = self._innermost(layer)
-                if is_made and id(kept) in self._made:
-                    yield layer, self._made[id(kept)][1]
-                elif not is_made and kept.name in named:
-                    yield layer, named[kept.name]
+            if id(old) in self._made and self._made[id(old)][1] is new:
+                for layer in old.layers:
+                    kept = self._innermost(layer)
+                    if id(kept) in self._made:
+                        yield layer, self._made[id(kept)][1]
+            else:
+                yield from self._alike(old.layers, new.layers)
             return
         # Their own names may have new numbers.
         others = nested_layers.places(new)
@@ -79,6 +78,20 @@ class StateCopies:
             if place in others and id(layer) not in found:
                 found.add(id(layer))
                 yield layer, others[place]
+
+    def _alike(self, layers, others):
+        """Yields the layers of a model with those of one that was made alike."""
+        kept = [self._innermost(layer) for layer in layers]
+        named = {layer.name: layer for layer in others}
+        if {layer.name for layer in kept} != set(named):
+            # The code of a layer makes them: names that Keras gives have new numbers.
+            kinds = [[type(layer) for layer in each] for each in (kept, others)]
+            if kinds[0] == kinds[1]:
+                yield from zip(layers, others, strict=True)
+                return
+        for layer, its_own in zip(layers, kept, strict=True):
+            if its_own.name in named:
+                yield layer, named[its_own.name]
 
     def _innermost(self, layer):
         inside = self._inner(layer)
@@ -114,9 +127,10 @@ class StateCopies:
         if before[1] is not its_copy:
             raise ValueError(
                 "`model` must not have variables that two layers share, unless the "
-                f"layers call one layer. Received: model with {variable.path!r}, which "
-                f"{layer.name!r} shares with another layer: their copies would be "
-                "trained apart. Call one layer in both places."
+                "configs of both have one layer. Received: model with "
+                f"{variable.path!r}, which {layer.name!r} shares with another layer: "
+                "their copies would be trained apart. Call one layer in both places, "
+                "or return it from the `get_config` of what has it."
             )
 
 

@@ -4,7 +4,7 @@ import inspect
 
 import keras
 
-from keras_sparseout.models.copying.layer_copies import Part, parts_of
+from keras_sparseout.models.copying.layer_copies import listed, parts_of
 
 # What a class of models may have of its own, so that a plain model does not do.
 _OF_CALLS = {"call", "__call__", "compute_mask"}
@@ -78,6 +78,23 @@ def inside(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return [p for part in parts_of(layer).values() for p in listed(part)]
 
 
+def in_several_places(model: keras.Model) -> set[int]:
+    """Returns the ids of the layers that more than one model or wrapper has in it."""
+    several: set[int] = set()
+    seen: set[int] = set()
+
+    def visit(layer: keras.layers.Layer) -> None:
+        for part in inside(layer):
+            if id(part) in seen:
+                several.add(id(part))
+            else:
+                seen.add(id(part))
+                visit(part)
+
+    visit(model)
+    return several
+
+
 def constructor_of(model: keras.Model, *, is_inner: bool) -> type[keras.Model]:
     """Returns the class that makes a copy of a model with a graph from its graph.
 
@@ -112,8 +129,3 @@ def constructor_of(model: keras.Model, *, is_inner: bool) -> type[keras.Model]:
             "keras.Model(model.input, model.output), which has the same layers."
         )
     return plain
-
-
-def listed(part: Part) -> list[keras.layers.Layer]:
-    """Returns the layers of one part."""
-    return [part] if isinstance(part, keras.layers.Layer) else list(part)

@@ -9,14 +9,19 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from keras_sparseout.models.copying import compile_state, operation_names
-from keras_sparseout.models.copying.layer_copies import Part, copy_of, parts_of
+from keras_sparseout.models.copying.layer_copies import (
+    Part,
+    copy_of,
+    listed,
+    parts_of,
+)
 from keras_sparseout.models.copying.layer_states import StateCopies
 from keras_sparseout.models.copying.model_graphs import (
     check_model,
     constructor_of,
     has_graph,
+    in_several_places,
     inside,
-    listed,
 )
 from keras_sparseout.models.copying.steps import Change, Step, layers_in_sequence
 
@@ -39,8 +44,10 @@ def rebuild(
     check_model(model)
     operation_names.reserve(operation_names.names_in(model))
     by_layer = {id(change.layer): change for change in changes}
-    rebuilding = _Rebuilding(by_layer)
+    rebuilding = _Rebuilding(by_layer, model)
     new = rebuilding.copy_model(model, is_inner=False)
+    inserted = [layer for change in changes for layer in change.inserted()]
+    are_trainable = [layer.trainable for layer in inserted]
     states = StateCopies(
         lambda layer: getattr(by_layer.get(id(layer)), "keeps", None), rebuilding.made
     )
@@ -49,6 +56,10 @@ def rebuild(
     # The outermost first: what is trainable there holds for what is inside.
     for old, its_copy in reversed(rebuilding.made.values()):
         states.copy(old, its_copy)
+    # A frozen model freezes what is in it: a threshold would stay where it starts.
+    for layer, is_trainable in zip(inserted, are_trainable, strict=True):
+        if layer.trainable != is_trainable:
+            layer.trainable = is_trainable
     _check_complete(model, states, changes)
     compile_state.copy(model, new, states.copied, without_package=without_package)
     return new
@@ -63,8 +74,13 @@ class _Rebuilding:
             made from it.
     """
 
-    def __init__(self, changes: Mapping[int, Change]) -> None:
+    def __init__(self, changes: Mapping[int, Change], model: keras.Model) -> None:
         self._changes = changes
+        self._model = model
+        self._variables = {
+            id(each): v for v in model.variables for each in (v, v.value)
+        }
+        self._shared = in_several_places(model)
         self._steps: dict[int, Step] = {}
         self.made: dict[int, tuple[keras.layers.Layer, keras.layers.Layer]] = {}
         self.intermediate: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
@@ -102,6 +118,9 @@ class _Rebuilding:
     def _call(self, step, *args, **kwargs):
         if kwargs.get("training") and self._loses(step.change.layer):
             raise _is_training(step.change.layer)
+        for value in keras.tree.flatten([args, kwargs]):
+            if id(value) in self._variables:
+                raise _is_read(self._variables[id(value)], step.change.layer)
         return step(*args, **kwargs)
 
     def _copy_sequential(self, model, constructor):
@@ -143,39 +162,49 @@ class _Rebuilding:
         change = self._changes.get(id(old)) or Change(old)
         if change.keeps is not None:
             new = self.step(change.keeps).new
-            if new is not None and change.name is not None:
-                new.name = change.name
+            if new is not None:
+                new.name = change.name or new.name
+                _take_regularizer(old, new)
             return new
         if change.replacement is not None:
             new = change.replacement
         elif has_graph(old):
             return self.copy_model(old)
         else:
-            parts = self._new_parts(old)
-            new = copy_of(old, parts)
-            for key, part in parts.items():
-                finals = listed(parts_of(new)[key])
-                pairs = zip(listed(part), finals, strict=True)
-                self.intermediate += [(p, f) for p, f in pairs if has_graph(p)]
+            new = self._copy_with_parts(old)
         if isinstance(old, keras.layers.Layer):
             self.made[id(old)] = (old, new)
         return new
 
-    def _new_parts(self, layer):
-        """What takes the place of layers in the config of `layer`, if they change."""
-        if not isinstance(layer, keras.layers.Layer):
-            return {}
-        return {
-            key: self._new_part(part)
-            for key, part in parts_of(layer).items()
-            if any(self._changes_in(p) for p in listed(part))
+    def _copy_with_parts(self, old):
+        """Copies a layer, with the copies of layers in its config that need their own.
+
+        These are layers that change, and those that are called elsewhere too.
+        """
+        if not isinstance(old, keras.layers.Layer):
+            return copy_of(old)
+        parts = {
+            key: part
+            for key, part in parts_of(old).items()
+            if any(self._changes_in(p) or id(p) in self._shared for p in listed(part))
         }
+        if not isinstance(old, keras.layers.Bidirectional):
+            return copy_of(
+                old, {key: self._new_part(part) for key, part in parts.items()}
+            )
+        # It makes two layers from the config of the one that it is given.
+        apart = _Rebuilding(self._changes, self._model)
+        described = {key: apart._new_part(part) for key, part in parts.items()}
+        new = copy_of(old, described, by_config=True)
+        for key, part in described.items():
+            pairs = zip(listed(part), listed(parts_of(new)[key]), strict=True)
+            self.intermediate += [(p, f) for p, f in pairs if has_graph(p)]
+        return new
 
     def _new_part(self, part: Part) -> Part:
         if not isinstance(part, keras.layers.Layer):
             return [self._new_part(p) for p in part]
-        # Its copy is in a config alone, so it is no copy for other places.
-        return _Rebuilding(self._changes).step(part).as_layer()
+        return self.step(part).as_layer()
 
     def _changes_in(self, layer):
         """Whether `layer` changes, or a layer inside it."""
@@ -232,6 +261,28 @@ def _with_different_outputs(new, old):
         return new
     packed = keras.tree.pack_sequence_as(new.output, outputs)
     return keras.Model(new.input, packed, name=new.name)
+
+
+def _take_regularizer(old, new):
+    """Gives `new` the activity regularizer of `old`, which was around it."""
+    if old.activity_regularizer is None:
+        return
+    if new.activity_regularizer is not None:
+        raise ValueError(
+            "`model` must have at most one activity regularizer in a wrapper and the "
+            f"layer in it. Received: model with {old.name!r} and {new.name!r}, which "
+            "have one each. Give one of them the sum of both."
+        )
+    new.activity_regularizer = old.activity_regularizer
+
+
+def _is_read(variable, layer):
+    return ValueError(
+        "`model` must read variables of its layers only in the layers that have them: "
+        "the copy would go on reading the old one. Received: model with "
+        f"{layer.name!r}, which takes {variable.path!r}. Read it in the `call` of a "
+        "layer of your own."
+    )
 
 
 def _is_training(layer):

@@ -45,6 +45,10 @@ class Change:
         others = (self.replacement, self.function, self.keeps)
         return self.is_removed or any(other is not None for other in others)
 
+    def inserted(self) -> list[keras.layers.Layer]:
+        """Returns the layers before and after it."""
+        return [each for each in (self.before, self.after) if each is not None]
+
     def lost(self) -> list[keras.Variable]:
         """Returns the variables of the layer that the new model does not have."""
         if not self.is_gone:
@@ -76,7 +80,7 @@ class Step:
     @property
     def has_inserted(self) -> bool:
         """Whether a layer is called before or after it."""
-        return self.change.before is not None or self.change.after is not None
+        return bool(self.change.inserted())
 
     def layers(self, dtype: str) -> list[keras.layers.Layer]:
         """Returns the layers in order, for a Sequential model.
