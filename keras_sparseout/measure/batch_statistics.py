@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_sparseout.backend import tracing, variables
 from keras_sparseout.measure import layer_selection
+from keras_sparseout.measure.call_arguments import first, named
 from keras_sparseout.measure.hooks import Around, Overrides
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.types import Tensor
@@ -132,7 +133,7 @@ class BatchStatistics:
         own = {w.name: _values(w.layer) for w in self._traced}
 
         def note(w: WatchedLayer, call: Around, /, *args: Any, **kwargs: Any) -> Any:
-            if tracing.graph_of(_inputs(args, kwargs)) is not graph:
+            if tracing.graph_of(first(w.layer, args, kwargs)) is not graph:
                 # Their tensors can't be had. An RNN also calls its cell once outside of
                 # its loop, and one timestep would stand for all.
                 in_loops.add(w.name)
@@ -159,11 +160,11 @@ class BatchStatistics:
         def normalise(
             w: WatchedLayer, call: Around, /, *args: Any, **kwargs: Any
         ) -> Any:
-            flags, inputs = left.get(w.name), _inputs(args, kwargs)
+            flags, inputs = left.get(w.name), first(w.layer, args, kwargs)
             by_batch = flags and flags.pop(0)
             if not by_batch or tracing.graph_of(inputs) is not graph:
                 return call(*args, **kwargs)
-            mask = kwargs.get("mask", args[2] if len(args) > 2 else None)
+            mask = named(w.layer, "mask", args, kwargs)
             count, mean, variance = _moments(inputs, mask, w.layer.axis)
             moments.setdefault(w.name, []).append((count, mean, variance))
             own = _values(w.layer)
@@ -180,10 +181,6 @@ class BatchStatistics:
         self, function: Around
     ) -> list[tuple[keras.layers.Layer, str, Around]]:
         return [(w.layer, "call", functools.partial(function, w)) for w in self._traced]
-
-
-def _inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    return args[0] if args else next(iter(kwargs.values()))
 
 
 def _values(layer: keras.layers.BatchNormalization) -> list[Tensor]:

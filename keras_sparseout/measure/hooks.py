@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_sparseout.backend import tensors
+from keras_sparseout.measure import call_arguments
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.types import Tensor
 
@@ -143,12 +144,13 @@ def _report(
     if w.side == "outputs":
         record(w, outputs, None)
         return
-    inputs = args[0] if args else next(iter(kwargs.values()), None)
+    inputs = call_arguments.first(w.layer, args, kwargs)
     x = _first(outputs if w.side == "output" else inputs)
     if tensors.is_sparse(x):
         x = ops.convert_to_tensor(x, sparse=False)
     rank = rank_of(x)
-    mask = mask_of_call(w, rank, inputs, kwargs.get("mask"))
+    mask = call_arguments.named(w.layer, "mask", args, kwargs)
+    mask = mask_of_call(w, rank, inputs, mask)
     if w.is_channels_first(rank):
         x = ops.moveaxis(x, 1, -1)
     record(w, x, mask)

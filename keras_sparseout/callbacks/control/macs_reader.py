@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_sparseout.backend import graph, tracing
+from keras_sparseout.measure import call_arguments
 from keras_sparseout.measure.hooks import Around, Overrides
 from keras_sparseout.measure.layer_calls import LayerCalls
 from keras_sparseout.measure.probe_data import as_tensor
@@ -227,8 +228,11 @@ def _silenced(watched: WatchedLayer) -> Around:
     """Returns a function around a layer's call, with zeros for its activations."""
 
     def call_silenced(call: Any, *args: Any, **kwargs: Any) -> Any:
-        if watched.side == "input" and args:
-            return call(_first_silenced(args[0]), *args[1:], **kwargs)
+        if watched.side == "input":
+            args, kwargs = call_arguments.with_first(
+                watched.layer, _first_silenced, args, kwargs
+            )
+            return call(*args, **kwargs)
         return _first_silenced(call(*args, **kwargs))
 
     return call_silenced

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_sparseout.backend import gradients, tensors, tracing
-from keras_sparseout.measure import hooks
+from keras_sparseout.measure import call_arguments, hooks
 from keras_sparseout.measure.hooks import Around
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.ops import penalties
@@ -70,13 +70,15 @@ class PenaltyPush:
         graph = tracing.current_graph()
 
         def push(call: Any, *args: Any, **kwargs: Any) -> Any:
-            inputs = args[0] if args else next(iter(kwargs.values()), None)
-            mask = kwargs.get("mask")
+            layer = self.watched.layer
+            inputs = call_arguments.first(layer, args, kwargs)
+            mask = call_arguments.named(layer, "mask", args, kwargs)
             if self.watched.side == "input":
                 pushed = self._pushed(inputs, inputs, mask, weight, graph)
-                if args:
-                    return call(pushed, *args[1:], **kwargs)
-                return call(**{**kwargs, next(iter(kwargs)): pushed})
+                args, kwargs = call_arguments.with_first(
+                    layer, lambda _: pushed, args, kwargs
+                )
+                return call(*args, **kwargs)
             outputs = call(*args, **kwargs)
             return self._pushed(outputs, inputs, mask, weight, graph)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_sparseout.measure import call_arguments
 from keras_sparseout.utils.types import Tensor
 
 
@@ -106,16 +107,20 @@ class Step:
         change = self.change
         if change.before is not None:
             self.check_inputs(args, kwargs)
-            args, kwargs = _on_input(_dense, args, kwargs)
-            args, kwargs = _on_input(_caller(change.before), args, kwargs)
+            args, kwargs = self._on_input(_dense, args, kwargs)
+            args, kwargs = self._on_input(_caller(change.before), args, kwargs)
         if change.replacement is not None:
-            args, kwargs = _on_input(_dense, args, kwargs)
+            args, kwargs = self._on_input(_dense, args, kwargs)
+        mask = call_arguments.named(change.layer, "mask", args, kwargs)
+        if change.is_gone:
+            # What takes its place may have another name for its input.
+            args, kwargs = call_arguments.first_by_place(change.layer, args, kwargs)
         if self.new is not None:
             outputs = self.new(*args, **kwargs)
         else:
-            outputs = args[0] if args else next(iter(kwargs.values()))
+            outputs = args[0]
             if change.function is not None:
-                outputs = self._operations(change.function, outputs, kwargs.get("mask"))
+                outputs = self._operations(change.function, outputs, mask)
             elif outputs.dtype != change.layer.compute_dtype:
                 outputs = self._cast(outputs)
         if change.after is not None:
@@ -150,11 +155,11 @@ class Step:
             return keras.Model(x, activation("linear")(x), name=name)
         return activation(keras.Model(x, function(x)))
 
-    def check_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def check_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raises unless a layer can be called before this one."""
-        first, *others = [*args, *kwargs.values()]
+        first = call_arguments.first(self.change.layer, args, kwargs)
         if not isinstance(self.change.layer, _WITH_STATES):
-            first = [first, *others]
+            first = [*args, *kwargs.values()]
         # Masks are not floating-point.
         floating = [x for x in keras.tree.flatten(first) if _is_floating(x)]
         if len(floating) != 1:
@@ -181,6 +186,11 @@ class Step:
             f"{self.change.layer.name!r}, which returns {dtypes}. Name layers further "
             "on in the model."
         )
+
+    def _on_input(self, layer, args, kwargs):
+        """Returns the arguments, with `layer` called on the floating-point input."""
+        function = functools.partial(_on_floating, layer)
+        return call_arguments.with_first(self.change.layer, function, args, kwargs)
 
     def _on_output(self, layer, outputs):
         number = self.check_outputs(outputs)
@@ -220,7 +230,7 @@ def _check_sequence(steps, x):
     """Raises unless layers can be called where they stand in a Sequential model."""
     for step in steps:
         if step.change.before is not None:
-            step.check_inputs([x], {})
+            step.check_inputs((x,), {})
         x = step.change.layer.compute_output_spec(x)
         if step.change.after is not None:
             step.check_outputs(x)
@@ -241,14 +251,6 @@ def _caller(layer):
     if "mask" not in inspect.signature(layer.call).parameters:
         return layer
     return lambda x: layer(x, mask=None)
-
-
-def _on_input(layer, args, kwargs):
-    """Returns the arguments, with `layer` called on the first one."""
-    if args:
-        return (_on_floating(layer, args[0]), *args[1:]), kwargs
-    name, first = next(iter(kwargs.items()))
-    return args, {**kwargs, name: _on_floating(layer, first)}
 
 
 def _dense(x):

@@ -9,7 +9,7 @@ import keras
 from keras_sparseout.layers import nested_layers
 from keras_sparseout.layers.per_sequence_noise import PerSequenceNoise, is_dropout_cell
 from keras_sparseout.layers.sparseout import Sparseout
-from keras_sparseout.measure import layer_selection
+from keras_sparseout.measure import call_arguments, layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils import validation
@@ -75,7 +75,7 @@ def training_in(
     """
     if not takes_training(layer):
         return True
-    place = _place_of_training(layer)
+    place = call_arguments.place_of(layer, "training")
     if "training" in kwargs:
         return bool(kwargs["training"])
     if place is not None and place < len(args):
@@ -93,7 +93,7 @@ def with_training(
     """Returns the arguments of a call of `layer.call`, with another `training`."""
     if not takes_training(layer):
         return args, kwargs
-    place = _place_of_training(layer)
+    place = call_arguments.place_of(layer, "training")
     if place is not None and place < len(args):
         return (*args[:place], training, *args[place + 1 :]), kwargs
     return args, {**kwargs, "training": training}
@@ -102,16 +102,6 @@ def with_training(
 def takes_training(layer: keras.layers.Layer) -> bool:
     """Whether a layer's `call` has the argument `training`."""
     return "training" in inspect.signature(type(layer).call).parameters
-
-
-def _place_of_training(layer: keras.layers.Layer) -> int | None:
-    parameters = list(inspect.signature(type(layer).call).parameters.values())[1:]
-    for place, parameter in enumerate(parameters):
-        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
-            return None
-        if parameter.name == "training":
-            return place
-    return None
 
 
 def _inside(layer: keras.layers.Layer) -> list[WatchedLayer]:
