@@ -251,3 +251,81 @@ def test_strip_leaves_out_metrics_of_this_package(capsys):
     assert plain.get_compile_config()["weighted_metrics"] == []
     assert len(strip(model, keep_thresholds=True).get_compile_config()["metrics"]) == 2
     assert "left out" not in capsys.readouterr().out
+
+
+def decayed(model, optimizer=None):
+    """The names of the weights that a step without gradients makes smaller."""
+    found = model.trainable_variables
+    before = [np.array(v) for v in found]
+    (optimizer or model.optimizer).apply([0 * v for v in before], found)
+    pairs = zip(found, before, strict=True)
+    return sorted(v.path for v, old in pairs if not np.array_equal(v, old))
+
+
+@pytest.mark.parametrize(
+    ("name", "is_built"), [("AdamW", True), ("SGD", False), ("scaled", True)]
+)
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        lambda model: {"var_names": ["bias", "gamma"]},
+        lambda model: {"var_list": [model.get_layer("out").kernel]},
+        lambda model: {"var_list": model.layers[1].weights, "var_names": ["^bias$"]},
+    ],
+)
+def test_weights_that_do_not_decay_do_not_in_the_copy(left_out, name, is_built):
+    model = crossed()
+    for variable in model.trainable_variables:
+        variable.assign(variable + 1)
+    kind = keras.optimizers.SGD if name == "SGD" else keras.optimizers.AdamW
+    optimizer = kind(0.1, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(**left_out(model))
+    if name == "scaled":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer, "mse")
+    if is_built:
+        optimizer.build(model.trainable_variables)
+    new = insert(model, {"inner/same": nothing, "beside": nothing})
+    expected = decayed(model)
+    assert decayed(new) == expected
+    assert 0 < len(expected) < len(model.trainable_variables)
+    if name == "scaled":
+        assert new.optimizer.inner_optimizer is not optimizer.inner_optimizer
+
+
+def test_new_weights_decay_unless_their_names_are_left_out():
+    model = keras.Sequential([keras.Input((8,)), L.Dense(4, name="a"), L.Dense(2)])
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.1)
+    optimizer.exclude_from_weight_decay([model.layers[0].kernel], ["bias"])
+    model.compile(optimizer, "mse")
+    new = insert(
+        model,
+        {"a": lambda layer: L.Dense(4, name="new", bias_initializer="ones")},
+    )
+    kernels = [layer.kernel.path for layer in new.layers[1:]]
+    assert decayed(new) == sorted(kernels)
+
+
+class OwnCompile(keras.Model):
+    """Makes its optimizer ready where it is compiled."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+    def compile(self, *args, **kwargs):
+        super().compile(*args, **kwargs)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+
+def test_an_optimizer_that_is_built_too_early_is_told():
+    x = keras.Input((8,))
+    model = OwnCompile(x, L.Dense(2, name="d")(x))
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.1, name="own")
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    model.compile(optimizer, "mse")
+    with pytest.warns(UserWarning, match="'own' has `exclude_from_weight_decay`"):
+        new = insert(model, {"d": nothing})
+    assert new.optimizer.built

@@ -154,6 +154,7 @@ def copy_optimizer(old: keras.Model, new: keras.Model, copied: Copied) -> None:
         new: A model compiled with the same optimizer.
         copied: Pairs of an old and a new variable, by the id of the old one.
     """
+    _copy_exclusions(old, new, copied)
     if old.optimizer.built and new.built:
         new.optimizer.build(new.trainable_variables)
     before, after = old.trainable_variables, new.trainable_variables
@@ -185,6 +186,34 @@ def copy_optimizer(old: keras.Model, new: keras.Model, copied: Copied) -> None:
             f"belong to: {', '.join(lost[:8])}.",
             stacklevel=2,
         )
+
+
+def _copy_exclusions(old, new, copied):
+    """Leaves out of the weight decay what the old optimizer leaves out of it."""
+    optimizers = old.optimizer, new.optimizer
+    while all(optimizers):
+        _exclude_like(*optimizers, copied)
+        # A LossScaleOptimizer lets the one inside it decay.
+        optimizers = [getattr(each, "inner_optimizer", None) for each in optimizers]
+
+
+def _exclude_like(mine, other, copied):
+    # Configs do not have it, and Keras has no public way to ask.
+    decays = getattr(mine, "_use_weight_decay", lambda variable: True)
+    pattern = getattr(mine, "_exclude_from_weight_decay_pattern", None)
+    left_out = [its_copy for v, its_copy in copied.values() if not decays(v)]
+    names = [] if pattern is None else [pattern.pattern]
+    if not left_out and not names:
+        return
+    if other.built:
+        warnings.warn(
+            f"The optimizer of the copy decays all weights, though {mine.name!r} has "
+            "`exclude_from_weight_decay`: the class of the model builds it in "
+            "`compile_from_config`. Compile the copy.",
+            stacklevel=2,
+        )
+        return
+    other.exclude_from_weight_decay(left_out, names)
 
 
 def _slots(optimizer, trainable):
