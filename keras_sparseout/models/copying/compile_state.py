@@ -52,7 +52,7 @@ def metrics_of_package(model: keras.Model) -> list[str]:
     config = _compile_config(model) if model.compiled else {}
     kept: list[str] = []
     for key in ("metrics", "weighted_metrics"):
-        _without_package(config.get(key), kept)
+        _without_package(config.get(key), _outputs_of(model), kept)
     return kept
 
 
@@ -61,21 +61,42 @@ def _compile_config(model):
         return {**model.get_compile_config()}
 
 
-def _without_package(choice, names):
-    """Returns metrics without those of this package, whose names go into `names`."""
+def _outputs_of(model):
+    """Returns the outputs of a model in their structure, None where Keras has none."""
+    return getattr(model, "output", None)
+
+
+def _without_package(choice, outputs, names):
+    """Returns metrics without those of this package, whose names go into `names`.
+
+    Args:
+        choice: What `compile` got for `outputs`, as its config has it.
+        outputs: A structure of outputs, or one; None inside the list for one of them.
+        names: A list.
+    """
     if isinstance(choice, (list, tuple)):
-        kept = [_without_package(each, names) for each in choice]
-        return [each for each in kept if each is not None]
+        of = list(outputs.values()) if isinstance(outputs, dict) else outputs
+        if isinstance(of, (list, tuple)) and len(of) == len(choice) > 1:
+            # The place says for which output: also that of a None.
+            pairs = zip(choice, of, strict=True)
+            return [_without_package(*pair, names) for pair in pairs]
+        kept = [_without_package(each, None, names) for each in choice]
+        return [each for each in kept if each != []]
     if not isinstance(choice, dict):
         return choice
     if "class_name" not in choice:
-        return {key: _without_package(each, names) for key, each in choice.items()}
+        by_key = outputs if isinstance(outputs, dict) else {}
+        return {
+            key: _without_package(each, by_key.get(key), names)
+            for key, each in choice.items()
+        }
     places = (choice.get("registered_name"), choice.get("module"))
     if not any((place or "").startswith("keras_sparseout") for place in places):
         return choice
     config = choice["config"]
     names.append(config["name"] if isinstance(config, dict) else config)
-    return None
+    # An output may have an empty list of metrics in each form that `compile` takes.
+    return []
 
 
 def _compile_like(old, new, without_package):
@@ -86,7 +107,7 @@ def _compile_like(old, new, without_package):
         if key in config:
             config[key] = _renamed(config[key], old, new)
         if without_package and key.endswith("metrics"):
-            config[key] = _without_package(config.get(key), [])
+            config[key] = _without_package(config.get(key), _outputs_of(old), [])
     has_own_compile = type(new).compile is not keras.Model.compile
     if has_own_compile:
         if type(new).compile_from_config is keras.Model.compile_from_config:
