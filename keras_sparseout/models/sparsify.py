@@ -57,8 +57,8 @@ def sparsify(
 
     Layers that the data themselves feed, such as the first convolution, are left alone
     unless they are named: what they take is no activations. Layers inside others, such
-    as the projections of MultiHeadAttention, are out of reach. A layer that is called
-    several times has one threshold.
+    as the projections of MultiHeadAttention or a model in a TimeDistributed, are out of
+    reach; the table lists them. A layer that is called several times has one threshold.
 
     The new model has copies of the weights, is compiled as the old one, and can be
     saved, exported, and trained further: then the thresholds go on following their

@@ -8,7 +8,8 @@ import pytest
 from keras import layers as kl
 from sparsified import normal
 
-from keras_sparseout import Bridgeout
+from keras_sparseout import Bridgeout, sparsify
+from keras_sparseout.measure import layer_selection
 from keras_sparseout.models.thresholds.places import choose as choose_places
 
 
@@ -16,7 +17,7 @@ def choose(model, x, target=0.5, layers=None, where="before"):
     return choose_places(model, [keras.ops.convert_to_tensor(x)], target, layers, where)
 
 
-def names(places):
+def names_of(places):
     return [place.name for place in places.chosen]
 
 
@@ -33,12 +34,12 @@ def test_what_the_data_feed_is_left_alone():
     model = keras.Model({"image": inputs, "extra": extra}, kl.Dense(2, name="head")(x))
     batch = {"image": normal(2, 8, 8, 1), "extra": normal(2, 3)}
     places = choose_places(model, [batch], 0.5, None, "before")
-    assert names(places) == ["body", "head"]
+    assert names_of(places) == ["body", "head"]
     [note] = places.notes
     assert "the data themselves go in: stem, side." in note
     assert "`layers`" in note
     places = choose_places(model, [batch], 0.5, ["stem"], "before")
-    assert (names(places), places.notes) == (["stem"], [])
+    assert (names_of(places), places.notes) == (["stem"], [])
 
 
 def test_rows_of_a_table_are_activations():
@@ -53,11 +54,11 @@ def test_rows_of_a_table_are_activations():
         ]
     )
     places = choose(model, np.zeros((2, 6), "int32"))
-    assert names(places) == ["timed", "noisy", "einsum"]
+    assert names_of(places) == ["timed", "noisy", "einsum"]
     first = keras.Sequential(
         [keras.Input((6,), dtype="int32"), kl.Embedding(9, 4), kl.Dense(2, name="d")]
     )
-    assert names(choose(first, np.zeros((2, 6), "int32"))) == ["d"]
+    assert names_of(choose(first, np.zeros((2, 6), "int32"))) == ["d"]
 
 
 def test_layers_inside_others_are_out_of_reach():
@@ -66,7 +67,7 @@ def test_layers_inside_others_are_out_of_reach():
     x = kl.MultiHeadAttention(2, 4, name="attention")(x, x)
     model = keras.Model(inputs, kl.Dense(2, name="head")(x))
     places = choose(model, normal(2, 5, 8))
-    assert names(places) == ["head"]
+    assert names_of(places) == ["head"]
     assert places.notes[1].startswith(
         "Out of reach, inside other layers: attention/query, attention/key"
     )
@@ -118,4 +119,87 @@ def test_an_expression_for_a_layer_and_what_is_inside_means_the_layer():
         ]
     )
     places = choose(model, normal(2, 5, 4), layers=["lstm.*"])
-    assert names(places) == ["lstm", "lstm_head"]
+    assert names_of(places) == ["lstm", "lstm_head"]
+
+
+def inner():
+    layers = [kl.Dense(8, "gelu", name="p"), kl.Dense(8, "gelu", name="q")]
+    return keras.Sequential([keras.Input((8,)), *layers], name="inner")
+
+
+class Block(kl.Layer):
+    """Calls a model that its config has."""
+
+    def __init__(self, model, **kwargs):
+        super().__init__(**kwargs)
+        self.model = model
+
+    def call(self, x):
+        return self.model(x)
+
+    def get_config(self):
+        model = keras.saving.serialize_keras_object(self.model)
+        return {**super().get_config(), "model": model}
+
+    @classmethod
+    def from_config(cls, config):
+        config["model"] = keras.saving.deserialize_keras_object(config["model"])
+        return cls(**config)
+
+
+AROUND = {
+    "in time": (lambda: kl.TimeDistributed(inner(), name="outer"), (6, 8)),
+    "in time, of any length": (
+        lambda: kl.TimeDistributed(inner(), name="outer"),
+        (None, 8),
+    ),
+    "noisy": (lambda: Bridgeout(inner(), 0.2, name="outer"), (8,)),
+    "own": (lambda: Block(inner(), name="outer"), (8,)),
+}
+
+
+def around(kind):
+    """A model in whose middle is a model inside another layer, and data for it."""
+    make, shape = AROUND[kind]
+    first = kl.Dense(8, "gelu", name="first")
+    model = keras.Sequential(
+        [keras.Input(shape), first, make(), kl.Dense(2, name="head")]
+    )
+    return model, normal(60, *(5 if size is None else size for size in shape))
+
+
+@pytest.mark.parametrize("kind", AROUND)
+def test_a_model_inside_another_layer_is_out_of_reach(kind):
+    model, x = around(kind)
+    places = choose(model, x)
+    assert names_of(places) == ["head"]
+    assert places.notes[1].endswith(
+        "inside other layers: outer/inner/p, outer/inner/q."
+    )
+    # Its own input and output can be cut.
+    assert names_of(choose(model, x, layers=["outer"])) == ["outer"]
+    assert names_of(choose(model, x, layers=["outer.*"], where="after")) == ["outer"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("in time", {"layers": ["outer/inner/q"]}),
+        ("noisy", {"layers": [kl.Dense]}),
+        ("own", {"layers": ["gelu"], "where": "after"}),
+        ("own", {"target": {"outer/inner/.*": 0.5}}),
+    ],
+)
+def test_what_is_inside_it_cannot_be_named(kind, options):
+    with pytest.raises(ValueError, match=r"inner/q, called by 'outer' in its own code"):
+        choose(*around(kind), **options)
+
+
+def test_the_table_lists_what_is_out_of_reach():
+    sparse, table = sparsify(*around("in time"), 0.6, return_table=True, verbose=0)
+    assert "inside other layers: outer/inner/p, outer/inner/q." in f"{table}"
+    assert [row["layer"] for row in table.rows] == ["head"]
+    assert table.rows[0]["zeros_after"] == pytest.approx(0.6, abs=0.01)
+    found = [w.name for w in layer_selection.all_layers(sparse)]
+    inside = ["outer", "outer/inner", "outer/inner/p", "outer/inner/q"]
+    assert found == ["first", *inside, "head_threshold", "head"]

@@ -44,7 +44,7 @@ def check_model(model: object) -> None:
 
 
 def layers_called_in(
-    model: keras.Model, *, with_inputs: bool = False
+    model: keras.Model, *, with_inputs: bool = False, in_parts: bool = True
 ) -> list[keras.layers.Layer]:
     """Returns the layers that `model`, or a model inside it, calls in its graph.
 
@@ -53,12 +53,14 @@ def layers_called_in(
     Args:
         model: The model.
         with_inputs: Whether layers that stand for inputs are among them.
+        in_parts: Whether those in a model that another layer has in its config, such as
+            a TimeDistributed, are among them.
     """
     found: dict[int, keras.layers.Layer] = {}
     seen: set[int] = set()
 
     def visit(layer: keras.layers.Layer) -> None:
-        if id(layer) in seen:
+        if id(layer) in seen or not (in_parts or has_graph(layer)):
             return
         seen.add(id(layer))
         for part in inside(layer):

@@ -229,11 +229,20 @@ def _looks_up(operation: graph.Operation, active: set[str]) -> bool:
     return is_gather and operation.inputs[0].op.name not in active
 
 
+def _within_reach(model: keras.Model) -> set[int]:
+    """Returns the ids of the layers before or after which thresholds can be found.
+
+    What calls a model inside it may call it for each timestep, where magnitudes can't
+    be counted, and padding not be told from data.
+    """
+    return {id(layer) for layer in layers_called_in(model, in_parts=False)}
+
+
 def _default(
     model: keras.Model, watched: Sequence[WatchedLayer], fed: _Fed
 ) -> tuple[list[WatchedLayer], list[str]]:
     """Returns the places that nobody named, and notes on those left out."""
-    reachable = {id(layer) for layer in layers_called_in(model)}
+    reachable = _within_reach(model)
     inner = {
         id(w.layer.layer)
         for w in watched
@@ -267,7 +276,7 @@ def _check_named(
     model: keras.Model, watched: Sequence[WatchedLayer], fed: _Fed
 ) -> list[WatchedLayer]:
     """Returns the layers that were named; raises unless they can have a threshold."""
-    reachable = {id(layer) for layer in layers_called_in(model)}
+    reachable = _within_reach(model)
     names = [w.name for w in watched if id(w.layer) in reachable]
     # "block.*" means the layers there, and not what is inside them.
     watched = [
@@ -278,6 +287,9 @@ def _check_named(
     unread = [w.name for w in watched if w.name not in fed.dtypes]
     if unread:
         raise layer_selection.unreadable(unread, model)
+    outside = [w.name for w in watched if w.name not in names]
+    if outside:
+        raise _out_of_reach(model, outside, reachable)
     for w in watched:
         dtype = fed.dtypes[w.name]
         if not keras.backend.is_float_dtype(dtype):
@@ -287,6 +299,22 @@ def _check_named(
                 f"Received: {w.name} with {dtype}. Leave it out."
             )
     return watched
+
+
+def _out_of_reach(
+    model: keras.Model, names: Sequence[str], reachable: set[int]
+) -> ValueError:
+    """The error for layers that were named, but are inside other layers."""
+    around = [model.name] + [
+        w.name
+        for w in layer_selection.all_layers(model)
+        if names[0].startswith(w.name + "/") and id(w.layer) in reachable
+    ]
+    return ValueError(
+        "`layers`, or the keys of `target`, must be layers that the model calls, or a "
+        f"model inside it. Received: {some_of(names)}, called by {around[-1]!r} in its "
+        "own code. Name fewer layers, or the ones around these."
+    )
 
 
 def shown(choice: LayerChoice) -> str:
