@@ -77,6 +77,7 @@ def sparsify(
         budget: The share of the MACs that may remain, > 0 and <= 1, in place of
             `target`. The new model keeps within it on `x`, and is near it.
         y: Labels of the samples, if `x` has none. The table then has loss and metrics.
+            Dicts of labels and metrics go by the names of the outputs of `model`.
         metrics: Metrics to use with labels, as for `compile`. None: what the model is
             compiled with.
         layers: Where to put thresholds, as in `activation_sparsity`: layers, paths,
@@ -96,15 +97,16 @@ def sparsify(
             batches to run; 0 for neither.
 
     Returns:
-        The new model, or with `return_table` the model and a `SparsifyTable`.
+        The new model, or with `return_table` the model and a `SparsifyTable`. An output
+        that a threshold comes after has the name of the threshold.
 
     Raises:
         ValueError: if not one of `target` and `budget` is given, or it is out of range;
             if a name is not in the model; if a layer has no floating-point activations
             there; if two expressions in `target` match one layer; if `budget` is below
-            what thresholds can reach; if `x` does not fit the model, has one sample, or
-            leads to NaN or infinity; if the model is subclassed, quantized, or has
-            weights that are not finite.
+            what thresholds can reach, or all outputs are strings; if `x` does not fit
+            the model, has one sample, or leads to NaN or infinity; if the model is
+            subclassed, quantized, or has weights that are not finite.
         RuntimeError: if the back end is not TensorFlow, or if TensorFlow is set to run
             functions eagerly.
 

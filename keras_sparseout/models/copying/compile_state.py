@@ -34,7 +34,7 @@ def copy(
     if not old.compiled:
         return
     try:
-        _compile_like(old, new, without_package)
+        compile_like(old, new, without_package=without_package)
     except Exception as error:
         warnings.warn(
             f"The copy of {old.name!r} is not compiled, since Keras can't make again "
@@ -99,7 +99,19 @@ def _without_package(choice, outputs, names):
     return []
 
 
-def _compile_like(old, new, without_package):
+def compile_like(
+    old: keras.Model, new: keras.Model, *, without_package: bool = False
+) -> None:
+    """Compiles `new` as `old` was compiled, with a new optimizer.
+
+    Args:
+        old: A compiled model.
+        new: The model that was made from it.
+        without_package: Whether metrics of this package are left out.
+
+    Raises:
+        Exception: whatever Keras raises that can't make something again.
+    """
     config = _compile_config(old)
     if not config:
         raise ValueError("get_compile_config() is empty")
@@ -211,11 +223,11 @@ def copy_optimizer(old: keras.Model, new: keras.Model, copied: Copied) -> None:
 
 def _copy_exclusions(old, new, copied):
     """Leaves out of the weight decay what the old optimizer leaves out of it."""
-    optimizers = old.optimizer, new.optimizer
-    while all(optimizers):
-        _exclude_like(*optimizers, copied)
+    mine, other = old.optimizer, new.optimizer
+    while mine and other:
+        _exclude_like(mine, other, copied)
         # A LossScaleOptimizer lets the one inside it decay.
-        optimizers = [getattr(each, "inner_optimizer", None) for each in optimizers]
+        mine, other = (getattr(o, "inner_optimizer", None) for o in (mine, other))
 
 
 def _exclude_like(mine, other, copied):

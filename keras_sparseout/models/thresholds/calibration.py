@@ -124,8 +124,8 @@ class Calibration:
             outputs: What `outputs` gave for them with other thresholds.
 
         Returns:
-            An array of float64, two numbers for each output: the sum of squared
-            differences, and the sum of squares of `outputs`.
+            An array of float64, two numbers for each output that is made of numbers:
+            the sum of squared differences, and the sum of squares of `outputs`.
         """
         self._tick()
         return ops.convert_to_numpy(tracing.run(self._change, (batch, outputs)))
@@ -168,8 +168,8 @@ class Calibration:
     def _traced_change(self, arguments: tuple[Any, list[Tensor]]) -> Tensor:
         batch, before = arguments
         after = self._call(batch)
-        sums = [_squares(*pair) for pair in zip(after, before, strict=True)]
-        return ops.stack(sums)
+        sums = [_squares(*p) for p in zip(numbers(after), numbers(before), strict=True)]
+        return ops.stack(sums) if sums else ops.zeros((0, 2), "float64")
 
     def _call(self, batch: Any) -> list[Tensor]:
         """Returns the outputs; recurrent states stay as they are."""
@@ -180,12 +180,23 @@ class Calibration:
 def relative(sums: np.ndarray) -> float:
     """Returns the relative mean-squared change from the sums of `Calibration.change`.
 
-    It is the mean over the outputs of sum (y' - y)^2 / sum y^2.
+    It is the mean over the outputs of sum (y' - y)^2 / sum y^2, NaN for none.
     """
+    if not len(sums):
+        return float("nan")
     difference, size = sums[..., 0], sums[..., 1]
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(difference == 0, 0.0, difference / size)
     return float(np.mean(shares))
+
+
+def numbers(outputs: Iterable[Tensor]) -> list[Tensor]:
+    """Returns the outputs that are made of numbers: others are strings."""
+    return [
+        output
+        for output in outputs
+        if keras.backend.standardize_dtype(output.dtype) != "string"
+    ]
 
 
 def _squares(after: Tensor, before: Tensor) -> Tensor:

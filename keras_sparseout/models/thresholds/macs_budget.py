@@ -73,7 +73,7 @@ def spread(
         budget: The share of the MACs that may remain.
 
     Raises:
-        ValueError: if they can't be so few.
+        ValueError: if they can't be so few, or no output is made of numbers.
     """
     natural = np.array([c.shares()[1] for c in found.calibrators])
     if before.share <= budget:
@@ -81,6 +81,7 @@ def spread(
     effective = np.array([own for own, _ in before.next])
     effective[natural >= _MOST] = 0
     fixed = max(before.effective - effective.sum(), 0.0) / before.macs
+    _check_outputs(found, sample, budget)
     errors = _errors(found, natural, sample)
     costs = Costs(natural, effective, fixed, before.macs, errors)
     if sum(_targets(costs, budget)) >= sum(_targets(costs, 0.0)):
@@ -121,6 +122,17 @@ def _search(
         if not low < aim < high:
             aim = (low + high) / 2
     return best
+
+
+def _check_outputs(found: Calibration, sample: Iterable[Any], budget: float) -> None:
+    """Raises unless an output is made of numbers, whose change can be measured."""
+    if not calibration.numbers(found.outputs(next(iter(sample)))):
+        raise ValueError(
+            "`budget` must be left out if all outputs of the model are strings: zeros "
+            "go where the outputs change least, and strings have no distance. "
+            f"Received: budget={budget!r}. Give `target`, or a model without the layer "
+            "that makes the strings."
+        )
 
 
 def _errors(

@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_sparseout.layers.target_sparsity import TargetSparsity
 from keras_sparseout.measure import layer_selection
+from keras_sparseout.models.copying import compile_state
 from keras_sparseout.models.copying.rebuilding import rebuild
 from keras_sparseout.models.insert import insert
 from keras_sparseout.models.thresholds import (
@@ -117,8 +118,16 @@ class Sparsification:
     def use_metrics(self, metrics: Any) -> None:
         """Sets the metrics of `scores`; None for those that the model has."""
         self._shows_loss = metrics is None
-        if metrics is not None:
-            self.found.model.compile(
+        model = self.found.model
+        names = getattr(self.model, "output_names", None)
+        is_renamed = names != getattr(model, "output_names", None)
+        if is_renamed:
+            # Labels, metrics and the table go by the names of the user's model.
+            model.output_names = names
+        if metrics is None and is_renamed:
+            compile_state.compile_like(self.model, model)
+        elif metrics is not None:
+            model.compile(
                 # Keras evaluates no model without a loss.
                 loss=_no_loss,
                 metrics=arguments.as_list(metrics),

@@ -31,7 +31,8 @@ class SparsifyTable:
         macs: Multiply-accumulates a sample of the whole model.
         effective_macs_before: How many of them had no zero activation as a factor.
         effective_macs: How many of them have none with the thresholds.
-        change: The relative mean-squared change of the outputs.
+        change: The relative mean-squared change of the outputs that are made of
+            numbers, NaN if none is.
         metrics: Dict of (before, after) by name, empty without labels.
         notes: List of lines that say what was left out, and why.
     """
@@ -82,7 +83,10 @@ class SparsifyTable:
                 f"Of {large(self.macs)} multiply-accumulates a sample, {after} are "
                 f"effective, before {before}."
             )
-        lines.append(f"The outputs change by {self.change:.3g} (relative square).")
+        if math.isnan(self.change):
+            lines.append("How much the outputs change is not known: they are strings.")
+        else:
+            lines.append(f"The outputs change by {self.change:.3g} (relative square).")
         if self.metrics:
             parts = [
                 f"{name} {before:.4f} before, {after:.4f} after"
