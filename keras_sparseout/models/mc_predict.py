@@ -78,8 +78,9 @@ def mc_predict(
     `GaussianDropout` and `GaussianNoise` of Keras, dropout in its recurrent layers,
     their cells and its attention layers, and Sparseout, its spatial forms, Bridgeout,
     Shakeout and SparseoutCellWrapper, in whatever layer or model they are. One that the
-    model calls with `training=False` in a training step too stays without noise. Noise
-    that a layer of your own adds can't be known: name the layer in `layers`.
+    model calls with `training=False` in a training step too stays without noise, and
+    one with a rate of 0 adds none: with no other the deviation is 0. Noise that a layer
+    of your own adds can't be known: name the layer in `layers`.
 
     The masks depend on the seed, the number of the sample, and the number and size of
     the batch; not on `samples`, and not on what was called before. With the same seed

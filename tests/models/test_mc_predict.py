@@ -229,3 +229,11 @@ def test_a_bar_shows_only_for_many_passes(capsys, monkeypatch):
     assert capsys.readouterr().out == ""
     mc_predict(model, X[:2, 0], 11, 0, batch_size=1)
     assert "22/" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layer", [kl.Dropout(0.0), Sparseout(0.0, adjustable=True)])
+def test_a_rate_of_0_has_no_deviation(layer):
+    model = keras.Sequential([keras.Input((8,)), layer])
+    mean, deviation = mc_predict(model, X[:, 0], 3, 0)
+    np.testing.assert_array_equal(mean, X[:, 0])
+    np.testing.assert_array_equal(deviation, 0)

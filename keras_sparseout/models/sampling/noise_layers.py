@@ -144,6 +144,7 @@ def _no_noise(model: keras.Model, every: list[WatchedLayer]) -> ValueError:
     names = validation.some_of([w.name for w in every])
     return ValueError(
         "`model` must have a noise layer, such as keras.layers.Dropout or Sparseout, "
-        f"with a rate above 0. Received: model={model.name!r} with {names}. If a layer "
-        "of your own adds noise, name it: layers=[...]."
+        "or dropout above 0 in a recurrent or attention layer. Received: "
+        f"model={model.name!r} with {names}. If a layer of your own adds noise, name "
+        "it: layers=[...]."
     )
