@@ -134,7 +134,9 @@ class ActivationPenalty(AdjustableLayer):
         if shape is None:
             x, mask = _to_known_rank(x, mask, self._kind)
         if mask is not None:
-            mask = _check_mask(mask, x)
+            mask = validation.check_mask(mask, x.shape[:-1])
+            missing = [1] * (len(x.shape) - 1 - len(mask.shape))
+            mask = ops.reshape(mask, (*ops.shape(mask), *missing))
         mean = penalties.mean_penalty(x, mask, self._kind, self._epsilon)
         self.add_loss(ops.cast(self._weight, x.dtype) * mean)
         return inputs
@@ -184,19 +186,6 @@ def _check_kind(kind):
             f"kind={kind!r}. {remedy}"
         )
     return kind
-
-
-def _check_mask(mask, x):
-    """Returns `mask` with as many dimensions as `x` has before the last one."""
-    mask = ops.convert_to_tensor(mask, "bool")
-    missing = len(x.shape) - 1 - len(mask.shape)
-    if missing < 0:
-        raise ValueError(
-            "`mask` must have fewer dimensions than `inputs`, whose last one are the "
-            f"features. Received: mask.shape={tuple(mask.shape)} for inputs.shape="
-            f"{tuple(x.shape)}. Leave the feature dimension out."
-        )
-    return ops.reshape(mask, (*ops.shape(mask), *[1] * missing))
 
 
 def _to_known_rank(x, mask, kind):

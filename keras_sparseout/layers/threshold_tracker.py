@@ -124,7 +124,9 @@ class ThresholdTracker:
             if validation.shape_of(x) is None:
                 message = "`inputs` with a mask must have a batch and a last dimension."
                 x, mask = unknown_rank.merge_dimensions(x, mask, 0, message)
-            mask = _check_mask(mask, x)
+            # A threshold for each unit is for all of them in a position that counts.
+            units = (1,) if self.shape else tuple(x.shape[-1:])
+            mask = validation.check_mask(mask, (*x.shape[:-1], *units))
         sample = tracking.take_sample(x, mask, self.shape[0] if self.shape else None)
         t, c = self.read()
         state = ops.cast(self._kept["state"], "float32")
@@ -175,6 +177,12 @@ class ThresholdTracker:
                         f"of shape {array.shape}. Load a file of a layer with the same "
                         "`axis`, whose training did not diverge."
                     )
+                if name == "threshold" and (array < 0).any():
+                    raise ValueError(
+                        f"Layer {self._layer_name!r}: `threshold` in a file must be >= "
+                        f"0. Received: threshold with {array.min():g}, which cuts "
+                        "nothing. Load a file that the layer saved itself."
+                    )
                 values.append((variable, array))
         return values
 
@@ -183,14 +191,3 @@ def _with_all_fields(state):
     """Returns a state with the fields that earlier versions did not have, as zeros."""
     lacks = len(tracking.State._fields) - len(state) if state.ndim else 0
     return np.pad(state, [(0, max(lacks, 0)), *[(0, 0)] * (state.ndim - 1)])
-
-
-def _check_mask(mask, x):
-    mask = ops.convert_to_tensor(mask, "bool")
-    if len(mask.shape) > len(x.shape):
-        raise ValueError(
-            "`mask` must have no more dimensions than `inputs`. Received: mask.shape="
-            f"{tuple(mask.shape)} for inputs.shape={tuple(x.shape)}. Give one value "
-            "for each timestep."
-        )
-    return mask

@@ -224,7 +224,7 @@ def test_bad_starts_inputs_and_files_are_named():
     layer.start([0.1, 0.2, 0.3])
     with pytest.raises(ValueError, match="must have 3 units in the last dimension"):
         layer(np.ones((2, 4), "float32"))
-    with pytest.raises(ValueError, match=r"`mask` must have no more dimensions"):
+    with pytest.raises(ValueError, match=r"`mask` must have the shape \(2, 1\)"):
         layer(np.ones((2, 3), "float32"), training=True, mask=np.ones((2, 3, 1), bool))
     store = {}
     layer.save_own_variables(store)
@@ -241,3 +241,21 @@ def test_it_can_be_called_in_a_map_too():
     x = tf.stack([batch(rng) for _ in range(4)])
     y = tf.function(lambda x: tf.map_fn(trainer(layer), x))(x)
     assert zeros(y) == pytest.approx(0.7, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("axis", "bad"), [(None, -0.5), (-1, [0.1, -1e-3, 0.3]), (-1, [-1, -1, -1])]
+)
+def test_a_threshold_below_0_in_a_file_is_refused(axis, bad):
+    layer = TargetSparsity(0.5, axis=axis)
+    layer.build((None, 3))
+    layer.start(0.2)
+    store = {}
+    layer.save_own_variables(store)
+    bad = np.float32(bad)
+    with pytest.raises(ValueError, match=rf"must be >= 0.*with {bad.min():g}, which"):
+        layer.load_own_variables({**store, "threshold": bad})
+    assert np.all(layer.threshold.numpy() == np.float32(0.2))
+    # 0 cuts nothing but zeros, and is what a new layer has.
+    layer.load_own_variables({**store, "threshold": 0 * bad})
+    assert not np.any(layer.threshold)

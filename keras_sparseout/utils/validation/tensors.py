@@ -97,6 +97,37 @@ def check_dense(x: Tensor, name: str = "inputs") -> None:
     )
 
 
+def check_mask(mask: object, shape: Sequence[int | None]) -> Tensor:
+    """Returns a mask of samples or timesteps as a boolean tensor.
+
+    Args:
+        mask: True where something counts.
+        shape: The sizes that the mask may have, None where they are not known; the last
+            ones may be missing, and 1 stands for all.
+
+    Raises:
+        ValueError: if its sizes are others, or it is made of strings.
+    """
+    found = keras.ops.convert_to_tensor(mask)
+    dtype = keras.backend.standardize_dtype(found.dtype)
+    if dtype == "string":
+        raise ValueError(
+            "`mask` must be boolean, True where something counts. Received: "
+            f"mask.dtype={dtype}. Give one value for each timestep."
+        )
+    sizes = tuple(found.shape)
+    if len(sizes) > len(shape) or any(
+        None not in (size, wanted) and size not in (1, wanted)
+        for size, wanted in zip(sizes, shape, strict=False)
+    ):
+        raise ValueError(
+            f"`mask` must have the shape {tuple(shape)}, or the beginning of that, for "
+            f"these inputs. Received: mask.shape={sizes}. Give one value for each "
+            "timestep."
+        )
+    return keras.ops.cast(found, "bool")
+
+
 def shape_of(tensor: Tensor) -> Shape | None:
     """Returns the shape of a tensor as a tuple, or None if its rank is unknown."""
     unknown = getattr(tensor.shape, "rank", 0) is None
