@@ -8,7 +8,7 @@ import pytest
 from keras import layers as kl
 from sparsified import normal
 
-from keras_sparseout import Bridgeout, sparsify
+from keras_sparseout import Bridgeout, activation_sparsity, sparsify
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.models.thresholds.places import choose as choose_places
 
@@ -168,8 +168,20 @@ def around(kind):
     return model, normal(60, *(5 if size is None else size for size in shape))
 
 
-@pytest.mark.parametrize("kind", AROUND)
-def test_a_model_inside_another_layer_is_out_of_reach(kind):
+@pytest.mark.parametrize("kind", ["noisy", "own"])
+def test_a_model_inside_another_layer_is_reached(kind):
+    model, x = around(kind)
+    sparse, table = sparsify(model, x, 0.6, return_table=True, verbose=0)
+    assert [row["layer"] for row in table.rows] == [
+        *("outer/inner/p", "outer/inner/q", "head")
+    ]
+    # What was found is what the layers inside have.
+    for row in activation_sparsity(sparse, x, layers=[".*_threshold"]).rows:
+        assert row["zeros"] == pytest.approx(0.6, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["in time", "in time, of any length"])
+def test_what_is_called_at_each_timestep_is_out_of_reach(kind):
     model, x = around(kind)
     places = choose(model, x)
     assert names_of(places) == ["head"]
@@ -182,17 +194,16 @@ def test_a_model_inside_another_layer_is_out_of_reach(kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"),
+    "options",
     [
-        ("in time", {"layers": ["outer/inner/q"]}),
-        ("noisy", {"layers": [kl.Dense]}),
-        ("own", {"layers": ["gelu"], "where": "after"}),
-        ("own", {"target": {"outer/inner/.*": 0.5}}),
+        {"layers": ["outer/inner/q"]},
+        {"layers": ["gelu"], "where": "after"},
+        {"target": {"outer/inner/.*": 0.5}},
     ],
 )
-def test_what_is_inside_it_cannot_be_named(kind, options):
+def test_what_is_inside_it_cannot_be_named(options):
     with pytest.raises(ValueError, match=r"inner/q, called by 'outer' in its own code"):
-        choose(*around(kind), **options)
+        choose(*around("in time"), **options)
 
 
 def test_the_table_lists_what_is_out_of_reach():

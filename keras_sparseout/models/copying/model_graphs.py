@@ -44,7 +44,7 @@ def check_model(model: object) -> None:
 
 
 def layers_called_in(
-    model: keras.Model, *, with_inputs: bool = False, in_parts: bool = True
+    model: keras.Model, *, with_inputs: bool = False, in_time: bool = True
 ) -> list[keras.layers.Layer]:
     """Returns the layers that `model`, or a model inside it, calls in its graph.
 
@@ -53,14 +53,15 @@ def layers_called_in(
     Args:
         model: The model.
         with_inputs: Whether layers that stand for inputs are among them.
-        in_parts: Whether those in a model that another layer has in its config, such as
-            a TimeDistributed, are among them.
+        in_time: Whether those in a TimeDistributed, which calls them at each timestep,
+            are among them.
     """
     found: dict[int, keras.layers.Layer] = {}
     seen: set[int] = set()
 
     def visit(layer: keras.layers.Layer) -> None:
-        if id(layer) in seen or not (in_parts or has_graph(layer)):
+        is_time = isinstance(layer, keras.layers.TimeDistributed)
+        if id(layer) in seen or (is_time and not in_time):
             return
         seen.add(id(layer))
         for part in inside(layer):

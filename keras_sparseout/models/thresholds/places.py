@@ -232,10 +232,9 @@ def _looks_up(operation: graph.Operation, active: set[str]) -> bool:
 def _within_reach(model: keras.Model) -> set[int]:
     """Returns the ids of the layers before or after which thresholds can be found.
 
-    What calls a model inside it may call it for each timestep, where magnitudes can't
-    be counted, and padding not be told from data.
+    At each timestep of a TimeDistributed, padding can't be told from data.
     """
-    return {id(layer) for layer in layers_called_in(model, in_parts=False)}
+    return {id(layer) for layer in layers_called_in(model, in_time=False)}
 
 
 def _default(
