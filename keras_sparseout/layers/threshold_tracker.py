@@ -48,6 +48,8 @@ class ThresholdTracker:
                     aggregation="mean",
                     name=name,
                 )
+                # tf.saved_model.save finds the variables that are attributes.
+                setattr(layer, f"_{name}", self._kept[name])
 
     @property
     def threshold(self) -> keras.Variable:
