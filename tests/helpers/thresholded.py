@@ -19,11 +19,18 @@ ACTIVATIONS = {
 }
 
 
-def batch(rng, activation="gelu", size=64, units=64, scale=1.0):
-    """Activations of a batch, whose samples and units differ in scale."""
-    x = rng.normal(size=(size, units)) * scale
-    x *= np.exp(0.3 * rng.normal(size=(size, 1))) * np.linspace(0.5, 1.5, units)
+def batches(rng, steps, activation="gelu", size=64, units=64, scale=1.0):
+    """A stack of batches of activations, whose samples and units differ in scale.
+
+    `scale` is one for all batches, or one for each.
+    """
+    x = rng.normal(size=(steps, size, units)) * np.reshape(scale, (-1, 1, 1))
+    x *= np.exp(0.3 * rng.normal(size=(steps, size, 1))) * np.linspace(0.5, 1.5, units)
     return ACTIVATIONS[activation](tf.constant(x, "float32"))
+
+
+def batch(rng, *args, **kwargs):
+    return batches(rng, 1, *args, **kwargs)[0]
 
 
 def trainer(layer, jit_compile=False):
@@ -33,6 +40,14 @@ def trainer(layer, jit_compile=False):
         reduce_retracing=True,
         jit_compile=jit_compile,
     )
+
+
+def train_in_a_loop(layer, x):
+    """Shows a stack of batches to `layer` in training; faster than a call for each."""
+    if not layer.built:
+        layer.build(x.shape[1:])
+    loop = tf.function(lambda x: tf.map_fn(lambda x: layer(x, training=True), x))
+    return loop(x)
 
 
 def zeros(y, axis=None):

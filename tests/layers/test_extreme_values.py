@@ -18,20 +18,31 @@ from keras_sparseout import (
 )
 
 L = keras.layers
-# By policy, the dtype of weights and the dtype of activations.
-POLICIES = {
-    "float16": ("float16", "float16"),
-    "bfloat16": ("bfloat16", "bfloat16"),
-    "mixed_float16": ("float32", "float16"),
-    "mixed_bfloat16": ("float32", "bfloat16"),
-    "float32": ("float32", "float32"),
-    "float64": ("float64", "float64"),
+# By policy, the dtype of activations, and that of weights.
+ACTIVATIONS = {
+    "float16": "float16",
+    "mixed_bfloat16": "bfloat16",
+    "float32": "float32",
+    "float64": "float64",
 }
-RATES, QS = (0.0, 0.5, 1.0), (0.0, 1.0, 1.3, 2.0, 4.0)
+WEIGHTS = {
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "mixed_float16": "float32",
+    "float64": "float64",
+}
+QS = (0.0, 1.0, 1.3, 2.0, 4.0)
+
+
+def rates_and(seconds):
+    """Rate 1/2 with each of `seconds`, rates 0 and 1 with the first and the last."""
+    return [*product([0.5], seconds), *product([0.0, 1.0], (seconds[0], seconds[-1]))]
+
+
 # Draws for each number: that all 24 are kept, or all dropped, has probability 2^-23.
 DRAWS = 24
 pytestmark = pytest.mark.onednn
-every_policy = pytest.mark.parametrize("policy", POLICIES)
+every_policy = pytest.mark.parametrize("policy", ACTIVATIONS)
 
 
 def edges(dtype):
@@ -94,10 +105,10 @@ def gradient_of(call, x):
 
 @every_policy
 def test_sparseout(policy):
-    x = edges(POLICIES[policy][1])
+    x = edges(ACTIVATIONS[policy])
     given = tf.constant(np.repeat(x, DRAWS, axis=1))
     layer = Sparseout(0.5, seed=1, dtype=policy, adjustable=True)
-    for p, q in product(RATES, QS):
+    for p, q in rates_and(QS):
         layer.rate, layer.q = p, q
         y, n = gradient_of(lambda x: layer(x, training=True), given)
         assert_kept_or_dropped(sparseout, x, y, n, p, q)
@@ -114,10 +125,10 @@ def noisy(layer):
     return noisy, tf.convert_to_tensor(tape.gradient(noisy, variable.value))
 
 
-@every_policy
+@pytest.mark.parametrize("policy", WEIGHTS)
 @pytest.mark.parametrize("make", [Bridgeout, Shakeout])
 def test_weights(policy, make):
-    w = edges(POLICIES[policy][0])
+    w = edges(WEIGHTS[policy])
     embedding = L.Embedding(len(w), DRAWS, dtype=policy)
     embedding.build(())
     embedding.embeddings.assign(np.repeat(w, DRAWS, axis=1))
@@ -129,7 +140,7 @@ def test_weights(policy, make):
 
     formula, seconds = (shakeout, (0, 0.1)) if make is Shakeout else (sparseout, QS)
     adjustable = wrap(0.5, 0.0, adjustable=True)
-    for p, second in product(RATES, seconds):
+    for p, second in rates_and(seconds):
         adjustable.rate = p
         setattr(adjustable, adjustable.knobs[1], second)
         assert_kept_or_dropped(formula, w, *noisy(adjustable), p, second)
@@ -139,7 +150,7 @@ def test_weights(policy, make):
 
 @every_policy
 def test_cells(policy):
-    x = edges(POLICIES[policy][1])
+    x = edges(ACTIVATIONS[policy])
     units = len(x)
     settings = {"kernel_initializer": "identity", "recurrent_initializer": "zeros"}
     cell = L.SimpleRNNCell(units, None, use_bias=False, dtype=policy, **settings)
@@ -147,7 +158,7 @@ def test_cells(policy):
     rnn = L.RNN(noisy_cell, dtype=policy)
     # One number at a time: the product with the identity adds 0 times all others.
     given = tf.constant(np.repeat(x[:, None], DRAWS, axis=1).transpose(1, 2, 0))
-    for p, q in product(RATES, (0.0, 1.3, 4.0)):
+    for p, q in rates_and((0.0, 1.3, 4.0)):
         noisy_cell.rate, noisy_cell.q = p, q
         y, n = gradient_of(lambda x: rnn(x, training=True), given)
         y, n = np.transpose(y), np.transpose(n[:, 0])
@@ -157,7 +168,7 @@ def test_cells(policy):
 @every_policy
 @pytest.mark.parametrize("kind", ["l1", "hoyer_square", "ar", "tar"])
 def test_penalties(policy, kind):
-    dtype = POLICIES[policy][1]
+    dtype = ACTIVATIONS[policy]
     layer = ActivationPenalty(0.01, kind, dtype=policy)
     # The sum and the squares of the largest numbers overflow their dtype.
     x = edges(dtype)[:, 0]
@@ -176,18 +187,24 @@ def test_penalties(policy, kind):
 ZERO = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def zero_dense(**kwargs):
+    return L.Dense(2, kernel_initializer="zeros", **kwargs)
+
+
+# The noise is the same whatever the layer is: to try one dtype of each is enough.
 @pytest.mark.parametrize(
-    "layer",
+    ("layer", "dtype"),
     [
-        lambda **k: L.Dense(2, kernel_initializer="zeros", **k),
-        lambda **k: L.Conv1D(2, 2, kernel_initializer="zeros", **k),
-        lambda **k: L.GRU(2, **ZERO, **k),
-        lambda **k: L.SeparableConv1D(2, 2, depthwise_initializer="zeros", **k),
+        *((zero_dense, dtype) for dtype in WEIGHTS.values()),
+        (lambda **k: L.Conv1D(2, 2, kernel_initializer="zeros", **k), "float16"),
+        (lambda **k: L.GRU(2, **ZERO, **k), "bfloat16"),
+        (
+            lambda **k: L.SeparableConv1D(2, 2, depthwise_initializer="zeros", **k),
+            "float32",
+        ),
     ],
-    ids=["Dense", "Conv1D", "GRU", "SeparableConv1D"],
 )
-def test_shakeout_leaves_weights_of_0(dtype, layer):
+def test_shakeout_leaves_weights_of_0(layer, dtype):
     layer = Shakeout(layer(dtype=dtype), 0.5, 0.1, seed=1)
     y = layer(tf.ones((1, 4, 3), dtype), training=True)
     np.testing.assert_array_equal(np.asarray(y).astype("float32"), np.zeros(y.shape))

@@ -105,13 +105,12 @@ def entries(path, name):
 @every_model
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, name):
     path = tmp_path / "model.weights.h5"
-    whole, first, second = network(name), network(name), network(name, seed=2)
+    whole, second = network(name), network(name, seed=2)
     train(whole)
-    train(whole)
-    train(first)
-    first.save_weights(path)
+    whole.save_weights(path)
     second.load_weights(path)
-    assert seeds(second) == seeds(first)
+    assert seeds(second) == seeds(whole)
+    train(whole)
     train(second)
     assert seeds(second) == seeds(whole)
     for a, b in zip(second.get_weights(), whole.get_weights(), strict=True):

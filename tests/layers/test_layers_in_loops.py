@@ -70,9 +70,13 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(
-    ("jit_compile", "traced"), [(True, True), (False, True), (True, False)]
+    ("place", "jit_compile", "traced"),
+    [
+        *((place, True, True) for place in PLACES),
+        *((place, False, True) for place in ("RNN", "map_fn", "recompute_grad")),
+        *((place, True, False) for place in ("while_loop", "remat")),
+    ],
 )
 def test_rows_are_drawn_apart_and_finite_in(place, jit_compile, traced):
     layer = Sparseout(0.5, 1.5, jit_compile=jit_compile)

@@ -66,16 +66,13 @@ def in_model(layer):
 @pytest.mark.parametrize(
     ("mode", "wrap", "layer", "inputs", "names"),
     [
-        ("int8", bridgeout, dense, VECTORS, ["kernel"]),
         ("int8", of_bias, dense, VECTORS, []),
         ("int8", bridgeout, reversible, TOKENS, ["embeddings"]),
         ("int8", nested, einsum, VECTORS, ["layer/kernel", "kernel"]),
         ("int4", shakeout, dense, VECTORS, ["kernel"]),
-        ("int4", shakeout, einsum, VECTORS, ["kernel"]),
         ("int4", bridgeout, embedding, TOKENS, ["embeddings"]),
         ("int4", in_model, dense, VECTORS, [".*dense.*/kernel"]),
         # Here the weights stay floats, and the call rounds them.
-        ("float8", bridgeout, dense, VECTORS, []),
         ("float8", shakeout, einsum, VECTORS, []),
     ],
     ids=lambda value: getattr(value, "__name__", None),

@@ -93,7 +93,7 @@ def test_a_step_of_sgd_is_the_one_computed_by_hand(stop_gradient, jit_compile):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float16"])
-def test_100_steps_in_half_precision_stay_finite(policy):
+def test_40_steps_in_half_precision_stay_finite(policy):
     dtype = keras.DTypePolicy(policy)
     layers = [Bridgeout(L.Dense(8, dtype=dtype), 0.5, q) for q in (0.5, 3.0)]
     layers.append(Bridgeout(L.Dense(8, dtype=dtype), 0.5, 1.5, stop_gradient=False))
@@ -106,13 +106,13 @@ def test_100_steps_in_half_precision_stay_finite(policy):
         # Adam squares gradients. In float16 squares of 256 and more are infinite.
         optimizer = keras.optimizers.SGD(1e-5)
     model.compile(optimizer, "mae", jit_compile=False)
-    x, y = data(400)
+    x, y = data(160)
     losses = fit(model, x, y, batch_size=4)
     assert_finite(losses, *model.get_weights())
     assert model.outputs[0].dtype == dtype.compute_dtype
     if policy == "mixed_float16":
         # The loss scale begins at 2^15 and halves at each skipped step.
-        assert int(optimizer.inner_optimizer.iterations) >= 100 - 15
+        assert int(optimizer.inner_optimizer.iterations) >= 40 - 15
 
 
 @pytest.mark.parametrize(
@@ -146,9 +146,7 @@ def strategy():
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 
 
-@pytest.mark.parametrize(
-    ("make", "units"), [(Bridgeout, 16), (Shakeout, 16), (Bridgeout, 256)]
-)
+@pytest.mark.parametrize(("make", "units"), [(Shakeout, 16), (Bridgeout, 256)])
 def test_no_replica_repeats_a_draw_of_any_step(strategy, make, units):
     with strategy.scope():
         layer = make(L.Dense(units, use_bias=False), 0.5, 1.5)
