@@ -1,5 +1,6 @@
 """ActivationPenalty of recurrent networks: kinds "ar" and "tar"."""
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -151,12 +152,11 @@ def test_an_lstm_trains_with_both():
                 ActivationPenalty(weight, "ar"),
             ]
         )
-        # To compile an LSTM with XLA takes seconds.
         model.compile(keras.optimizers.SGD(0.5), "mse", jit_compile=False)
         x = normal(16, 5, 4)
         y = np.tile(normal(1, 1, 8), (16, 5, 1))
-        losses = model.fit(x, y, epochs=3, batch_size=16, verbose=0).history["loss"]
-        out = model.predict(x, verbose=0)
+        losses = batched.fit(model, x, y, epochs=3, verbose=0).history["loss"]
+        out = model(x)
         return losses, np.square(out).mean() + np.square(np.diff(out, axis=1)).mean()
 
     losses, free = train(0.0)

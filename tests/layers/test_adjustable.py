@@ -1,5 +1,6 @@
 """What adjustable layers share: their knobs, and the state that a callback keeps."""
 
+import batched
 import h5py
 import keras
 import numpy as np
@@ -15,7 +16,6 @@ KNOBS = {
     ActivationPenalty: {"weight": 0.3},
 }
 every_layer = pytest.mark.parametrize("layer", KNOBS, ids=lambda c: c.__name__)
-adjustable_or_not = pytest.mark.parametrize("adjustable", [False, True])
 
 
 def network(layer):
@@ -51,9 +51,16 @@ def test_the_docstring_of_a_knob_says_what_it_is(layer):
         assert "you can assign to it" in getattr(layer, name).__doc__
 
 
-@every_layer
-@adjustable_or_not
-@pytest.mark.parametrize("file", ["model.keras", "model.weights.h5"])
+@pytest.mark.parametrize(
+    ("layer", "adjustable", "file"),
+    [
+        (Sparseout, True, "model.keras"),
+        (Sparseout, False, "model.weights.h5"),
+        (SpatialSparseout1D, True, "model.weights.h5"),
+        (ActivationPenalty, True, "model.weights.h5"),
+        (ActivationPenalty, False, "model.keras"),
+    ],
+)
 def test_files_bring_knobs_and_controller_state(tmp_path, layer, adjustable, file):
     old = network(make(layer, adjustable))
     old.layers[-1].controller_state = STATE
@@ -74,8 +81,10 @@ def test_files_bring_knobs_and_controller_state(tmp_path, layer, adjustable, fil
     assert {name: getattr(new, name) for name in new.knobs} == expected
 
 
-@every_layer
-@adjustable_or_not
+@pytest.mark.parametrize(
+    ("layer", "adjustable"),
+    [(Sparseout, True), (Sparseout, False), (ActivationPenalty, True)],
+)
 def test_what_a_file_does_not_hold_stays(tmp_path, layer, adjustable):
     path = tmp_path / "old.weights.h5"
     for old in (network(make(layer, not adjustable)), network(keras.layers.Dropout(0))):
@@ -97,9 +106,9 @@ def test_controller_state_is_no_weight_and_not_exported(tmp_path, layer, adjusta
     weights = [w.path for w in model.weights]
     variables = [v.path for v in model.variables]
     x, y = np.ones((8, 6, 4)), np.ones((8, 6, 3))
-    model.fit(x, y, verbose=0)
+    batched.fit(model, x, y, verbose=0)
     model.layers[-1].controller_state = STATE
-    model.fit(x, y, verbose=0)
+    batched.fit(model, x, y, verbose=0)
     assert [w.path for w in model.weights] == weights
     assert [v.path for v in model.variables] == variables
     tf.saved_model.save(model, tmp_path)
@@ -147,7 +156,7 @@ def test_a_callback_finds_its_state_in_a_resumed_run(tmp_path):
         model = network(make(Sparseout))
         backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
         x, y = np.ones((8, 6, 4)), np.ones((8, 6, 3))
-        model.fit(x, y, epochs=3, verbose=0, callbacks=[backup, count])
+        batched.fit(model, x, y, epochs=3, verbose=0, callbacks=[backup, count])
         return model.layers[-1].controller_state.tolist()
 
     with pytest.raises(InterruptedError):

@@ -140,11 +140,8 @@ def test_every_way_to_run_fit_perturbs_and_stays_finite(compile_args):
         assert len({*losses, evaluated[f"{name}_loss"]}) == 3
 
 
-@pytest.mark.parametrize(
-    ("policy", "jit_compile"), [("mixed_float16", True), ("mixed_bfloat16", False)]
-)
-def test_60_steps_in_mixed_precision_stay_finite(policy, jit_compile):
-    dtype = keras.DTypePolicy(policy)
+def test_60_steps_in_mixed_precision_stay_finite():
+    dtype = keras.DTypePolicy("mixed_float16")
     inputs = keras.Input((8,))
     hidden = keras.layers.Dense(8, "relu", dtype=dtype)(inputs)
     outputs = [
@@ -152,10 +149,8 @@ def test_60_steps_in_mixed_precision_stay_finite(policy, jit_compile):
     ]
     joined = keras.layers.Concatenate(dtype=dtype)(outputs)
     model = keras.Model(inputs, keras.layers.Dense(2, dtype=dtype)(joined))
-    optimizer = keras.optimizers.Adam(0.001)
-    if policy == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    model.compile(optimizer, "mse", jit_compile=jit_compile)
+    adam = keras.optimizers.Adam(0.001)
+    model.compile(keras.optimizers.LossScaleOptimizer(adam), "mse", jit_compile=True)
     x, y = data(60 * 4)
     x[:, ::2] = 0
     # Rows of zeros make all hidden units 0 until there is a bias.
@@ -164,8 +159,7 @@ def test_60_steps_in_mixed_precision_stay_finite(policy, jit_compile):
     assert_finite(losses, *model.get_weights())
     # Loss scaling skips a step with a gradient that is not finite, and halves its
     # scale of 2^15. A scale that is too large explains at most 15 skipped steps.
-    applied = getattr(optimizer, "inner_optimizer", optimizer).iterations
-    assert int(applied) >= 60 - 15
+    assert int(adam.iterations) >= 60 - 15
 
 
 def test_q_1_on_tanh_and_on_lstm_outputs_with_padded_steps_stays_finite():
@@ -176,8 +170,7 @@ def test_q_1_on_tanh_and_on_lstm_outputs_with_padded_steps_stays_finite():
     tokens = keras.Input((6,), dtype="int32")
     x = keras.layers.Embedding(9, 8, mask_zero=True)(tokens)
     x = sparseout(lstm(x))
-    x = keras.layers.GlobalAveragePooling1D()(x)
-    x = sparseout(keras.layers.Dense(8, "tanh")(x))
+    x = sparseout(keras.layers.Dense(8, "tanh")(keras.ops.sum(x, axis=1)))
     model = keras.Model(tokens, keras.layers.Dense(2)(x))
     model.compile("sgd", "mse", jit_compile=False)
     _, y = data()

@@ -1,5 +1,6 @@
 """Noise on the weights of RNN cells: one draw per sequence, before the loop."""
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -25,12 +26,10 @@ def draws(layer):
 @pytest.mark.parametrize(
     ("make", "cell", "unroll", "trace"),
     [
-        (Bridgeout, "LSTM", False, False),
         (Bridgeout, "LSTM", True, True),
-        (Bridgeout, "SimpleRNN", False, True),
+        (Bridgeout, "SimpleRNN", False, False),
         (Shakeout, "GRU", False, True),
-        (Shakeout, "GRU", True, False),
-        (Shakeout, "SimpleRNN", False, False),
+        (Shakeout, "SimpleRNN", True, False),
     ],
 )
 def test_a_cell_in_rnn_is_the_layer_itself_in_the_wrapper(make, cell, unroll, trace):
@@ -69,7 +68,8 @@ def test_gradients_come_to_the_true_weights(make):
 def train(model, **compile_args):
     model.compile("sgd", "mse", **compile_args)
     before = model.get_weights()
-    losses = model.fit(inputs(8, 5, 3), inputs(8, 2), batch_size=4, verbose=0)
+    x, y = inputs(8, 5, 3), inputs(8, 2)
+    losses = batched.fit(model, x, y, batch_size=4, verbose=0)
     assert np.isfinite(losses.history["loss"]).all()
     for old, new in zip(before, model.get_weights(), strict=True):
         assert (old != new).any()

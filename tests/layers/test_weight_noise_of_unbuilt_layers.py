@@ -2,6 +2,7 @@
 
 import copy
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -232,10 +233,10 @@ def test_a_subclassed_model_fits():
 
     model = Model()
     model.compile("sgd", "mse", jit_compile=False)
-    model.fit(X, X[..., :2], verbose=0)
+    batched.fit(model, X, X[..., :2], verbose=0)
     assert len(model.optimizer.variables) == 2
     before = model.get_weights()
-    model.fit(X, X[..., :2], verbose=0)
+    batched.fit(model, X, X[..., :2], verbose=0)
     assert all(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
