@@ -58,9 +58,9 @@ def test_rates_0_and_1(units, adjustable):
     ("units", "q", "stop_gradient"),
     [
         *((6, q, True) for q in (0.0, 1.3, 2.0, 8.0)),
-        (6, 2.5, False),
+        *((6, q, False) for q in (1.3, 2.5)),
         # From q = 5.6 on products are saturated.
-        (COMPILED, 8.0, True),
+        *((COMPILED, q, True) for q in (1.3, 8.0)),
         (COMPILED, 1.3, False),
     ],
 )

@@ -32,6 +32,7 @@ def perturbed(layer, x):
 @pytest.mark.parametrize(
     ("shape", "q", "kwargs"),
     [
+        ((6, 5), 2.0, {}),
         ((6, 5), 1.5, {"adjustable": True}),
         ((4, 3, 2, 5), 1.3, {"stop_gradient": False, "dtype": "float16"}),
     ],
