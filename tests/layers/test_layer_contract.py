@@ -148,10 +148,9 @@ def test_symbolic_shapes_are_those_of_eager_calls(case):
 
 
 def policies_of(case):
+    # All of Spatial... but the noise shape is that of Sparseout.
     spatial = case.layer.__name__.startswith("Spatial")
-    # All but their noise shape is that of Sparseout.
-    further = () if spatial else ("float16", "bfloat16", "float64")
-    return "mixed_float16", *further
+    return ["mixed_float16"] + ["float16", "bfloat16", "float64"] * (not spatial)
 
 
 @pytest.mark.parametrize(
