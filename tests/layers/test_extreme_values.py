@@ -138,9 +138,12 @@ def test_weights(policy, make):
             return Shakeout(embedding, p, second, axis=(0, 1), seed=1, **kwargs)
         return Bridgeout(embedding, p, second, None, (None, None), seed=1, **kwargs)
 
-    formula, seconds = (shakeout, (0, 0.1)) if make is Shakeout else (sparseout, QS)
+    # As variables all exponents take one way, as constants some have ways of their own.
+    formula, seconds, moved = sparseout, QS, (0.0, 1.3, 4.0)
+    if make is Shakeout:
+        formula, seconds, moved = shakeout, (0, 0.1), (0, 0.1)
     adjustable = wrap(0.5, 0.0, adjustable=True)
-    for p, second in rates_and(seconds):
+    for p, second in rates_and(moved):
         adjustable.rate = p
         setattr(adjustable, adjustable.knobs[1], second)
         assert_kept_or_dropped(formula, w, *noisy(adjustable), p, second)

@@ -50,7 +50,7 @@ def test_unrolled_is_the_same(cell):
 
 @pytest.mark.onednn
 def test_compiled_by_xla_is_the_same():
-    plain, compiled = pair(small_stack, {}, {})
+    plain, compiled = pair(CELLS["own"], {}, {})
     call = tf.function(compiled, jit_compile=True)
     x = tf.constant(sequences())
     for _ in range(2):

@@ -121,7 +121,7 @@ def test_clone_model_draws_alike():
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A folder with a model in files and an export, and what the model returns."""
+    """A folder with a model in files, and what the model returns."""
     keras.utils.set_random_seed(0)
     folder = tmp_path_factory.mktemp("saved")
     x = sequences()
@@ -132,7 +132,6 @@ def saved(tmp_path_factory):
     (folder / "model.json").write_text(model.to_json())
     model.save(folder / "model.keras")
     model.save_weights(folder / "model.weights.h5")
-    model.export(folder / "exported", verbose=False)
     expected = {"predicted": model(x)}
     expected["continued"] = [model(x, training=True) for _ in range(2)]
     return folder, expected
@@ -153,25 +152,23 @@ def test_a_model_from_a_file_predicts_and_trains_on_alike(saved, file):
         np.testing.assert_allclose(model(x, training=True), continued, 0, 1e-6)
 
 
-def test_an_export_predicts_alike_and_holds_no_random_op(saved):
-    folder, expected = saved
-    exported = tf.saved_model.load(folder / "exported")
-    np.testing.assert_allclose(
-        exported.serve(sequences()), expected["predicted"], 0, 1e-6
-    )
-    assert not random_ops_of_file(folder / "exported")
-
-
-def test_a_raw_saved_model_predicts_alike_and_holds_no_random_op(tmp_path):
-    cell = layers.LSTMCell(UNITS, dropout=0.5, recurrent_dropout=0.5)
-    model = keras.Sequential([keras.Input((STEPS, FEATURES)), rnn(cell, **NOISE)])
+def test_exports_predict_alike_and_hold_no_random_op(tmp_path):
+    # Dropout of a cell itself is not exported either.
+    cells = [
+        layers.LSTMCell(UNITS, dropout=0.5, recurrent_dropout=0.5),
+        wrapped(layers.SimpleRNNCell(UNITS)),
+    ]
+    layer = layers.RNN(wrapped(layers.StackedRNNCells(cells), adjustable=True))
+    model = keras.Sequential([keras.Input((STEPS, FEATURES)), layer])
     x = tf.constant(sequences())
     model(x, training=True)
-    tf.saved_model.save(model, tmp_path)
-    raw = tf.saved_model.load(tmp_path)
-    (y,) = raw.signatures["serving_default"](x).values()
-    np.testing.assert_allclose(y, model(x), 0, 1e-6)
-    assert not random_ops_of_file(tmp_path)
+    model.export(tmp_path / "exported", verbose=False)
+    tf.saved_model.save(model, tmp_path / "raw")
+    exported, raw = (tf.saved_model.load(tmp_path / n) for n in ("exported", "raw"))
+    for y in (exported.serve(x), *raw.signatures["serving_default"](x).values()):
+        np.testing.assert_allclose(y, model(x), 0, 1e-6)
+    for name in ("exported", "raw"):
+        assert not random_ops_of_file(tmp_path / name)
 
 
 def test_a_training_graph_holds_a_random_op():
@@ -179,13 +176,6 @@ def test_a_training_graph_holds_a_random_op():
     call = tf.function(lambda x: layer(x, training=True))
     graph = call.get_concrete_function(tf.TensorSpec((4, STEPS, FEATURES))).graph
     assert random_ops(graph.as_graph_def())
-
-
-def test_dropout_of_the_cell_itself_is_not_exported(tmp_path):
-    cell = layers.LSTMCell(UNITS, dropout=0.5, recurrent_dropout=0.5)
-    model = keras.Sequential([keras.Input((STEPS, FEATURES)), rnn(cell, 0.5)])
-    model.export(tmp_path / "exported", verbose=False)
-    assert not random_ops_of_file(tmp_path / "exported")
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)

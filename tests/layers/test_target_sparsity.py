@@ -80,7 +80,7 @@ def test_a_settled_threshold_is_soon_fast_when_activations_start_to_grow():
 def test_a_last_batch_that_is_smaller_moves_it_little(size):
     rng = np.random.default_rng(0)
     layer = TargetSparsity(0.7)
-    train_in_a_loop(layer, batches(rng, 100, size=size))
+    train_in_a_loop(layer, batches(rng, 60, size=size))
     new = batch(rng, size=4000)
     before = zeros(layer(new))
     layer(batch(rng, size=2, scale=9.0), training=True)
