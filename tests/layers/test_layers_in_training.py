@@ -208,13 +208,8 @@ def test_auto_compiles_large_inputs_where_all_but_the_batch_is_known():
     assert not any(compiles("auto", shape) for shape in (*small, time_unknown))
 
 
-@pytest.mark.parametrize(
-    ("shape", "jit_compile"),
-    [
-        *((s, True) for s in [(), (None,), (None, 5), (2, None, 3), (None, 600)]),
-        *((s, False) for s in [(), (2, None, 3)]),
-    ],
-)
+@jit_or_not
+@pytest.mark.parametrize("shape", [(), (None,), (None, 5), (2, None, 3), (None, 600)])
 def test_results_have_the_shape_that_is_known_of_the_input(shape, jit_compile):
     layer = Sparseout(0.5, 1.5, jit_compile=jit_compile)
     call = tf.function(lambda x: layer(x, training=True))
