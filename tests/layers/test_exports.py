@@ -221,3 +221,15 @@ def test_a_saved_model_needs_no_import(saved, form):
 @pytest.mark.parametrize("form", ["exported", "raw"])
 def test_a_saved_model_holds_no_random_op(saved, form):
     assert not random_ops_of_file(saved.folder / "noisy" / form)
+
+
+@pytest.mark.parametrize("options", [{}, {"axis": -1}, {"centre": "mode"}])
+def test_tensorflow_saves_thresholds_too(tmp_path, options):
+    """As a trackable of its own, beside `model.export`, which needs no tracking."""
+    cut = TargetSparsity(0.5, **options)
+    model = keras.Sequential([keras.Input((6, 6, 3)), cut])
+    model(X, training=True)
+    tf.saved_model.save(model, tmp_path)
+    loaded = tf.saved_model.load(tmp_path)
+    found = loaded.signatures["serving_default"](tf.constant(X))
+    np.testing.assert_array_equal(*found.values(), model(X))
