@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 from keras_sparseout.callbacks.control import control_keys, macs_budget
 from keras_sparseout.callbacks.control.accuracy_limits import MinMetric
@@ -22,8 +22,6 @@ RISING = (
     *("gini", "hoyer", NEEDLESS_MACS, "population_sparseness", "pq_index"),
     "zero_fraction",
 )
-
-_Target = TypeVar("_Target", bound=float | Mapping[str, float])
 
 
 def check_actuator(actuator: ActuatorName | None) -> ActuatorName | None:
@@ -99,8 +97,10 @@ def check_metric(metric: Metric) -> tuple[str, dict[str, StreamingMetric]]:
     return NEEDLESS_MACS if of_model else name, metrics
 
 
-def check_target(target: _Target, metric: str) -> _Target:
-    """Returns `target`; raises unless the metric can have its numbers.
+def check_target(
+    target: float | Mapping[str, float], metric: str
+) -> float | Mapping[str, float]:
+    """Returns `target` in floats; raises unless the metric can have its numbers.
 
     Args:
         target: A number, or a dict of numbers by name of a layer.
@@ -125,7 +125,9 @@ def check_target(target: _Target, metric: str) -> _Target:
             "`target` must have at least one layer. Received: target={}. Give a number "
             "for all layers."
         )
-    return target
+    if isinstance(target, Mapping):
+        return {name: float(number) for name, number in target.items()}
+    return float(target)
 
 
 def targets_by_layer(

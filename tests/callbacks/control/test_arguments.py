@@ -1,11 +1,24 @@
 """Arguments that SparsityController refuses, and what it says."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from controlled import X, classifier, fit
 
 from keras_sparseout import SparsityController, metrics
+
+
+def test_targets_are_numbers_that_a_file_can_have():
+    for target in (np.float32(0.9), np.float64(0.9), {"a": np.float32(0.9)}):
+        kept = SparsityController(target).target
+        assert json.loads(json.dumps(kept)) == target
+    assert json.dumps(SparsityController(np.int64(3), metric=needless).target) == "3.0"
+
+
+def needless(x):
+    return x
 
 
 def needless_macs(x):
