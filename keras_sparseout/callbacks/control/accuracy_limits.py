@@ -75,10 +75,11 @@ class AccuracyLimits:
         if first and self._max_loss_increase is not None:
             self._loss_key = "val_loss" if "val_loss" in logs else "loss"
             if self._loss_key not in logs:
-                given = self._max_loss_increase
-                raise _not_there("max_loss_increase", given, self._loss_key, logs)
+                given = f"max_loss_increase={self._max_loss_increase!r}"
+                raise _not_there(given, logs, _remedy_for_loss(logs))
         if first and name is not None and name not in logs:
-            raise _not_there("min_metric", self._min_metric, name, logs)
+            given = f"min_metric={self._min_metric!r}"
+            raise _not_there(given, logs, _remedy_for_metric(name, logs))
         loss_key = self._loss_key if self._max_loss_increase is not None else None
         if any(key is not None and key not in logs for key in (name, loss_key)):
             return None
@@ -110,6 +111,13 @@ class AccuracyLimits:
             f"the loss budget is spent, {self._loss_key} {score.loss:.4g} is more than "
             f"{share:g} % above the lowest, {_lowest(before):.4g}"
         )
+
+    @property
+    def given(self) -> str:
+        """The first of the arguments that is given, as in a call."""
+        if self._min_metric is not None:
+            return f"min_metric={self._min_metric!r}"
+        return f"max_loss_increase={self._max_loss_increase!r}"
 
     @property
     def asked(self) -> str:
@@ -171,17 +179,34 @@ def _sign(model: keras.Model, min_metric: MinMetric) -> float:
     return 1.0 if mode == "max" else -1.0
 
 
-def _not_there(
-    argument: str, given: object, name: str, logs: Mapping[str, Any]
-) -> ValueError:
-    """The error for a figure that the logs of the first epoch don't have."""
+def _not_there(given: str, logs: Mapping[str, Any], remedy: str) -> ValueError:
+    """The error for a figure that the logs of the first epoch don't have.
+
+    Args:
+        given: The argument, as in a call.
+        logs: The logs.
+        remedy: What to do.
+    """
+    argument, _, _ = given.partition("=")
     there = ", ".join(sorted(logs)) or "nothing"
-    remedy = "Give one of these, or name the metric in `compile`."
-    if name.startswith("val_") and not any(key.startswith("val_") for key in logs):
-        remedy = "Give fit validation_data, and validate after each epoch."
-    elif logs:
-        remedy = validation.did_you_mean(name, sorted(logs), remedy)
     return ValueError(
         f"`{argument}` needs a figure that the logs of the first epoch have. Received: "
-        f"{argument}={given!r}, while the logs have {there}. {remedy}"
+        f"{given}, while the logs have {there}. {remedy}"
     )
+
+
+def _remedy_for_metric(name: str, logs: Mapping[str, Any]) -> str:
+    if name.startswith("val_") and not any(key.startswith("val_") for key in logs):
+        return "Give fit validation_data, and validate after each epoch."
+    remedy = "Give one of these, or name the metric in `compile`."
+    return validation.did_you_mean(name, sorted(logs), remedy) if logs else remedy
+
+
+def _remedy_for_loss(logs: Mapping[str, Any]) -> str:
+    """What to do where a training step returns its losses under other names."""
+    losses = sorted(key for key in logs if "loss" in key)
+    remedy = "Return 'loss' from `train_step`"
+    if not losses:
+        return f"{remedy}, or give `min_metric`."
+    other = (losses[0], 0.5, "min")
+    return f"{remedy}, or limit another one: min_metric={other!r} keeps it <= 0.5."
