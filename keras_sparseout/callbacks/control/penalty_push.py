@@ -35,7 +35,7 @@ class PenaltyPush:
         model: The model that is trained.
         watched: The layer.
         kind: Which penalty.
-        sample_size: How many samples of each batch are measured.
+        sample_size: How many samples of each batch are measured, spread over it.
         measured: Variable to which each step adds, in the layer's column: 1, the norms
             of g and of dP/dx, and the number of units of a vector of x.
         column: The number of the column.
@@ -137,10 +137,34 @@ def _changed(measured, settings, gradient, x, weight, scale, mask=None):
     x, loss = ops.cast(x, wide), ops.cast(gradient, wide)
     pushing, vectors = penalties.mean_penalty_gradient(x, mask, kind, SILENT, axis)
     scale, units = ops.cast(scale, wide), float(x.shape[axis] or 1)
-    norms = _norm(loss[:n]) / scale, _norm(pushing[:n]) / vectors
+    rows = _rows(x, n)
+    norms = _norm(ops.take(loss, rows, axis=0)) / scale
+    norms = norms, _norm(ops.take(pushing, rows, axis=0)) / vectors
     _measure(measured, [1.0, *norms, units])
     factor = scale * ops.cast(weight, wide) / vectors
     return ops.cast(loss + factor * pushing, gradient.dtype)
+
+
+def _rows(x, n):
+    """Returns the numbers of `n` rows of `x`, one from each n-th of it; or all.
+
+    Some rows may have no loss, such as samples without a label. They may be the first
+    ones, or each second one.
+    """
+    size = ops.shape(x)[0]
+    number = ops.minimum(size, n)
+    parts = ops.maximum(number, 1)
+    step, rest = ops.floor_divide(size, parts), ops.mod(size, parts)
+    part = ops.arange(number)
+    within = ops.convert_to_tensor(_places(n))[:number]
+    # The first parts have one more.
+    start = part * step + ops.minimum(part, rest)
+    return start + ops.mod(within, step + ops.cast(part < rest, "int32"))
+
+
+@functools.lru_cache(maxsize=8)
+def _places(n):
+    return np.random.default_rng(0).integers(2**31, size=n, dtype="int32")
 
 
 def _measure(measured, numbers):

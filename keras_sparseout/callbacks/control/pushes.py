@@ -118,7 +118,7 @@ class Pushes:
 
     def unpushed(self) -> list[str]:
         """Returns the names of layers that no gradient of the loss moves."""
-        measured = np.any(self._variables.read("norms"), axis=0)
+        measured = self._variables.read("norms")[1] > 0
         return [
             push.watched.name
             for push, known in zip(self._pushes, measured, strict=True)
