@@ -160,6 +160,20 @@ def is_rectifier(layer: keras.layers.Layer) -> bool:
     return _activation(layer) in ("relu", "relu6")
 
 
+def is_rectified(model: keras.Model, watched: WatchedLayer) -> bool:
+    """Whether what is measured of a layer comes from a ReLU, as far as that is known.
+
+    A model without a graph of its layers does not tell what comes before one.
+    """
+    if watched.side == "output":
+        return is_rectifier(watched.layer)
+    given = getattr(watched.layer, "input", None)
+    return given is not None and any(
+        getattr(w.layer, "output", None) is given and is_rectifier(w.layer)
+        for w in all_layers(model)
+    )
+
+
 def unreadable(
     names: Sequence[str], model: keras.Model, *, named: bool = True
 ) -> ValueError:

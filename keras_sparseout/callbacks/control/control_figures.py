@@ -61,8 +61,9 @@ class ControlFigures:
         self._settings = settings
         self._messages = messages
         asks_for_zeros = settings.metric == "zero_fraction"
-        pushes = settings.actuator == "penalty"
-        self._zeros = ZeroCheck() if asks_for_zeros and pushes else None
+        # A threshold makes the zeros itself.
+        given = settings.actuator == "threshold"
+        self._zeros = ZeroCheck(model) if asks_for_zeros and not given else None
         self._broken: dict[str, str] = {}
 
     def describe(self, names: Sequence[str]) -> None:

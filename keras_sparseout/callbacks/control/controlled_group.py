@@ -100,12 +100,8 @@ class ControlledGroup:
             figures: Figures of training batches, by log key.
             dead_shares: Shares of dead units by layer, of those where they are known.
             time: When the reading is taken.
-
-        Raises:
-            ValueError: if `zero_fraction` is asked of activations that are never 0.
         """
         self._time = time
-        self._check_zeros(figures)
         self._check_dead(dead_shares)
         bounds = self._loop.bounds
         self._loop.update(self._settings.figure("", figures, self._watched), time)
@@ -218,14 +214,16 @@ class ControlledGroup:
             mean=loop.mean_setting,
             calls=calls,
         )
-        blocked = self._frozen or loop.state.sparser_blocked or loop.state.reversed
+        blocked = loop.state.sparser_blocked or loop.state.reversed
         if not (self.has_reached or blocked or loop.target != self._target):
             self._say_why_not()
 
     def _say_why_not(self) -> None:
         """Says why the target was not reached, where that is known."""
         loop, readings = self._loop, self._loop.state.readings
-        if loop.at_bound:
+        if self._frozen:
+            self._messages.frozen_early(self._subject, loop.target)
+        elif loop.at_bound:
             actuator = self._settings.actuator
             self._messages.at_bound(self._subject, loop.target, actuator, loop.setting)
         elif 0 < readings < LEAST_READINGS:
@@ -251,16 +249,6 @@ class ControlledGroup:
         fresh, self._loop.state = self._loop.state, state
         if np.float32(self._loop.setting) != np.float32(self._setting_of_layers()):
             self._loop.state = fresh
-
-    def _check_zeros(self, figures: Mapping[str, float]) -> None:
-        for w in self._watched:
-            if not self.started and figures.get(f"zero_fraction/{w.name}") == 0:
-                raise ValueError(
-                    '`metric="zero_fraction"` needs activations that can be exactly 0. '
-                    f"Those of layer {w.name!r} were never 0 in the first reading, as "
-                    'after tanh or GELU. Received: metric="zero_fraction". Give '
-                    'metric="hoyer".'
-                )
 
     def _check_dead(self, dead_shares: Mapping[str, float]) -> None:
         """Holds the loop back from sparser while too many units are dead."""

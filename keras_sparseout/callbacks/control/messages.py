@@ -88,6 +88,13 @@ class ControllerMessages:
             f"to {target:g}. {remedy}"
         )
 
+    def frozen_early(self, subject: str, target: float) -> None:
+        """Prints that the setting was frozen before the target was reached."""
+        self.print(
+            f"`freeze_after` held the setting before {subject} came to {target:g}. "
+            "Give a larger one, or leave it out"
+        )
+
     def at_bound(
         self, subject: str, target: float, actuator: str, bound: float
     ) -> None:

@@ -64,7 +64,7 @@ class StepGroup:
         self._readings_at_bound = self._readings_wrong = 0
         self._level_at_bound = math.nan
         self._stays_at_bound = False
-        self._is_wrong = False
+        self._is_wrong = self._frozen = False
         self._aim, self._offset = target, 0.0
         # An earlier run may have ended frozen or blocked.
         self._tell(setpoint=target, frozen=0.0, blocked=0.0)
@@ -133,7 +133,8 @@ class StepGroup:
         self._tell(frozen=float(held))
 
     def freeze(self, batches: int = 0) -> None:
-        """Leaves the setting at the mean of the last ones."""
+        """Leaves the setting at the mean of the last ones, as `freeze_after` says."""
+        self._frozen = True
         self._tell(frozen=1.0)
 
     def end_epoch(self, figures: Mapping[str, float]) -> dict[str, float]:
@@ -182,7 +183,8 @@ class StepGroup:
         if state.batches >= _FEW_BATCHES and self._error(state) <= _REACHED:
             return None  # The probe data differ from the training batches.
         few, ramp = state.batches < _FEW_BATCHES, self._control.plan.ramp[self._index]
-        return Shortfall(self._target, int(state.batches), few, int(ramp))
+        frozen = self._frozen
+        return Shortfall(self._target, int(state.batches), few, int(ramp), frozen)
 
     def state(self) -> dict[str, float]:
         """Returns all that a resumed run needs beside the state of the control."""
@@ -210,7 +212,10 @@ class StepGroup:
     @property
     def _is_pushed(self) -> bool:
         """Whether nothing that was said keeps it from getting sparser."""
-        blocked = self._control.plan.blocked[self._index] or self._stays_at_bound
+        plan = self._control.plan
+        # By the floor, or as the loss is not finite.
+        held = plan.frozen[self._index] and not self._frozen
+        blocked = held or plan.blocked[self._index] or self._stays_at_bound
         return not blocked and len(self._unpushed) < len(self._watched)
 
     @property
@@ -268,6 +273,7 @@ class StepGroup:
             self._is_wrong = True
             self._control.release(self._index)
             self._block(True)
+            pushed = self._control.settings.kind, self._settings.bounds[0]
             step_messages.warn_of_wrong_way(
-                self._messages, self._subject, self._control.settings.kind, level, start
+                self._messages, self._subject, pushed, level, start
             )

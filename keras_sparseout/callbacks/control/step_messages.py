@@ -15,12 +15,14 @@ class Shortfall(NamedTuple):
         batches: How many batches the run had.
         few: Whether these are few for any target.
         ramp: After how many batches the setpoint would have been there.
+        frozen: Whether `freeze_after` held the setting before.
     """
 
     target: float
     batches: int
     few: bool
     ramp: int
+    frozen: bool
 
 
 def say_found(
@@ -64,9 +66,13 @@ def say_too_sparse(
     remedy = "Ask for more, or leave these layers out"
     if rose:
         remedy = "It rose in the run. Give more epochs, a lower `gain`, or ask for more"
+    why = f"at {least:g}, which can't make it denser"
+    if least > 0:
+        why = f"at its lower bound {least:g}"
+        remedy = "Give `bounds` that begin at 0, or ask for more"
     messages.print(
         f"{subject} is {figure:.3f}, above the target {target:g}, with the {actuator} "
-        f"at {least:g}, which can't make it denser. {remedy}"
+        f"{why}. {remedy}"
     )
 
 
@@ -75,10 +81,13 @@ def say_too_short(
 ) -> None:
     """Prints that the run was too short for these layers."""
     subject = f"{metric} of {validation.some_of(layers)}"
+    if why.frozen:
+        messages.frozen_early(subject, why.target)
+        return
     if why.ramp > why.batches:
         text = (
             f"the run ended after {why.batches} batches, before the ramp of {subject} "
-            f"to {why.target:g} did, after {why.ramp}. Give more epochs or a smaller "
+            f"to {why.target:g} did, after {why.ramp}. Give a smaller "
             "`reach_by`; if the length of the run is unknown, give it: steps_per_epoch="
             " of fit, or epochs= and steps= of keras.callbacks.CallbackList"
         )
@@ -120,16 +129,31 @@ def warn_of_bound(
 
 
 def warn_of_wrong_way(
-    messages: ControllerMessages, subject: str, kind: str, level: float, start: float
+    messages: ControllerMessages,
+    subject: str,
+    pushed: tuple[str, float],
+    level: float,
+    start: float,
 ) -> None:
     """Warns that a penalty makes the activations less sparse by the metric.
 
     Whether the other kind works on this model is not known without a try.
+
+    Args:
+        messages: What the controller says.
+        subject: What is controlled.
+        pushed: The kind of penalty, and its lower bound.
+        level: The figure.
+        start: What it was as the run began.
     """
+    kind, least = pushed
+    stopped = "it no longer pushes"
+    if least > 0:
+        stopped = f"it stays at its lower bound {least:g}"
     other = "l1" if kind == "hoyer_square" else "hoyer_square"
     messages.warn(
         f"the penalty {kind!r} moved {subject} the wrong way here, from {start:.3f} to "
-        f'{level:.3f}, so it no longer pushes. kind="{other}" was not tried here: it '
+        f'{level:.3f}, so {stopped}. kind="{other}" was not tried here: it '
         "may work, or another `metric`",
         about=("wrong way", subject),
     )
@@ -139,7 +163,8 @@ def warn_of_no_gradient(messages: ControllerMessages, layers: str) -> None:
     """Warns that no gradient comes through layers, so that nothing moves them."""
     messages.warn(
         f"no trainable weights come before {layers}, or no gradient of the loss comes "
-        "to it, so a penalty can't move it. Leave it out of `layers`, or make layers "
-        "before it trainable",
+        "to it in the samples that are measured, so a penalty can't move it. Leave it "
+        "out of `layers`, make layers before it trainable, or, where few samples have "
+        "a loss, raise `sample_size`",
         about=("no gradient", layers),
     )

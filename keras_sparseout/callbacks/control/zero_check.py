@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import keras
+
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils import validation
@@ -14,13 +16,17 @@ _WITHOUT = 0.75
 
 
 class ZeroCheck:
-    """Raises if layers that a penalty is to bring zeros to have none by their nature.
+    """Raises if layers that are to get zeros have none by their nature.
 
-    A ReLU may be positive everywhere: a penalty makes zeros there. No penalty brings
-    the outputs of GELU, swish or tanh to exactly 0.
+    A ReLU may be positive everywhere: a penalty or noise makes zeros there. Nothing
+    brings the outputs of GELU, swish or tanh to exactly 0.
+
+    Args:
+        model: The model that is trained.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
         self._readings = 0
         self._without: dict[str, int] = {}
 
@@ -52,7 +58,7 @@ class ZeroCheck:
             w.name
             for w in watched
             if self._without.get(w.name, 0) >= enough
-            and not layer_selection.is_rectifier(w.layer)
+            and not layer_selection.is_rectified(self._model, w)
         ]
         if not never:
             return

@@ -181,17 +181,6 @@ def test_too_many_dead_units_stop_the_push_toward_sparser():
     assert layer.q < q
 
 
-def test_activations_that_are_never_zero_name_hoyer():
-    with pytest.raises(
-        ValueError,
-        match=r'never 0 in the first reading, as after tanh.*Give metric="hoyer"',
-    ):
-        take(group_of(model_of()), 0.0)
-    group = group_of(model_of())
-    take(group, 0.1)
-    take(group, 0.0)  # Not the first one.
-
-
 def test_one_rate_cannot_move_layers_both_ways():
     model = model_of(adjustable("first", q=1.0), adjustable("second", q=4.0))
     with pytest.raises(ValueError, match="`together` must be False") as error:
@@ -212,6 +201,10 @@ def test_frozen_it_keeps_the_mean_of_the_last_settings(capsys):
     group.end_epoch({"zero_fraction/hidden": 0.895})
     group.conclude(group.steady_setting(0))
     assert f"Sparseout(0.5, q={q:.4g}, name='hidden')" in capsys.readouterr().out
+    group.end_epoch({"zero_fraction/hidden": 0.7})
+    group.conclude(None)
+    *_, why = capsys.readouterr().out.splitlines()
+    assert "`freeze_after` held the setting before zero_fraction of hidden cam" in why
 
 
 def test_what_was_found_is_a_call_with_all_that_the_layer_was_made_with(capsys):

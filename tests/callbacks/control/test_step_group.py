@@ -52,7 +52,7 @@ class Control:
 class Run:
     """A group in a run, with the target 0.7."""
 
-    def __init__(self):
+    def __init__(self, least=0.0):
         hidden = keras.layers.Dense(4, "relu", name="hidden")
         model = keras.Sequential([keras.Input((3,)), hidden, keras.layers.Dense(1)])
         watched = layer_selection.select(model, ["hidden"])
@@ -60,7 +60,7 @@ class Run:
             target=0.7,
             metric="zero_fraction",
             actuator="penalty",
-            bounds=(0.0, 10.0),
+            bounds=(least, 10.0),
             together=False,
             gain=1.0,
             dead_band=0.0,
@@ -92,22 +92,41 @@ def test_a_layer_that_rises_at_the_bound_is_only_late(recwarn):
     run = Run()
     run.read(*np.linspace(0.5, 0.6, 40), push=10.0)
     run.group.check_reach()
-    assert run.group.conclude() == (0.7, 200, False, 0)
+    assert run.group.conclude() == (0.7, 200, False, 0, False)
     assert not recwarn.list
 
 
 @pytest.mark.parametrize(
     ("why", "says"),
     [
-        ((0.7, 20, True, 30), "after 20 batches, before the ramp of hoyer of a, b to"),
-        ((0.7, 20, True, 10), "20 batches, which were too few to bring hoyer of a, b"),
-        ((0.7, 200, False, 10), "the run ended before hoyer of a, b came to 0.7"),
+        (
+            (0.7, 20, True, 30, False),
+            "after 20 batches, before the ramp of hoyer of a, b to 0.7 did, after 30. "
+            "Give a smaller `reach_by`",
+        ),
+        (
+            (0.7, 20, True, 10, False),
+            "20 batches, which were too few to bring hoyer of a, b",
+        ),
+        ((0.7, 200, False, 10, False), "the run ended before hoyer of a, b came to 0."),
+        (
+            (0.7, 20, True, 30, True),
+            "`freeze_after` held the setting before hoyer of a",
+        ),
     ],
 )
 def test_why_runs_are_too_short(why, says, capsys):
     shortfall = step_messages.Shortfall(*why)
     step_messages.say_too_short(ControllerMessages(), "hoyer", ["a", "b"], shortfall)
     assert says in capsys.readouterr().out
+
+
+def test_what_held_the_setting_was_said_or_is_freeze_after():
+    for hold, why in (("hold", None), ("freeze", (0.7, 200, False, 0, True))):
+        run = Run()
+        run.read(0.6, push=1.0)
+        getattr(run.group, hold)(True)
+        assert run.group.conclude() == why
 
 
 def test_layers_with_the_same_target_are_named_together(capsys):
@@ -136,6 +155,22 @@ def test_why_a_layer_is_too_sparse(start, remedy, capsys):
     run.read(0.8, push=0.0, start=start)
     run.group.conclude()
     assert f"can't make it denser. {remedy}" in capsys.readouterr().out
+    # A lower bound above 0 pushes by itself.
+    run = Run(least=0.5)
+    low = float(np.float32(push_weights.to_output(0.5)))
+    run.control.law = LAW._replace(low=low)
+    run.read(0.8, push=0.5, start=start)
+    run.group.conclude()
+    said = capsys.readouterr().out
+    assert "with the penalty at its lower bound 0.5. Give `bounds` that beg" in said
+
+
+@pytest.mark.parametrize(
+    ("least", "says"), [(0, "it no longer pushes"), (0.5, "it stays at its lower bo")]
+)
+def test_a_penalty_that_is_blamed_goes_to_its_lower_bound(least, says):
+    with pytest.warns(UserWarning, match=f"so {says}"):
+        Run(least=least).read(*[0.4] * 8, push=2.0, slope=-1e-3)
 
 
 def test_a_layer_that_had_no_figure_is_told(capsys):

@@ -5,16 +5,18 @@ import numpy as np
 import pytest
 from controlled import X, Y
 
-from keras_sparseout import SparsityController
+from keras_sparseout import ActivationPenalty, Sparseout, SparsityController
 from keras_sparseout.callbacks.control.zero_check import ZeroCheck
 from keras_sparseout.measure import layer_selection
 
 L = keras.layers
 
 
-def watched(*layers):
+def checked(*layers):
+    """The layers as they are watched, and a check of them."""
     model = keras.Sequential([keras.Input((4,)), *layers, L.Dense(1)])
-    return layer_selection.select(model, [layer.name for layer in layers])
+    names = [layer.name for layer in layers]
+    return layer_selection.select(model, names), ZeroCheck(model)
 
 
 def figures(number, *names):
@@ -35,8 +37,7 @@ def test_in_a_fit_the_error_names_the_layers_and_the_remedy():
 
 
 def test_it_decides_by_several_readings():
-    layers = watched(L.PReLU(name="prelu"), L.Dense(4, "relu", name="relu"))
-    check = ZeroCheck()
+    layers, check = checked(L.PReLU(name="prelu"), L.Dense(4, "relu", name="relu"))
     check.take(layers, figures(0.5, "prelu", "relu"))
     for _ in range(6):
         check.take(layers, figures(0.0, "prelu", "relu"))
@@ -54,14 +55,37 @@ def test_it_decides_by_several_readings():
     ],
 )
 def test_layers_that_may_have_zeros_are_none_of_them(layer, zeros):
-    layers, check = watched(layer), ZeroCheck()
+    layers, check = checked(layer)
     for _ in range(9):
         check.take(layers, figures(zeros, "x"))
     check.end_epoch(layers)
 
 
 def test_a_rectifier_with_a_slope_has_no_zeros():
-    layers, check = watched(L.ReLU(negative_slope=0.1, name="x")), ZeroCheck()
+    layers, check = checked(L.ReLU(negative_slope=0.1, name="x"))
     check.take(layers, figures(0.0, "x"))
     with pytest.raises(ValueError, match="never were"):
         check.end_epoch(layers)
+
+
+@pytest.mark.parametrize(
+    ("activation", "actuator"), [("relu", "q"), ("relu", "weight"), ("gelu", "rate")]
+)
+def test_what_comes_before_an_adjustable_layer_counts(activation, actuator):
+    layer = Sparseout(0.5, adjustable=True)
+    if actuator == "weight":
+        layer = ActivationPenalty(0.0, adjustable=True)
+    # Positive everywhere, as yet.
+    hidden = L.Dense(4, activation, bias_initializer=keras.initializers.Constant(9.0))
+    model = keras.Sequential([keras.Input((12,)), hidden, layer, L.Dense(3)])
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    controller = SparsityController(0.6, actuator=actuator, every=1, verbose=0)
+    options = {"batch_size": 4, "verbose": 0, "callbacks": [controller]}
+    if activation == "relu":
+        model.fit(X[:40], Y[:40], **options)
+        assert controller.history[f"zero_fraction/{layer.name}"] == [0] * 10
+    else:
+        with pytest.raises(ValueError, match="never were"):
+            model.fit(X[:40], Y[:40], **options)
+        # Several readings decide.
+        assert len(controller.history["epoch"]) == 7
