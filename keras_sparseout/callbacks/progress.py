@@ -22,6 +22,7 @@ class Progress:
         counted: The same by Keras' count, which adds those that an execution lacks.
         before: How many batches were over when the epoch began, with earlier runs.
         run: How many batches of this run were over when the epoch began.
+        first: Index of the first epoch of the run, before an interruption too.
         steps: How many batches an epoch has, None if unknown.
     """
 
@@ -29,6 +30,7 @@ class Progress:
         self.epoch = self.batches = self.counted = self.before = self.run = 0
         self.steps: int | None = None
         self._per_execution = 1
+        self.first, self._epochs, self._interrupted = 0, -1, (0, 0)
 
     @property
     def total(self) -> int:
@@ -46,15 +48,45 @@ class Progress:
         steps = self.steps or float("nan")
         return self.epoch + self.batches / steps
 
+    @property
+    def mean_steps(self) -> int | None:
+        """How many batches the epochs of the run before this one had, in the mean.
+
+        None if there was none.
+        """
+        batches, epochs = self._interrupted
+        epochs += self._epochs
+        return round((batches + self.run) / epochs) or None if epochs > 0 else None
+
+    @property
+    def after_epoch(self) -> tuple[int, int, int]:
+        """What `resume` needs if the run is interrupted after this epoch."""
+        batches, epochs = self._interrupted
+        return self.first, batches + self.of_run, epochs + self._epochs + 1
+
     def begin_run(self) -> None:
         """Notes that `fit` begins."""
         self.before, self.run = self.total, 0
         self.batches = self.counted = 0
+        self._epochs, self._interrupted = -1, (0, 0)
+
+    def resume(self, first: int, batches: int, epochs: int) -> None:
+        """Notes in the first epoch that the run goes on with an interrupted one.
+
+        Args:
+            first: Index of the first epoch of that.
+            batches: How many batches are known of it.
+            epochs: In how many epochs these were.
+        """
+        self.first, self._interrupted = first, (batches, epochs)
 
     def begin_epoch(self, epoch: int, callback: keras.callbacks.Callback) -> None:
         """Notes that an epoch begins, in the `fit` that runs `callback`."""
         self.before, self.run = self.total, self.of_run
         self.epoch, self.batches, self.counted = epoch, 0, 0
+        self._epochs += 1
+        if not self._epochs:
+            self.first = epoch
         self.steps = (callback.params or {}).get("steps")
         self._per_execution = getattr(callback.model, "steps_per_execution", 1)
 

@@ -1,6 +1,5 @@
 """SparsityController: asks for a sparsity, and gets it."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -93,13 +92,13 @@ class SparsityController(MeasuringCallback):
             at the latest at the end of an epoch. None: at least 100 times in the run of
             `fit` where there are that many batches, and each 32 batches in long runs.
         sample_size: How many samples of each batch are measured, the first ones, on
-            each replica.
+            each replica. The gradients are those of as many, spread over the batch.
         gain: How strongly it reacts, > 0; 2 for twice as strongly. Lower it where the
             setting swings, raise it where the target is reached too late.
         dead_band: With q, rate and weight, errors of at most this size do not add up
             over the readings. The setting still answers to them in proportion.
-        freeze_after: Number of epochs after which the setting stays at the mean of the
-            last ones; None for never.
+        freeze_after: Number of epochs of the run after which the setting stays at the
+            mean of the last ones; None for never.
         max_dead: Share of a layer's units that may be dead. Beyond it the controller
             warns, and makes the layer no sparser, except by thresholds. It decides
             after 256 vectors, counted over several epochs.
@@ -286,7 +285,7 @@ class SparsityController(MeasuringCallback):
         self._control = self._new_control()
         needs = self._choice.is_in_step, self._asked.has_floor
         kept = self.data, self.backup_dir, self._beside, self._messages
-        self._upkeep = Upkeep(self, *kept, *needs)
+        self._upkeep = Upkeep(self, self._progress, *kept, *needs)
         if self._choice.stepping is not None:
             self._choice.stepping.begin_run()
         if self.model.built:
@@ -300,11 +299,10 @@ class SparsityController(MeasuringCallback):
         control, _, upkeep = self._begun
         # Not when training begins, as BackupAndRestore loads weights then.
         control.follow(self._watched, self._choice.stepping)
-        upkeep.resume(epoch, control)
         self._begin_epoch(epoch)
+        upkeep.resume(epoch, control)
         upkeep.begin_epoch(self._progress.total)
-        frozen = epoch >= (self.freeze_after or math.inf)
-        control.begin_epoch(frozen=frozen, batches=self._progress.total)
+        control.begin_epoch(self._progress, self.freeze_after)
         if self._probe is not None and control.needs_probe:
             with upkeep.recomputed():
                 control.figures.measure_probe(self._probe.read())
@@ -331,6 +329,8 @@ class SparsityController(MeasuringCallback):
         # In an epoch that is shorter, at its last batch, if its length is known.
         if self._log.due(self._run_length.every):
             self._take_reading()
+            if self._run_length.is_guess:
+                self._plan_steps()
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         control, training, upkeep = self._begun

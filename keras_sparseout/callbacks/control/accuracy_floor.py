@@ -109,6 +109,21 @@ class AccuracyFloor:
         """Whether no epoch has kept the floor yet, so that nothing is pushed."""
         return not any(epoch.kept for epoch in self._epochs)
 
+    def check_epochs(self, first: int) -> None:
+        """Raises if the run, from the epoch of index `first` on, has only one epoch."""
+        if self._run_epochs is None or self._run_epochs - first > 1:
+            return
+        received, least, several = f"epochs={self._run_epochs}", "2", f"{first + 8}"
+        if first:
+            received += f", initial_epoch={first}"
+            least = "`initial_epoch` + 2"
+        raise ValueError(
+            f"`epochs` must be at least {least} with a floor of accuracy, as the first "
+            f"epoch of a run is not pushed. Received: {received} with "
+            f"{self._limits.given}. Give several epochs of fewer steps: fit(..., "
+            f"epochs={several}, steps_per_epoch=50)."
+        )
+
     def end_epoch(
         self,
         epoch: int,
@@ -254,7 +269,8 @@ class AccuracyFloor:
         if self._run_epochs is not None:
             steps = round(self._reach_by * (self._run_epochs - first.number - 1))
             left = self._run_epochs - last.number - 1
-            late = last.number + 1 >= _LATE * self._run_epochs
+            begin = self._epochs[0].number
+            late = last.number + 1 - begin >= _LATE * (self._run_epochs - begin)
         judged = [Judged(epoch.figures, epoch.kept) for epoch in self._pushed]
         self.aims = floor_search.next_aims(
             judged, before, self._targets, step=1 / max(steps, _LEAST_STEPS), late=late
@@ -273,19 +289,8 @@ def prepared(
     reach_by: float,
     messages: ControllerMessages,
 ) -> AccuracyFloor | None:
-    """Returns an `AccuracyFloor` for arguments of a controller; None if it asks none.
-
-    Raises:
-        ValueError: if the run has only one epoch.
-    """
+    """Returns an `AccuracyFloor` for a controller's arguments; None if it asks none."""
     if min_metric is None and max_loss_increase is None:
         return None
-    if epochs == 1:
-        given = f"{min_metric=}" if min_metric else f"{max_loss_increase=}"
-        raise ValueError(
-            "`epochs` must be at least 2 with a floor of accuracy, as the first epoch "
-            f"is not pushed. Received: epochs=1 with {given}. Give several epochs of "
-            "fewer steps: fit(..., epochs=8, steps_per_epoch=50)."
-        )
     limits = AccuracyLimits(model, min_metric, max_loss_increase)
     return AccuracyFloor(model, limits, epochs, reach_by, messages)

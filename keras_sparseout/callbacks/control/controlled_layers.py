@@ -1,5 +1,6 @@
 """The layers that a SparsityController moves: from their sums to their settings."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from keras_sparseout.callbacks.control.saved_control import SavedControl
 from keras_sparseout.callbacks.control.step_control import StepControl
 from keras_sparseout.callbacks.control.step_group import StepGroup
 from keras_sparseout.callbacks.control.step_messages import Shortfall
+from keras_sparseout.callbacks.progress import Progress
 from keras_sparseout.measure.watched_layer import WatchedLayer
 
 
@@ -54,10 +56,14 @@ class ControlledLayers:
         self._moving, self._stopped = True, False
 
     @property
+    def started(self) -> bool:
+        """Whether a group has moved, in this run or before."""
+        return any(group.started for group in self._groups)
+
+    @property
     def needs_probe(self) -> bool:
         """Whether the setpoints have to move, but the probe data are not measured."""
-        started = any(group.started for group in self._groups)
-        return self._moving and started and not self.figures.probed
+        return self._moving and self.started and not self.figures.probed
 
     def follow(
         self, watched: Sequence[WatchedLayer], control: StepControl | None = None
@@ -97,19 +103,25 @@ class ControlledLayers:
             return reach_by
         return self.floor.ramp
 
-    def begin_epoch(self, *, frozen: bool, batches: int = 0) -> None:
+    def begin_epoch(self, progress: Progress, freeze_after: int | None) -> None:
         """Decides whether the groups move in this epoch: not if they are frozen.
 
         Args:
-            frozen: Whether they are.
-            batches: How many batches the model was trained on.
+            progress: How far training has come.
+            freeze_after: After how many epochs of the run they are; None for never.
+
+        Raises:
+            ValueError: if the run has only one epoch, and a floor of accuracy.
         """
         self.figures.begin_epoch()
+        if self.floor is not None:
+            self.floor.check_epochs(progress.first)
+        frozen = progress.epoch - progress.first >= (freeze_after or math.inf)
         waits = self.floor is not None and self.floor.waits
         self._moving = not (frozen or self._stopped or waits)
         if frozen and not self._stopped:
             for group in self._groups:
-                group.freeze(batches)
+                group.freeze(progress.total)
 
     def shift_setpoints(self) -> None:
         """Moves the setpoints toward the gap to the probe data, if it is known."""
@@ -126,7 +138,7 @@ class ControlledLayers:
             self._messages.loss_not_finite(loss)
             for group in self._groups:
                 if isinstance(group, StepGroup):
-                    group.freeze()
+                    group.hold(True)
 
     def take(
         self, sums: Sums, loss: float, time: ReadingTime = ANY_TIME

@@ -13,11 +13,12 @@ import keras
 import numpy as np
 
 from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.callbacks.progress import Progress
 from keras_sparseout.utils.types import PathLike
 
 FILE_NAME = "sparsity_controller.npz"
 # Which keys the file has.
-_FORMAT = 1
+_FORMAT = 2
 # BackupAndRestore may have saved the weights after this epoch, or after that before.
 _EPOCHS = 2
 # What NumPy and json raise where a file is broken.
@@ -69,6 +70,13 @@ def check_folder(backup_dir: PathLike | None) -> pathlib.Path | None:
     return pathlib.Path(text)
 
 
+def backups_of_weights(
+    in_list: Sequence[keras.callbacks.Callback],
+) -> list[keras.callbacks.BackupAndRestore]:
+    """Returns the callbacks in the list that save the weights of a run."""
+    return [c for c in in_list if isinstance(c, keras.callbacks.BackupAndRestore)]
+
+
 class RunBackup:
     """Saves the state at the end of each epoch, and resumes it.
 
@@ -79,6 +87,7 @@ class RunBackup:
     Args:
         folder: The folder of the file; None to save nothing.
         callback: The callback whose state it is.
+        progress: Its `Progress`, which goes on too.
         messages: What that says.
     """
 
@@ -86,10 +95,12 @@ class RunBackup:
         self,
         folder: pathlib.Path | None,
         callback: keras.callbacks.Callback,
+        progress: Progress,
         messages: ControllerMessages,
     ) -> None:
         self._folder = folder
         self._callback = callback
+        self._progress = progress
         self._messages = messages
         self._saved: dict[str, _Saved] = {}
         self._begun = False
@@ -101,7 +112,7 @@ class RunBackup:
     def check_list(self, in_list: Sequence[keras.callbacks.Callback]) -> None:
         """Raises if two callbacks share the folder; warns if one is missing."""
         if self._folder is None:
-            if any(isinstance(c, keras.callbacks.BackupAndRestore) for c in in_list):
+            if backups_of_weights(in_list):
                 self._messages.warn(
                     "BackupAndRestore saves nothing of this controller, which would "
                     "begin anew in a resumed run. Give backup_dir=, the folder of "
@@ -140,17 +151,21 @@ class RunBackup:
                 about=("backup", "epoch"),
             )
             return
+        state, weights = saved[str(epoch)]
         try:
-            resumable.resume(*saved[str(epoch)])
+            first, batches, epochs = map(int, state["run"])
+            resumable.resume(state, weights)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._broken(error) from error
+        self._progress.resume(first, batches, epochs)
         self._saved = {str(epoch): saved[str(epoch)]}
 
     def end_epoch(self, epoch: int, resumable: Resumable) -> None:
         """Saves the state after an epoch."""
         if self._folder is None:
             return
-        now = _Saved(resumable.state(), resumable.weights())
+        state = {**resumable.state(), "run": self._progress.after_epoch}
+        now = _Saved(state, resumable.weights())
         saved = {**self._saved, str(epoch + 1): now}
         self._saved = dict(list(saved.items())[-_EPOCHS:])
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -158,9 +173,7 @@ class RunBackup:
 
     def end_run(self, in_list: Sequence[keras.callbacks.Callback]) -> None:
         """Removes the file, unless the backup of the weights is kept too."""
-        backups = [
-            c for c in in_list if isinstance(c, keras.callbacks.BackupAndRestore)
-        ]
+        backups = backups_of_weights(in_list)
         if self._folder is None or any(not c.delete_checkpoint for c in backups):
             return
         self._path.unlink(missing_ok=True)

@@ -10,6 +10,8 @@ from keras_sparseout.callbacks.progress import Progress
 LEAST_READINGS = 100
 # and one each so many batches where it has many.
 LONGEST_READING = 32
+# A run of unknown length is taken to have at least so many batches.
+UNKNOWN_BATCHES = 1000
 
 
 class ReadingTime(NamedTuple):
@@ -33,11 +35,13 @@ ANY_TIME = ReadingTime()
 
 
 class RunLength:
-    """Tells when the next reading is due, from the length of the run.
+    """Tells when the next reading is due, and how long the run is.
 
     The length is known from the `params` that `fit` gives its callbacks. If that of the
-    data is unknown, it is known after the first epoch. Until then the epoch is taken to
-    end with the present batch, so that readings become rarer as it goes on.
+    data is unknown, it is known after the first epoch of the run. Until then readings
+    become rarer as it goes on, as if the epoch ended with the present batch. What is
+    left is a guess: as much of the epoch as is over, and of the run as much as makes it
+    `UNKNOWN_BATCHES`.
 
     Args:
         progress: The `Progress` of training.
@@ -53,7 +57,9 @@ class RunLength:
     ) -> None:
         self._progress = progress
         self._every = every
-        self._epochs = (params or {}).get("epochs")
+        self._end = (params or {}).get("epochs")
+        # Those before `initial_epoch` belong to no run.
+        self._epochs = self._end and self._end - progress.first
 
     @property
     def every(self) -> int:
@@ -62,12 +68,20 @@ class RunLength:
         return min(every, self._progress.steps or every)
 
     @property
-    def left(self) -> int | None:
-        """How many batches of the run are not over; None if that is unknown."""
-        if not self._epochs or not self._steps:
-            return None
-        progress = self._progress
-        return (self._epochs - progress.epoch) * self._steps - progress.batches
+    def is_guess(self) -> bool:
+        """Whether `left` is a guess that changes with each batch."""
+        return bool(self._end) and not self._steps
+
+    @property
+    def left(self) -> int:
+        """How many batches of the run are not over; a guess where it is unknown."""
+        steps, batches = self._steps, self._progress.batches
+        if not self._end:
+            return UNKNOWN_BATCHES
+        epochs = self._end - self._progress.epoch
+        if steps:
+            return epochs * steps - batches
+        return max(epochs * 2 * batches, UNKNOWN_BATCHES) - batches
 
     @property
     def now(self) -> ReadingTime:
@@ -76,18 +90,14 @@ class RunLength:
         readings = left = math.inf
         if self._epochs and steps:
             readings = self._epochs * math.ceil(steps / every)
-            done = (progress.epoch + progress.batches / steps) / self._epochs
-            left = readings * max(1 - done, 0)
+            epochs = progress.epoch - progress.first + progress.batches / steps
+            left = readings * max(1 - epochs / self._epochs, 0)
         return ReadingTime(progress.total, readings, left, every)
 
     @property
     def _steps(self) -> int | None:
         """How many batches an epoch has, None in a first epoch of unknown length."""
-        progress = self._progress
-        if progress.steps or not progress.epoch:
-            return progress.steps
-        # Of all epochs so far: a resumed run has not seen the last one.
-        return round(progress.before / progress.epoch) or None
+        return self._progress.steps or self._progress.mean_steps
 
     def _derived(self) -> int:
         if not self._epochs:

@@ -29,8 +29,6 @@ StepActuator: TypeAlias = Literal["penalty", "threshold"]
 # A run has so many units of time, if these are not too short or too long.
 _UNITS = 200
 _LONGEST_UNIT = 32
-# Until the end of a first epoch of unknown length.
-_UNKNOWN_BATCHES = 1000
 
 # The bounds are set by the user.
 LAWS: dict[StepActuator, Law] = {
@@ -225,14 +223,14 @@ class StepControl:
             numbers[group] = self.law.low
         self.state = state
 
-    def plan_run(self, left: int | None, reach_by: float) -> None:
+    def plan_run(self, left: int, reach_by: float) -> None:
         """Sets the ramp, and the unit of time, by the length of the run.
 
         Args:
-            left: How many batches it has left; None if that is unknown.
+            left: How many batches it has left.
             reach_by: The part of it after which the ramp ends.
         """
-        total = float(np.max(self.state.batches)) + (left or _UNKNOWN_BATCHES)
+        total = float(np.max(self.state.batches)) + left
         unit = np.clip(total / _UNITS, 1, _LONGEST_UNIT)
         plan = self.plan
         ones = np.ones_like(plan.unit)

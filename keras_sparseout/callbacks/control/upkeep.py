@@ -10,7 +10,11 @@ from keras_sparseout.callbacks.callback_list import calling_list
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.moving_statistics import MovingStatistics
-from keras_sparseout.callbacks.control.run_backup import RunBackup
+from keras_sparseout.callbacks.control.run_backup import (
+    RunBackup,
+    backups_of_weights,
+)
+from keras_sparseout.callbacks.progress import Progress
 from keras_sparseout.measure.probe_data import ProbeData
 
 
@@ -19,6 +23,7 @@ class Upkeep:
 
     Args:
         callback: The controller.
+        progress: Its `Progress`.
         data: Its probe data, or None.
         folder: The folder of the state; None for no file.
         in_list: The callbacks in the list.
@@ -31,6 +36,7 @@ class Upkeep:
     def __init__(
         self,
         callback: keras.callbacks.Callback,
+        progress: Progress,
         data: ProbeData | None,
         folder: pathlib.Path | None,
         in_list: Sequence[keras.callbacks.Callback],
@@ -38,17 +44,30 @@ class Upkeep:
         saves: bool,
         has_floor: bool,
     ) -> None:
+        self._progress = progress
         self._in_list = in_list
         self._has_floor = has_floor
         self._statistics = MovingStatistics(callback.model, data, messages)
-        self._backup = RunBackup(folder, callback, messages) if saves else None
+        self._backup: RunBackup | None = None
+        if saves:
+            self._backup = RunBackup(folder, callback, progress, messages)
         if self._backup is not None:
             self._backup.check_list(in_list)
 
     def resume(self, epoch: int, control: ControlledLayers) -> None:
-        """In the first epoch of a run, goes on from the file, if there is one."""
+        """In the first epoch of a run, goes on from the file, if there is one.
+
+        A state that is in the layers has nothing of the run: there the optimizer tells
+        how long the epochs were, and it is taken to have begun with the first.
+        """
+        progress = self._progress
         if self._backup is not None:
             self._backup.begin_epoch(epoch, control)
+            return
+        goes_on = epoch == progress.first and control.started
+        if epoch and goes_on and backups_of_weights(self._in_list):
+            steps = progress.before // epoch
+            progress.resume(0, steps, min(steps, 1))
 
     def begin_epoch(self, batches: int) -> None:
         """Notes that an epoch begins, after so many `batches` of training."""

@@ -31,7 +31,7 @@ def floor_of(min_metric=None, max_loss_increase=None, epochs=12, model=None):
     return accuracy_floor.prepared(model or shared(), *asked, ControllerMessages())
 
 
-def run(floor, accuracy, *, target=0.9, start=0.4, epochs=12):
+def run(floor, accuracy, *, target=0.9, start=0.4, epochs=12, first=0):
     """Lets the figure follow the aim; returns the figures of the epochs.
 
     Args:
@@ -40,9 +40,10 @@ def run(floor, accuracy, *, target=0.9, start=0.4, epochs=12):
         target: The target.
         start: The figure without a push.
         epochs: How many epochs.
+        first: The number of the first one.
     """
     figures = []
-    for epoch in range(epochs):
+    for epoch in range(first, first + epochs):
         figures.append(start if floor.aims is None else float(floor.aims[0]))
         outcome = Outcome("zeros of a", target, figures[-1])
         floor.end_epoch(epoch, accuracy(epoch, figures[-1]), [outcome])
@@ -62,6 +63,17 @@ def test_it_settles_at_the_sparsest_point_that_keeps_the_floor(at):
     assert edge - 0.03 < figures[-1] <= edge
     late = figures[18:]
     assert all(b <= a for a, b in itertools.pairwise(late))
+
+
+@pytest.mark.parametrize("first", [5, 30, 300])
+def test_epochs_before_the_initial_one_do_not_count(first):
+    floors = floor_of(("val_accuracy", 0.87)), floor_of(("val_accuracy", 0.87))
+    floors[1]._run_epochs += first
+    figures = [
+        run(f, cliff(0.6), first=n) for f, n in zip(floors, (0, first), strict=True)
+    ]
+    assert figures[0] == figures[1]
+    assert figures[0][-1] < 0.65
 
 
 def test_targets_are_reached_by_steps_where_nothing_breaks():
@@ -269,7 +281,6 @@ def test_fit_by_a_loop_ends_with_the_setting_that_kept_the_floor(capsys):
             ["min_metric=('val_loss', 0.5)", "have loss", "validation_data"],
         ),
         ({"min_metric": ("los", 0.5)}, 2, ["have loss", "Did you mean 'loss'?"]),
-        ({"min_metric": ("loss", 0.5)}, 1, ["`epochs` must be at least 2"]),
         (
             {"max_loss_increase": 0.5, "actuator": "weight"},
             2,
