@@ -1,5 +1,6 @@
 """A run that was interrupted goes on by a file, as if it had not been."""
 
+import functools
 import json
 import os
 import shutil
@@ -11,10 +12,10 @@ import pytest
 
 from keras_sparseout import SparsityController, TargetSparsity
 from keras_sparseout.callbacks.control import run_backup
+from keras_sparseout.callbacks.control.messages import ControllerMessages
 
 X = np.random.default_rng(0).normal(size=(96, 6)).astype("float32")
 Y = X.sum(1, keepdims=True)
-ACTUATORS = ("penalty", "threshold")
 
 
 class Interrupt(keras.callbacks.Callback):
@@ -32,8 +33,7 @@ def net():
         keras.layers.Dense(1),
     ]
     model = keras.Sequential([keras.Input((6,)), *layers])
-    optimizer = keras.optimizers.Adam(0.01)
-    model.compile(optimizer, "mse", metrics=["mae"], jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
     return model
 
 
@@ -85,11 +85,16 @@ def write(file, content):
 
 @pytest.fixture(scope="module")
 def whole():
-    return {actuator: fit(controller(None, actuator)) for actuator in ACTUATORS}
+    """A function that returns weights and history of a run, for each actuator once.
+
+    It trains when a test calls it, with the options that all tests have.
+    """
+    return functools.cache(lambda actuator: fit(controller(None, actuator)))
 
 
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("actuator", ACTUATORS)
+@pytest.mark.parametrize(
+    ("actuator", "first"), [("penalty", True), ("threshold", False)]
+)
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(
     tmp_path, whole, interrupted, actuator, first
 ):
@@ -98,9 +103,9 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(
     assert list(content_of(file)["epochs"]) == ["1", "2"]
     callbacks = [controller(folder, actuator), backup(folder)]
     weights, history = fit(*(callbacks if first else callbacks[::-1]))
-    for key, figures in whole[actuator][1].items():
+    for key, figures in whole(actuator)[1].items():
         assert history[key] == figures[2:]
-    for a, b in zip(weights, whole[actuator][0], strict=True):
+    for a, b in zip(weights, whole(actuator)[0], strict=True):
         np.testing.assert_array_equal(a, b)
     assert not folder.exists()
 
@@ -109,13 +114,13 @@ class Scores(keras.callbacks.Callback):
     """Makes the last two epochs break the floor."""
 
     def on_epoch_end(self, epoch, logs=None):
-        logs["val_mae"] = (1.0, 1.0, 9.0, 9.0)[epoch]
+        logs["val_loss"] = (1.0, 1.0, 9.0, 9.0)[epoch]
 
 
 def test_a_floor_of_accuracy_is_resumed_with_the_weights_that_it_restores(tmp_path):
     def run(folder, *others):
-        control = controller(folder, min_metric=("val_mae", 2.0))
-        return fit(Scores(), control, *others, validation_data=(X, Y))
+        control = controller(folder, min_metric=("val_loss", 2.0))
+        return fit(Scores(), control, *others)
 
     weights, history = run(None)
     with pytest.raises(KeyboardInterrupt):
@@ -128,26 +133,22 @@ def test_a_floor_of_accuracy_is_resumed_with_the_weights_that_it_restores(tmp_pa
 
 
 def test_without_the_file_it_begins_anew_and_says_so(tmp_path, whole, interrupted):
-    first = controller()
+    interrupted(tmp_path).unlink()
     with pytest.warns(UserWarning, match="Give backup_dir=") as caught:
-        fit(first, backup(tmp_path / "backup"), epochs=2)
+        _, history = fit(controller(), backup(tmp_path))
     own = [c for c in caught if "SparsityController" in str(c.message)]
     assert len(own) == 1  # Keras' own warnings of NumPy are beside it.
-    folder = tmp_path / "other"
-    interrupted(folder).unlink()
-    _, history = fit(controller(folder), backup(folder))
-    assert history["penalty/relu"] != whole["penalty"][1]["penalty/relu"][2:]
+    assert history["penalty/relu"] != whole("penalty")[1]["penalty/relu"][2:]
 
 
 def test_a_run_that_begins_at_another_epoch_says_that_it_begins_anew(
-    tmp_path, interrupted
+    tmp_path, whole, interrupted
 ):
     file = interrupted(tmp_path)
     with pytest.warns(UserWarning, match="of the epochs 1, 2, and .* epoch 0") as seen:
-        weights, _ = fit(controller(tmp_path), epochs=1)
+        weights, _ = fit(controller(tmp_path))
     assert str(file) in str(seen[0].message)
-    expected, _ = fit(controller(), epochs=1)
-    for a, b in zip(weights, expected, strict=True):
+    for a, b in zip(weights, whole("penalty")[0], strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -186,8 +187,24 @@ def test_a_broken_file_is_an_error_that_names_it(tmp_path, interrupted):
         assert str(file) in str(error.value)
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, interrupted):
-    file = interrupted(tmp_path)
+class Epoch:
+    """What is saved of an epoch, without a run."""
+
+    def identity(self):
+        return {"target": [0.6]}
+
+    def state(self):
+        return {"step": [0.5]}
+
+    def weights(self):
+        return [np.ones(3)]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    messages = ControllerMessages(verbose=0)
+    saving = run_backup.RunBackup(tmp_path, keras.callbacks.Callback(), messages)
+    saving.end_epoch(0, Epoch())
+    [file] = tmp_path.iterdir()
     before = file.read_bytes()
 
     def fail(*args):
@@ -195,16 +212,16 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, interrupte
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        fit(controller(tmp_path), backup(tmp_path))
-    assert file.read_bytes() == before
-    names = {path.name for path in tmp_path.iterdir()}
-    assert not [name for name in names if name.endswith(".tmp")]
+        saving.end_epoch(1, Epoch())
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 
-def test_the_file_stays_where_the_backup_of_the_weights_stays(tmp_path, whole):
-    fit(controller(tmp_path), backup(tmp_path, delete_checkpoint=False), epochs=2)
-    assert (tmp_path / run_backup.FILE_NAME).exists()
-    fit(controller(tmp_path), backup(tmp_path))
+def test_the_file_stays_where_the_backup_of_the_weights_stays(tmp_path, interrupted):
+    file = interrupted(tmp_path)
+    fit(controller(tmp_path), backup(tmp_path, delete_checkpoint=False), epochs=3)
+    assert file.exists()
+    # All epochs were trained: only the file is left to be removed.
+    fit(controller(tmp_path), backup(tmp_path), epochs=3)
     assert not tmp_path.exists()
 
 
