@@ -96,7 +96,8 @@ def controllers_of_probe_data():
 def test_copies_do_what_the_originals_do(made):
     originals = made()
     before = copy.deepcopy(originals)
-    expected = fit(*originals, epochs=2)
+    options = {"epochs": 2, "batch_size": 16}
+    expected = fit(*originals, **options)
     after = copy.deepcopy(originals)
     for original, early, late in zip(originals, before, after, strict=True):
         assert late.model is None
@@ -104,7 +105,7 @@ def test_copies_do_what_the_originals_do(made):
             assert late.history == original.history
             assert early.history == {}
     # Each on its own: the originals are trained on meanwhile.
-    assert fit(*before, epochs=2) == fit(*after, epochs=2) == expected
+    assert fit(*before, **options) == fit(*after, **options) == expected
     lengths = [len(c.history["epoch"]) for c in after if hasattr(c, "history")]
     fit(*originals, epochs=1)
     assert lengths == [len(c.history["epoch"]) for c in after if hasattr(c, "history")]
@@ -171,9 +172,9 @@ def test_readings_make_no_histograms_anew(tmp_path, monkeypatch):
         metrics="rms", log_dir=tmp_path, every=1, layers=["first", "hidden"], verbose=0
     )
     monkeypatch.setattr(ActivationHistogram, "__init__", counting)
-    fit(tracker, epochs=4, validation_data=(X, Y))
+    fit(tracker, epochs=2, validation_data=(X, Y))
     # For two layers, in training and in validation.
     assert len(made) == 4
-    fit(tracker, epochs=4, validation_data=(X, Y))
+    fit(tracker, epochs=2, validation_data=(X, Y))
     assert len(made) == 4
     assert tracker.histograms["activations/first"].histogram()[1].sum() == 4 * 8

@@ -24,7 +24,7 @@ def fit(*callbacks, model=None, validated=2, epochs=8, **kwargs):
     validation = {}
     if validated:
         validation = {"validation_data": (X, Y), "validation_freq": validated}
-    options = {"batch_size": 12, "verbose": 0, "epochs": epochs, **kwargs}
+    options = {"batch_size": 24, "verbose": 0, "epochs": epochs, **kwargs}
     options |= {"callbacks": list(callbacks), **validation}
     return batched.fit(model or net(), X, Y, **options).history
 

@@ -43,11 +43,12 @@ def kept(fit_once):
 @pytest.mark.usefixtures("gradients_of_tensorflow")
 def test_graphs_of_the_same_and_of_new_callbacks():
     model, same = net(), callbacks()
-    fit(model)
+    compiled = {"jit_compile": False}
+    fit(model, compiled=compiled)
     options = {"batch_size": 8, "verbose": 0}
     assert kept(lambda: model.fit(X, Y, callbacks=same, **options)) == 0
     new = kept(lambda: model.fit(X, Y, callbacks=callbacks(), **options))
-    assert new <= 2 * kept(lambda: fit(model))
+    assert new <= 2 * kept(lambda: fit(model, compiled=compiled))
 
 
 @pytest.mark.usefixtures("gradients_of_tensorflow")
@@ -64,15 +65,16 @@ def test_a_model_that_was_pushed_is_freed():
 
 
 def test_new_callbacks_share_what_was_compiled():
+    options = {"compiled": {"jit_compile": False}}
     model = net()
-    fit(model, tracker())
+    fit(model, tracker(), **options)
     before = dict(layer_sums._COMPILED)
-    fit(model, tracker())
-    fit(net(), tracker())
+    fit(model, tracker(), **options)
+    fit(net(), tracker(), **options)
     assert dict(layer_sums._COMPILED) == before
     for size in range(layer_sums._MOST_COMPILED + 1):
         activations = [(tf.zeros((2, size + 2)), None)]
         layer_sums._compiled(tracker().metrics, activations)
     assert len(layer_sums._COMPILED) == layer_sums._MOST_COMPILED
-    fit(model, t := tracker())
+    fit(model, t := tracker(), **options)
     assert np.isfinite(t.history["zero_fraction"]).all()

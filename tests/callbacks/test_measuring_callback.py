@@ -11,7 +11,7 @@ from keras_sparseout.utils.layer_text import call_of
 
 def test_a_tracker_that_no_list_calls_arms_itself():
     model = net()
-    model.compile(keras.optimizers.SGD(0.0), "mse")
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
     t = tracker()
     t.set_model(model)
     t.on_train_begin()

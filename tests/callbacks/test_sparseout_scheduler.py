@@ -46,6 +46,10 @@ def fit(model, *callbacks, data=data, **kwargs):
     return batched.fit(model, *data(), **options).history
 
 
+def one_step(model, *callbacks):
+    return fit(model, *callbacks, data=lambda: data(16))
+
+
 class Record(keras.callbacks.Callback):
     """Reads knobs, "q/first", at each batch; it stands after the scheduler."""
 
@@ -224,14 +228,14 @@ class Nested(keras.Model):
 def test_nested_layers_of_subclassed_models_go_by_their_path():
     model = Nested()
     model.compile("sgd", "mse", run_eagerly=True)
-    history = fit(model, SparseoutScheduler(rate=lambda step: 0.25, verbose=0))
+    history = one_step(model, SparseoutScheduler(rate=lambda step: 0.25, verbose=0))
     assert history["rate/encoder/drop"] == history["rate/drop"] == [0.25]
 
 
 @pytest.mark.parametrize("layers", ["second", ["second"], re.compile("^sec"), "sec.*"])
 def test_layers_are_chosen_by_name_and_pattern(layers):
     model = network()
-    fit(model, SparseoutScheduler(q=lambda step: 3.0, layers=layers, verbose=0))
+    one_step(model, SparseoutScheduler(q=lambda step: 3.0, layers=layers, verbose=0))
     assert [model.get_layer(name).q for name in ("first", "second")] == [1.5, 3]
 
 
@@ -241,7 +245,7 @@ def test_layers_are_chosen_by_themselves_and_by_type():
     scheduler = SparseoutScheduler(
         q=lambda step: 3.0, weight=lambda step: 0.7, layers=layers, verbose=0
     )
-    history = fit(model, scheduler)
+    history = one_step(model, scheduler)
     assert {k for k in history if "/" in k} == {"q/first", "weight/penalty"}
     assert [model.get_layer(name).q for name in ("first", "second")] == [3, 1.5]
 
@@ -251,7 +255,7 @@ def test_by_default_layers_that_are_not_adjustable_are_left_alone():
     model.add(Sparseout(0.5, adjustable=True, name="adjustable"))
     model.add(keras.layers.Dense(2))
     model.compile("sgd", "mse", run_eagerly=True)
-    history = fit(model, SparseoutScheduler(rate=lambda step: 0.25, verbose=0))
+    history = one_step(model, SparseoutScheduler(rate=lambda step: 0.25, verbose=0))
     assert {k for k in history if "/" in k} == {"rate/adjustable"}
     assert model.get_layer("constant").rate == 0.5
     # Named, they are not left alone.
@@ -300,7 +304,7 @@ def test_an_error_in_a_schedule_is_not_swallowed():
 @pytest.mark.parametrize("kind", [np.float32, np.float64, tf.constant, np.asarray])
 def test_a_schedule_may_return_any_scalar(kind):
     model = network()
-    fit(model, SparseoutScheduler(rate=lambda step: kind(0.25), verbose=0))
+    one_step(model, SparseoutScheduler(rate=lambda step: kind(0.25), verbose=0))
     assert model.get_layer("first").rate == 0.25
 
 

@@ -75,7 +75,7 @@ def fit(model, steps, *others, epochs=2, **kwargs):
 
 @pytest.mark.parametrize("keep", ["attributes", "init", "list", "dict", "nested"])
 def test_it_follows_the_optimizer_that_steps_once_a_batch(keep):
-    model = Gan(keep, critics=1 if keep == "dict" else 5)
+    model = Gan(keep, critics=1 if keep == "dict" else 2)
     model.compile()
     steps = []
     fit(model, steps, epochs=1)
@@ -88,7 +88,7 @@ def test_it_follows_the_optimizer_that_steps_once_a_batch(keep):
 
 def test_a_resumed_run_follows_on(tmp_path):
     def run(steps, *others):
-        model = Gan("dict", critics=5)
+        model = Gan("dict", critics=2)
         # Keras can't restore an optimizer of the model that made no step.
         model.compile(optimizer=None)
         model(X)

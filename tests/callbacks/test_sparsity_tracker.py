@@ -69,7 +69,7 @@ def test_silent_samples_do_not_count_in_hoyer():
     )
     x = np.array([[1, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]], "float32")
     tracker = SparsityTracker(x, verbose=0)
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     model.fit(x, np.ones((3, 1)), verbose=0, callbacks=[tracker])
     assert tracker.history["val_hoyer"] == [pytest.approx(0.5)]
     assert tracker.history["val_zero_fraction"] == [pytest.approx((0.75 + 1 + 0) / 3)]
@@ -201,7 +201,7 @@ def test_a_tracked_run_is_the_untracked_run_bit_for_bit(eager):
                 keras.layers.Dense(1),
             ]
         )
-        model.compile("sgd", "mse", run_eagerly=eager)
+        model.compile("sgd", "mse", run_eagerly=eager, jit_compile=False)
         model.fit(
             X,
             Y,
@@ -256,7 +256,7 @@ def test_channels_first_layers_are_measured_over_their_channels():
     x[:, 1] = 1
     layer = SpatialSparseout2D(0.5, data_format="channels_first", name="layer")
     model = keras.Sequential([layer, keras.layers.Flatten(), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     tracker = SparsityTracker(x)
     model.fit(x, np.ones((6, 1)), verbose=0, callbacks=[tracker])
     assert tracker.history["val_hoyer"] == [pytest.approx(1.0)]
