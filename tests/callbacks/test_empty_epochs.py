@@ -21,20 +21,33 @@ def batches(count):
         yield X, Y
 
 
-def trackers(every):
-    """Of probe data and of batches."""
-    return (
-        SparsityTracker(X, metrics={"probe": "hoyer"}, every=every, verbose=0),
-        SparsityTracker(metrics="hoyer", every=every, verbose=0),
-    )
+class Kept:
+    """A model and callbacks that all tests share, so that each step is traced once.
+
+    Every fit begins with the variables that the model had first.
+    """
+
+    def __init__(self):
+        self.model = net()
+        self.first = [v.numpy() for v in self.model.variables]
+        self.probe = SparsityTracker(X, metrics={"probe": "hoyer"}, verbose=0)
+        self.seen = SparsityTracker(metrics="hoyer", verbose=0)
+        self.alone = SparsityController(0.6, verbose=0)
+        # A controller of probe data, which a scheduler need not disturb.
+        self.probed = SparsityController(0.6, x=X, verbose=0)
+        self.scheduler = SparseoutScheduler(rate=lambda step: 0.3, verbose=0)
+
+    def fit(self, data, *callbacks, **options):
+        for variable, value in zip(self.model.variables, self.first, strict=True):
+            variable.assign(value)
+        self.model.get_layer("hidden").controller_state = None
+        options = {"epochs": 3, "verbose": 0, "shuffle": False, **options}
+        return self.model.fit(data, callbacks=list(callbacks), **options)
 
 
-def controllers(every):
-    """A controller and one of probe data, which a scheduler need not disturb."""
-    return (
-        SparsityController(0.6, every=every, verbose=0),
-        SparseoutScheduler(rate=lambda step: 0.3, verbose=0),
-    ), (SparsityController(0.6, x=X, every=every, verbose=0),)
+@pytest.fixture(scope="module")
+def kept():
+    return Kept()
 
 
 def check(figures, places, filled):
@@ -46,17 +59,17 @@ def check(figures, places, filled):
 
 
 @pytest.mark.parametrize(("count", "every"), [(4, "epoch"), (6, 3), (8, 1)])
-def test_data_that_end_with_an_epoch(count, every):
-    options = {"steps_per_epoch": 4, "epochs": 3, "verbose": 0, "shuffle": False}
-
+def test_data_that_end_with_an_epoch(count, every, kept):
     def fit(*callbacks):
-        return net().fit(batches(count), callbacks=list(callbacks), **options).history
+        return kept.fit(batches(count), *callbacks, steps_per_epoch=4).history
 
     plain = fit()
     # A generator that was looked into gives a few batches once more.
     filled = [epoch for epoch, loss in enumerate(plain["loss"], 1) if loss]
     assert len(filled) < 3 or count > 4
-    probe, seen = trackers(every)
+    probe, seen, alone, probed = kept.probe, kept.seen, kept.alone, kept.probed
+    probe.every = seen.every = every
+    alone.every = probed.every = 2 if every == "epoch" else every
     history = fit(probe, seen)
     assert history["loss"] == plain["loss"]
     check(history["hoyer"], seen.history["epoch"], filled)
@@ -64,19 +77,18 @@ def test_data_that_end_with_an_epoch(count, every):
     assert len(history["val_probe"]) == 3
     assert np.isfinite(history["val_probe"]).all()
     assert probe.history["epoch"][-1] == 3
-    alone, with_probe = controllers(2 if every == "epoch" else every)
-    history = fit(*alone)
+    history = fit(alone, kept.scheduler)
     assert history["rate/hidden"] == pytest.approx([0.3] * 3)
     assert len(history["loss"]) == len(history["q/hidden"]) == 3
-    check(history["zero_fraction/hidden"], alone[0].history["epoch"], filled)
-    history = fit(*with_probe)
+    check(history["zero_fraction/hidden"], alone.history["epoch"], filled)
+    history = fit(probed)
     assert len(history["val_zero_fraction/hidden"]) == len(history["q/hidden"]) == 3
     assert np.isfinite(history["val_zero_fraction/hidden"]).all()
-    assert with_probe[0].history["epoch"][-1] == 3
+    assert probed.history["epoch"][-1] == 3
 
 
 @pytest.mark.parametrize("kind", ["trackers", "controllers", "probe data"])
-def test_a_data_set_that_is_empty_in_one_epoch(kind):
+def test_a_data_set_that_is_empty_in_one_epoch(kind, kept):
     passes = []
 
     def made():
@@ -85,17 +97,14 @@ def test_a_data_set_that_is_empty_in_one_epoch(kind):
 
     signature = (tf.TensorSpec((16, 4)), tf.TensorSpec((16, 1)))
     data = tf.data.Dataset.from_generator(made, output_signature=signature)
-    alone, with_probe = controllers(2)
-    callbacks = {"controllers": alone, "probe data": with_probe}
-    callbacks = callbacks.get(kind) or trackers("epoch")
-    history = net().fit(
-        data,
-        epochs=3,
-        verbose=0,
-        shuffle=False,
-        validation_data=(X, Y),
-        callbacks=list(callbacks),
-    )
+    kept.seen.every = kept.probe.every = "epoch"
+    kept.alone.every = kept.probed.every = 2
+    callbacks = {
+        "trackers": (kept.probe, kept.seen),
+        "controllers": (kept.alone, kept.scheduler),
+        "probe data": (kept.probed,),
+    }[kind]
+    history = kept.fit(data, *callbacks, validation_data=(X, Y))
     assert history.epoch == [0, 1, 2]
     figures = history.history
     if kind == "trackers":

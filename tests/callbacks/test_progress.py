@@ -1,5 +1,7 @@
 """Where readings are said to be, with several steps an execution."""
 
+import shutil
+
 import adjusted
 import keras
 import numpy as np
@@ -46,39 +48,54 @@ DATA = {
 }
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A model and its callbacks, which trace its steps once for all kinds of data.
+
+    Beside them the folder of what the two trackers write.
+    """
+    folder = tmp_path_factory.mktemp("boards")
+    options = {"every": 8, "verbose": 0}
+    callbacks = [
+        SparsityTracker(metrics="rms", log_dir=folder / "a", **options),
+        SparsityTracker(X[:4], metrics="hoyer", log_dir=folder / "b", **options),
+        SparsityController(0.6, **options),
+    ]
+    return net(), callbacks, folder
+
+
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize("kind", DATA)
-def test_positions_and_steps_are_the_true_ones(kind, tmp_path):
-    seen = SparsityTracker(every=8, metrics="rms", log_dir=tmp_path / "a", verbose=0)
-    probe = SparsityTracker(
-        *(X[:4],), every=8, metrics="hoyer", log_dir=tmp_path / "b", verbose=0
-    )
-    controller = SparsityController(0.6, every=8, verbose=0)
+def test_positions_and_steps_are_the_true_ones(kind, kept):
+    model, callbacks, folder = kept
+    seen, probe, controller = callbacks
+    before = int(model.optimizer.iterations)
+    for path in folder.glob("*/sparsity"):
+        shutil.rmtree(path)
     data, batches = DATA[kind]()
     epochs = 1 if kind == "ends early" else 2
     validation = {"validation_data": (X[:10], Y[:10]), "validation_batch_size": 2}
-    net().fit(
+    model.fit(
         **data,
         **validation,
         shuffle=False,
         epochs=epochs,
         verbose=0,
-        callbacks=[seen, probe, controller],
+        callbacks=callbacks,
     )
     ends = [8, 16, batches] if batches > 16 else [8, 16]
     places = [epoch + end / batches for epoch in range(epochs) for end in ends]
-    steps = [epoch * batches + end for epoch in range(epochs) for end in ends]
+    passed = [before + epoch * batches for epoch in range(epochs + 1)]
+    steps = [first + end for first in passed[:-1] for end in ends]
     for callback in (seen, probe):
         assert callback.history["epoch"] == pytest.approx(places)
     # It moves after two executions, whether the second is full or not.
     last = [epoch + 1 for epoch in range(epochs) if batches != 21]
     moved = [place for place in places if place not in last or batches == 16]
     assert controller.history["epoch"] == pytest.approx(moved)
-    assert written(tmp_path / "a", "rms") == steps
-    assert written(tmp_path / "b", "val_hoyer") == steps
-    assert written(tmp_path / "a", "val_rms") == [
-        (epoch + 1) * batches for epoch in range(epochs)
-    ]
+    assert written(folder / "a", "rms") == steps
+    assert written(folder / "b", "val_hoyer") == steps
+    assert written(folder / "a", "val_rms") == passed[1:]
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")

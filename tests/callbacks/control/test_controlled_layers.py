@@ -2,6 +2,7 @@
 
 import re
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -14,10 +15,9 @@ def test_dead_units_are_told_over_short_epochs():
     model = mostly_dead()
     model.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
     controller = SparsityController(0.99, every=32, gain=0.1, verbose=0)
+    options = {"epochs": 9, "verbose": 0, "callbacks": [controller]}
     with pytest.warns(UserWarning, match="75% of the units of hidden are dead"):
-        model.fit(
-            X[:48], Y[:48], batch_size=16, epochs=12, verbose=0, callbacks=[controller]
-        )
+        batched.fit(model, X[:48], Y[:48], batch_size=16, **options)
     q = controller.history["q/hidden"]
     # Of 48 vectors an epoch, the sixth one makes them more than 256.
     assert q[:5] == sorted(set(q[:5]), reverse=True)
@@ -34,16 +34,9 @@ def test_what_stopped_stays_so_and_is_not_frozen_elsewhere(freeze_after):
     options = {"every": 4, "gain": 0.1, "verbose": 0}
     controller = SparsityController(0.8, freeze_after=freeze_after, **options)
     says = "the loss is nan: the settings stay"
+    options = {"epochs": 3, "verbose": 0, "callbacks": [controller]}
     with pytest.warns(UserWarning, match=says) as warned:
-        model.fit(
-            X,
-            y,
-            batch_size=16,
-            epochs=3,
-            verbose=0,
-            shuffle=False,
-            callbacks=[controller],
-        )
+        batched.fit(model, X, y, batch_size=16, **options)
     assert len(warned) == 1
     q = controller.history["q/hidden"]
     # The loss is NaN from the nineteenth batch on, before the fifth reading.

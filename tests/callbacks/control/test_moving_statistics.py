@@ -36,16 +36,15 @@ def net(momentum=0.99):
         keras.layers.Dense(1),
     ]
     model = keras.Sequential([keras.Input((6,)), *layers])
-    model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
+    model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
     return model
 
 
-def fit(model, *callbacks, **kwargs):
-    options = {"epochs": 3, "batch_size": 8, "verbose": 0, **kwargs}
-    options["callbacks"] = list(callbacks)
-    if "validation_data" in options:  # It may be of another kind or batch size.
-        return model.fit(X, Y, shuffle=False, **options).history
-    return batched.fit(model, X, Y, **options).history
+def fit(model, *callbacks, batch_size=8, **kwargs):
+    options = {"epochs": 3, "verbose": 0, "callbacks": list(callbacks), **kwargs}
+    # Validation data may be of another kind or batch size.
+    data = batched.batches(X, Y, batch_size)
+    return model.fit(data, shuffle=False, **options).history
 
 
 def controller(**kwargs):
@@ -103,10 +102,10 @@ def test_without_probe_data_it_says_that_they_lag_where_they_do(momentum, capsys
 def test_nothing_is_said_of_layers_that_do_not_move(capsys):
     model = net()
     model.get_layer("norm").trainable = False
-    model.compile("sgd", "mse", jit_compile=False)
+    model.compile("sgd", "mse", run_eagerly=True)
     before = model.get_layer("norm").get_weights()
-    fit(model, controller(x=PROBE), epochs=1)
-    fit(model, controller(), epochs=1)
+    fit(model, controller(x=PROBE), epochs=1, batch_size=80)
+    fit(model, controller(), epochs=1, batch_size=80)
     assert "moving statistics" not in capsys.readouterr().out
     for a, b in zip(before, model.get_layer("norm").get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -160,13 +159,15 @@ def test_a_validation_that_raises_leaves_the_models_own_statistics(where):
         raise Break
 
     model, trained = net(), Trained()
+    model.compile("sgd", "mse", run_eagerly=True)
     others = [] if where == "data" else [keras.callbacks.LambdaCallback()]
     for other in others:
         setattr(other, where, stop)
     data = Broken() if where == "data" else (X, Y)
+    options = {"batch_size": 80, "validation_data": data}
     # TensorFlow turns errors of the data into its own.
     with pytest.raises((Break, tf.errors.OpError)):
-        fit(model, trained, floor(), *others, validation_data=data)
+        fit(model, trained, floor(), *others, **options)
     norm = model.get_layer("norm")
     np.testing.assert_array_equal(norm.moving_mean, trained.seen[-1][0])
     np.testing.assert_array_equal(norm.moving_variance, trained.seen[-1][1])
