@@ -148,6 +148,7 @@ def test_a_run_that_begins_at_another_epoch_says_that_it_begins_anew(
     with pytest.warns(UserWarning, match="of the epochs 1, 2, and .* epoch 0") as seen:
         weights, _ = fit(controller(tmp_path))
     assert str(file) in str(seen[0].message)
+    assert not file.exists()  # As training is complete.
     for a, b in zip(weights, whole("penalty")[0], strict=True):
         np.testing.assert_array_equal(a, b)
 
