@@ -30,14 +30,15 @@ def test_each_actuator_is_a_curve_in_the_order_of_its_settings():
     assert len({n.get_linestyle() for n in lines}) == 3
 
 
-def two_kinds():
+def two_kinds(actuators=("q",), settings=(1, 2)):
     """Rows with two kinds of sparsity, and one deviation."""
-    data = [{**row, "hoyer": row["sparsity"], "zeros": 0.5} for row in rows()]
+    data = rows(actuators, settings)
+    data = [{**row, "hoyer": row["sparsity"]} for row in data]
     return [{**row, "zeros": 0.1 * i, "zeros_std": 0.02} for i, row in enumerate(data)]
 
 
 def test_a_panel_for_each_kind_of_sparsity():
-    data = two_kinds()
+    data = two_kinds(("q", "rate", "weight"), (4, 1, 2))
     kinds = {"hoyer": "Hoyer sparsity", "zeros": "fraction of zeros"}
     figure = plots.frontier(data, sparsity=kinds)
     first, second = figure.axes
@@ -83,7 +84,7 @@ def test_labels_have_keys(labels):
 
 
 def test_no_two_of_many_curves_look_alike():
-    (panel,) = plots.frontier(rows(MANY[:20], settings=(1, 2))).axes
+    (panel,) = plots.frontier(rows(MANY[:20], settings=(1,))).axes
     lines = [container.lines[0] for container in panel.containers]
     looks = zip(colours(lines), [n.get_marker() for n in lines], strict=True)
     assert len(set(looks)) == 20

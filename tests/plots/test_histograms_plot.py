@@ -34,7 +34,7 @@ def bars(panel):
     return stairs.get_data()
 
 
-@pytest.mark.parametrize("count", [1, 3, 7, 12])
+@pytest.mark.parametrize("count", [1, 3, 7])
 def test_each_layer_has_a_panel_that_can_be_read(count):
     arrays = activations(count)
     figure = plots.histograms({n: Histogram(x) for n, x in arrays.items()})

@@ -1,7 +1,6 @@
 """The rooms of the package: which one imports from which, and where TensorFlow is."""
 
 import ast
-import shutil
 from pathlib import Path
 
 import pytest
@@ -85,7 +84,6 @@ def test_every_room_is_on_a_floor_and_says_what_lives_there():
     ],
 )
 def test_a_wrong_import_is_found(tmp_path, room, line, found):
-    package = tmp_path / "keras_sparseout"
-    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / room / "new.py").write_text(line + "\n")
-    assert list(wrong_imports(package)) == [f"{room} imports {found}"]
+    (tmp_path / room).mkdir()
+    (tmp_path / room / "new.py").write_text(line + "\n")
+    assert list(wrong_imports(tmp_path)) == [f"{room} imports {found}"]
