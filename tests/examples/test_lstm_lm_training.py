@@ -5,7 +5,14 @@ import argparse
 import keras
 import numpy as np
 import pytest
+import traced
 from lm_runs import EXAMPLES, settings, states, write_folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _traced_once():
+    with traced.once():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -146,13 +153,12 @@ def fitted(example, folder):
 
 @pytest.mark.onednn
 def test_perplexity_does_not_depend_on_the_length_of_windows(example, fitted):
-    model, streams = fitted.model, fitted.streams["valid"][:, :34]
-    assert (streams.shape[1] - 1) % 10
+    model, streams = fitted.model, fitted.streams["valid"][:, :32]
+    # The last window is of one word, as all are then.
+    assert (streams.shape[1] - 1) % 10 == 1
     expected = evaluate(example, model, streams, 10)
-    for window in (1, streams.shape[1]):
-        found = evaluate(example, model, streams, window)
-        assert found == pytest.approx(expected, rel=1e-5)
-    # By hand, each word once.
+    assert evaluate(example, model, streams, 1) == pytest.approx(expected, rel=1e-5)
+    # By hand, in one window and each word once.
     example.reset_states(model)
     logits = np.asarray(model(streams[:, :-1]), "float64")
     chosen = np.take_along_axis(logits, streams[:, 1:, None], -1)[..., 0]

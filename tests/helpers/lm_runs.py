@@ -37,11 +37,20 @@ def sentences(count, words=100, seed=0):
     return "\n".join(lines) + "\n"
 
 
+def whole_windows(text):
+    """Cuts a text where its streams are whole windows: XLA compiles for each length."""
+    words = text.replace("\n", " \n ").split(" ")[:-1]
+    batch, window = TINY["batch"], TINY["window"]
+    length = (len(words) // batch - 1) // window * window + 1
+    kept = " ".join([*words[: batch * length - 1], "\n"])
+    return kept.replace(" \n", "\n").replace("\n ", "\n")
+
+
 def write_folder(folder, train=1000, others=100):
-    """Writes a text in three splits."""
+    """Writes a text in three splits. Those to test on are whole windows."""
     for seed, split in enumerate(("train", "valid", "test")):
         text = sentences(others if seed else train, seed=seed)
-        (folder / f"{split}.txt").write_text(text)
+        (folder / f"{split}.txt").write_text(whole_windows(text) if seed else text)
     return folder
 
 
