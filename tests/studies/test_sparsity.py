@@ -22,7 +22,7 @@ HELD = Curve("held", 0.5)
 
 @pytest.fixture
 def few_images(monkeypatch):
-    data = [two_classes.images(*part, size=28) for part in ((0, 200), (1, 64), (2, 96))]
+    data = [two_classes.images(*part, size=28) for part in ((0, 192), (1, 64), (2, 96))]
     monkeypatch.setattr(sparsity.fashion_cnn, "load_data", lambda name: (data, 2))
 
 
@@ -64,7 +64,7 @@ def test_all_runs_are_listed_the_main_curves_first():
 
 
 def test_a_run_of_the_classifier_has_all_figures(few_images):
-    settings = Settings(method="threshold", setting=0.8, epochs=2, images=160)
+    settings = Settings(method="threshold", setting=0.8, epochs=2)
     figures = sparsity.run(settings)
     assert set(figures) == {
         "loss",
@@ -199,7 +199,8 @@ def test_the_report_stands_with_runs_missing_and_figures_that_are_none():
 
 
 def test_pictures_are_drawn(tmp_path):
-    sparsity.draw(FIGURES, tmp_path)
+    few = made_up({("held", 0.5, 1.0): (0.8, 0.8), ("held", 0.5, 3.0): (0.5, 0.87)})
+    sparsity.draw(few, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
         "frontier_classifier.png",
         "variants_classifier.png",
