@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import traced
 
 from benchmarks import gauntlet
 from benchmarks.asking import plan, stages, surrogates, tables, train, verdict
@@ -16,9 +17,15 @@ from benchmarks.jobs.job import Data, Job
 TARGETS = (0.6, 0.7, 0.8)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _traced_once():
+    with traced.once():
+        yield
+
+
 def small_model():
     layers = [keras.layers.Dense(32, activation="relu", name="hidden")]
-    model = keras.Sequential([*layers, keras.layers.Dense(1)])
+    model = keras.Sequential([keras.Input((8,)), *layers, keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
     return model
 

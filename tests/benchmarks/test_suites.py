@@ -6,6 +6,7 @@ import importlib
 import keras
 import pytest
 import tensorflow as tf
+import two_classes
 
 from benchmarks.settings import Settings
 from benchmarks.suites import (
@@ -90,6 +91,9 @@ def tables(monkeypatch, tmp_path):
         monkeypatch.setattr(suite, "Worker", EqualWorker)
     for suite in (first_step, memory):
         monkeypatch.setattr(suite, "xla_dumps", lambda *_, **__: dumps(tmp_path, ""))
+    # To load the example's takes a second.
+    data = [two_classes.images(0, 64, size=28)] * 3
+    monkeypatch.setattr(control.fashion_cnn, "load_data", lambda name: (data, 2))
     # Tensors of 2^26 elements are too large for a test.
     monkeypatch.setattr(op, "SIZES", [2**10, 2**12])
     monkeypatch.setattr(op, "BASE_SIZE", 2**10)
