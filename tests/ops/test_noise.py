@@ -60,7 +60,7 @@ def test_drawn_noise_agrees_with_a_float64_reference(dtype):
     x, upstream = (signed(rng, (30, 7), dtype) for _ in range(2))
     keep, keep_prob = masks.bernoulli((30, 7), 0.3, masks.seed_pair(5))
     wide = "float64" if dtype == "float64" else "float32"
-    for q in QS:
+    for q in QS if dtype == "float32" else (0.0, 1.3, 2.0, 8.0):
         value, gradient = value_and_gradient(x, upstream, 0.3, q, seed=5)
         assert value.dtype == gradient.dtype == x.dtype
         expected, n = reference(as_float64(x), keep.numpy(), keep_prob, q)
@@ -74,7 +74,7 @@ def test_drawn_noise_agrees_with_a_float64_reference(dtype):
         )
 
 
-@pytest.mark.parametrize("q", [0.0, 1.0, 1.3, 2.0, 3.0, 8.0])
+@pytest.mark.parametrize("q", [0.0, 1.3, 2.0, 8.0])
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_rate_0_is_the_identity_and_rate_1_gives_zeros(rate, q):
     x = tf.constant([-40.0, -1.0, -0.0, 0.0, 1e-8, 3.0])
@@ -90,8 +90,10 @@ def test_rate_0_is_the_identity_and_rate_1_gives_zeros(rate, q):
         np.testing.assert_array_equal(result, expected, case)
 
 
-@pytest.mark.parametrize("q", [0.5, 1.0, 1.5, 2.0, 3.0])
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(
+    ("rate", "q"),
+    [(0.1, 0.5), (0.1, 2.0), (0.5, 1.0), (0.5, 3.0), (0.9, 0.5), (0.9, 1.5)],
+)
 def test_mean_is_x_and_variance_is_that_of_the_paper(rate, q):
     n = 10**6
     x = np.array([-0.3, 2.0])
@@ -188,7 +190,7 @@ def test_forward_mode_agrees_with_reverse_mode(q, stop_gradient):
 @pytest.mark.parametrize("q", [0.0, 1.0, 1.3, 2.0, 3.0, 8.0])
 def test_rate_and_q_in_tensors_agree_with_numbers(q):
     x = signed(np.random.default_rng(6), (20, 5))
-    for rate, stop_gradient in product((0.3, 0.9), BOTH):
+    for rate, stop_gradient in zip((0.3, 0.9), BOTH, strict=True):
         expected, *results = (
             value_and_gradient(x, None, of_rate(rate), of_q(q), stop_gradient, seed=9)
             for of_rate, of_q in product(FORMS, FORMS)
@@ -272,7 +274,9 @@ def test_unknown_batch_sizes_give_what_the_known_ones_give(noise_shape, compiled
         return value_and_gradient(x, None, 0.5, 1.0, noise_shape=noise_shape, seed=1)
 
     signature = [tf.TensorSpec((None, 3))]
-    unknown = tf.function(call, input_signature=signature, jit_compile=compiled)
+    unknown = tf.function(
+        call, input_signature=signature, jit_compile=compiled, autograph=False
+    )
     # Compiled as well: on some processors XLA's rsqrt rounds otherwise than eager's.
     known = compile_if(compiled, call)
     for batch in (7, 4, 0):
@@ -282,13 +286,17 @@ def test_unknown_batch_sizes_give_what_the_known_ones_give(noise_shape, compiled
 
 
 @pytest.mark.parametrize(
-    "kwargs",
-    [{"noise_shape": (4, None)}, {"mask": [[True]] * 4}],
+    ("kwargs", "compiled"),
+    [({"noise_shape": (4, None)}, False), ({"mask": [[True]] * 4}, True)],
     ids=["drawn", "given"],
 )
-@pytest.mark.parametrize("compiled", BOTH)
 def test_a_mask_larger_than_an_unknown_batch_does_not_enlarge_x(kwargs, compiled):
-    @tf.function(input_signature=[tf.TensorSpec((None, 3))], jit_compile=compiled)
+    # Users have autograph. Other tests do not: converting the package takes a second.
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, 3))],
+        jit_compile=compiled,
+        autograph=not compiled,
+    )
     def call(x):
         return ops.sparseout(x, 0.5, **kwargs)
 

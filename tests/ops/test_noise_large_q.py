@@ -33,11 +33,12 @@ def test_value_and_gradient_are_the_limit_of_the_formula(dtype, compiled):
     info = ml_dtypes.finfo(dtype)
     call = compile_if(compiled, value_and_gradient)
     cases = [
-        (1e10, 1e10),
         (1e30, tf.constant(1e30)),
         (LARGEST, LARGEST),
         (LARGEST, tf.constant(LARGEST)),
     ]
+    if not compiled:  # XLA compiles each number anew.
+        cases.append((1e10, 1e10))
     for (q, of_q), keep, held in product(cases, BOTH, BOTH):
         result = call(
             *(tf.constant(X, dtype), None, 0.25, of_q, held),

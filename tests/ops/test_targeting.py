@@ -1,7 +1,5 @@
 """Which units of a sample are perturbed, beside NumPy and the authors' later code."""
 
-from itertools import product
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -45,8 +43,11 @@ def noise_and_slope(x, keep, rate, q):
     return noise, q / 2 * size ** (q / 2 - 1) * xi
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("q", [1.0, 1.3, 2.0, 3.0])
+@pytest.mark.parametrize(
+    ("shape", "q"),
+    [*zip(SHAPES, (1.0, 1.3, 2.0), strict=True), (SHAPES[2], 3.0)],
+    ids=str,
+)
 def test_value_and_derivative_are_those_of_the_authors_with_the_sign(shape, q):
     rng = np.random.default_rng(0)
     x, upstream = (signed(rng, shape).numpy() for _ in range(2))
@@ -168,7 +169,7 @@ def test_samples_do_not_depend_on_each_other_and_may_be_empty():
         assert ops.sparseout(tf.zeros(shape), 0.5, target_fraction=0.75).shape == shape
 
 
-@pytest.mark.parametrize(("rate", "q"), [*product((0.3, 0.9), (1.3, 2.0))])
+@pytest.mark.parametrize(("rate", "q"), [(0.3, 1.3), (0.9, 2.0)])
 def test_the_mean_is_x_and_only_what_is_chosen_varies(rate, q):
     n = 10**5
     row = np.array([[-0.3, 2.0, 0.5, -1.0]], "float32")
