@@ -75,6 +75,9 @@ PER_UNIT = ("FiringRate", "DeadUnits", "LifetimeSparseness")
 TOLERANCES = {"ActivationHistogram": 0.002}
 
 every_metric = pytest.mark.parametrize("name", METRICS)
+# One of each class that makes sums.
+CLASSES = ("Hoyer", "FiringRate", "LifetimeSparseness", "RMS", "ActivationHistogram")
+every_class = pytest.mark.parametrize("name", CLASSES)
 every_metric_of_positions = pytest.mark.parametrize(
     "name", [name for name in METRICS if name not in ("whole map", "over time")]
 )

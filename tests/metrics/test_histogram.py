@@ -150,23 +150,23 @@ def test_weights_and_totals_kept_elsewhere():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("most", [3, 10, 64, 100_000])
-def test_buckets_cover_all_without_a_gap(kind, most):
+def test_buckets_cover_all_without_a_gap(kind):
     x = data(kind)
     metric = histogram_of(x)
-    buckets = metric.buckets(most)
-    left, right, count = buckets.T
-    assert buckets.dtype == "float64"
-    assert 1 <= len(buckets) <= most
-    np.testing.assert_array_equal(left[1:], right[:-1])
-    assert (left < right).all()
-    assert count.sum() == x.size
-    # Ends in use, up to the width of a bin.
-    assert count[0] > 0
-    assert count[-1] > 0
     edges, counts = metric.histogram()
-    inside = np.searchsorted(edges[:-1], left)
-    np.testing.assert_array_equal(count, np.add.reduceat(counts, inside))
+    for most in (3, 10, 64, 100_000):
+        buckets = metric.buckets(most)
+        left, right, count = buckets.T
+        assert buckets.dtype == "float64"
+        assert 1 <= len(buckets) <= most
+        np.testing.assert_array_equal(left[1:], right[:-1])
+        assert (left < right).all()
+        assert count.sum() == x.size
+        # Ends in use, up to the width of a bin.
+        assert count[0] > 0
+        assert count[-1] > 0
+        inside = np.searchsorted(edges[:-1], left)
+        np.testing.assert_array_equal(count, np.add.reduceat(counts, inside))
 
 
 def test_zeros_have_a_bucket_of_their_own_and_the_others_are_even():
