@@ -115,8 +115,16 @@ def check(statistics, x, axis=0):
     np.testing.assert_allclose(statistics.variance, x.var(axis), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("build", [sequential, functional, nested, subclassed])
-@pytest.mark.parametrize("kwargs", [{}, {"norm": Renamed}, {"synchronized": True}])
+@pytest.mark.parametrize(
+    ("build", "kwargs"),
+    [
+        (sequential, {}),
+        (functional, {"norm": Renamed}),
+        (nested, {"synchronized": True}),
+        (subclassed, {}),
+        (subclassed, {"norm": Renamed}),
+    ],
+)
 def test_they_are_those_of_the_inputs_and_nothing_changes(build, kwargs):
     model = build(**kwargs)
     before = values(model)

@@ -2,6 +2,7 @@
 
 import threading
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -37,13 +38,13 @@ def predicting(model, results):
 
 
 def fitting(model, results):
-    model.fit(2 * X, Y, verbose=0)
+    batched.fit(model, 2 * X, Y, verbose=0)
 
 
 def fitting_another(model, results):
     """Another model, tracked as well, that shares a layer."""
     other, t = net(keras.layers.Identity(), model.layers[0]), tracker()
-    other.fit(X[:9], Y[:9], verbose=0, callbacks=[t])
+    batched.fit(other, X[:9], Y[:9], verbose=0, callbacks=[t])
     results.append((other, t, X[:9]))
 
 
@@ -65,7 +66,7 @@ def test_another_thread_runs_while_a_step_is_traced(run):
 
     thread = threading.Thread(target=beside)
     thread.start()
-    model.fit(X, Y, batch_size=8, shuffle=False, verbose=0, callbacks=[t])
+    batched.fit(model, X, Y, batch_size=8, verbose=0, callbacks=[t])
     thread.join()
     assert errors == []
     meeting.waiting = None

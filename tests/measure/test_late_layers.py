@@ -64,15 +64,18 @@ def sequential(block, *first):
 
 
 MODELS = {
-    "build": lambda: sequential(BuildsThem(name="block"), Sparseout(**NO_NOISE)),
     "call": lambda: sequential(CallsThem(name="block"), Sparseout(**NO_NOISE)),
     "subclassed": lambda: Subclassed(BuildsThem(name="block")),
 }
 
 
-def fit(model, *callbacks, **kwargs):
+def building():
+    return sequential(BuildsThem(name="block"), Sparseout(**NO_NOISE))
+
+
+def fit(model, *callbacks, epochs=2, **kwargs):
     model.compile("sgd", "mse", **kwargs)
-    options = {"batch_size": 8, "epochs": 2, "verbose": 0}
+    options = {"batch_size": 8, "epochs": epochs, "verbose": 0}
     return batched.fit(model, X, Y, callbacks=list(callbacks), **options).history
 
 
@@ -142,13 +145,9 @@ def test_no_other_layer_is_watched_in_their_place(capsys):
 
 
 def test_an_epoch_of_the_first_batch_alone_has_no_figures():
-    model = MODELS["build"]()
-    model.compile("sgd", "mse", steps_per_execution=4)
     tracker = SparsityTracker(metrics="zero_fraction", verbose=0)
     controller = SparsityController(0.7, every=2, layers=".*drop", verbose=0)
-    history = model.fit(
-        *(X, Y), batch_size=8, epochs=3, verbose=0, callbacks=[tracker, controller]
-    ).history
+    history = fit(building(), tracker, controller, epochs=3, steps_per_execution=4)
     assert tracker.history["epoch"] == controller.history["epoch"] == [2.0, 3.0]
     assert len(history["zero_fraction/block/drop"]) == 2
     assert len(history["q/block/drop"]) == 3
@@ -162,15 +161,15 @@ def test_a_layer_that_the_first_batch_does_not_make_is_an_error():
         SparseoutScheduler(rate=lambda step: 0.1, layers="block/other"),
     ):
         with pytest.raises(ValueError, match="layers='block/other', which is not"):
-            fit(MODELS["build"](), callback, run_eagerly=True)
+            fit(building(), callback, run_eagerly=True)
 
 
 def test_evaluating_says_that_the_model_has_to_be_built():
-    model = MODELS["build"]()
+    model, data = building(), batched.batches(X, Y, 32)
     model.compile("sgd", "mse")
     tracker = SparsityTracker(verbose=0)
     with pytest.raises(ValueError, match=r"`model` must be built before.*model\(x\["):
-        model.evaluate(X, Y, verbose=0, callbacks=[tracker])
+        model.evaluate(data, verbose=0, callbacks=[tracker])
     tracker = SparsityTracker(verbose=0)
-    model.evaluate(X, Y, verbose=0, callbacks=[tracker])
+    model.evaluate(data, verbose=0, callbacks=[tracker])
     assert "val_zero_fraction/block/drop" in tracker.evaluated

@@ -170,8 +170,11 @@ def test_the_advice_for_an_activation_that_is_an_operation_works():
 
 
 def test_messages_name_a_few_layers_near_ones_first():
-    model = keras.applications.MobileNet((32, 32, 3), 0.25, weights=None, classes=2)
-    names = [layer.name for layer in model.layers[1:]]
+    # As MobileNet has them.
+    names = ["conv1", *(f"conv_pw_{i}_relu" for i in range(1, 14)), "dropout"]
+    layers = [L.Dense(4, name=names[0]), *(L.ReLU(name=name) for name in names[1:-1])]
+    layers.append(L.Dropout(0.1, name=names[-1]))
+    model = keras.Sequential([keras.Input((4,)), *layers])
     for wanted, near in (
         ("conv_pw_13_rel", "conv_pw_13_relu"),
         (L.LSTM, "conv1"),
