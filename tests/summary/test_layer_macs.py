@@ -14,14 +14,12 @@ SAME = {"padding": "same"}
 # the second stage of separable convolutions.
 CONVOLUTIONS = {
     "valid": (kl.Conv2D, {"filters": 5}, 5),
-    "same": (kl.Conv2D, {"filters": 5, **SAME}, 5),
     "strided": (kl.Conv2D, {"filters": 5, "strides": 2, **SAME}, 5),
     "strided valid": (kl.Conv2D, {"filters": 5, "strides": 2}, 5),
     "dilated": (kl.Conv2D, {"filters": 5, "dilation_rate": 2, **SAME}, 5),
     "grouped": (kl.Conv2D, {"filters": 6, "groups": 2, **SAME}, 3),
     "depthwise": (kl.DepthwiseConv2D, {"depth_multiplier": 2, "strides": 2, **SAME}, 2),
     "separable": (kl.SeparableConv2D, {"filters": 5, **SAME}, 1),
-    "1D": (kl.Conv1D, {"filters": 3, **SAME}, 3),
     "causal": (kl.Conv1D, {"filters": 3, "padding": "causal", "dilation_rate": 2}, 3),
     "1D depthwise": (kl.DepthwiseConv1D, {"strides": 2}, 1),
     "1D separable": (kl.SeparableConv1D, {"filters": 3, "strides": 2}, 1),
@@ -56,9 +54,7 @@ def test_a_convolution_counts_each_product_within_its_input(case):
 @pytest.mark.parametrize(
     ("rank", "options"),
     [
-        (1, {"strides": 2}),
         (1, {"padding": "same"}),
-        (1, {"strides": 3, "padding": "same", "output_padding": 1}),
         (2, {"strides": 2, "padding": "same"}),
         (2, {"strides": 3, "padding": "same", "output_padding": 1}),
         (3, {"strides": 2}),

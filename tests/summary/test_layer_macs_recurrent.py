@@ -77,14 +77,15 @@ def test_other_ways_to_the_same_cell(layer):
 @pytest.mark.parametrize("sequences", [False, True])
 def test_both_directions_and_masked_steps(sequences):
     inputs = keras.Input((4, 5))
-    masked = kl.Masking()(inputs)
+    masked = kl.Masking(name="masking")(inputs)
     layer = kl.Bidirectional(
         kl.SimpleRNN(6, activation="relu", return_sequences=sequences)
     )
     x = X.copy()
     x[1, 2:] = 0
     x[2, :1] = 0
-    table = activation_sparsity(keras.Model(inputs, layer(masked)), x)
+    model = keras.Model(inputs, layer(masked))
+    table = activation_sparsity(model, x, layers="masking")
     needed = 0
     for direction, line in (
         (layer.forward_layer, x),
