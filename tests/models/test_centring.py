@@ -45,8 +45,10 @@ LAYERS = [
 ]
 
 
-@pytest.mark.parametrize("per_unit", [False, True])
-@pytest.mark.parametrize(("layer", "shape"), LAYERS)
+@pytest.mark.parametrize(
+    ("layer", "shape", "per_unit"),
+    [(*case, True) for case in LAYERS] + [(*case, False) for case in LAYERS[3::3]],
+)
 def test_a_bias_makes_up_for_the_centre(layer, shape, per_unit):
     layer = type(layer).from_config(layer.get_config())
     layer.build((None, *shape))

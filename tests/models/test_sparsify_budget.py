@@ -30,7 +30,8 @@ def test_the_budget_is_kept_and_the_outputs_change_less_than_with_one_quantile()
     assert 0.49 <= share <= 0.5
     # On unseen data too: 256 samples of some hundred activations.
     for x, near in ((X, 1e-4), (NEW, 0.01)):
-        counted = activation_sparsity(sparse, x, layers="dense")
+        # One row takes less time to trace; the MACs are those of all layers.
+        counted = activation_sparsity(sparse, x, layers="main")
         measured = counted.effective_macs / counted.macs
         assert measured == pytest.approx(share, abs=near)
     # Of 37,888 products 4,096 stay: this leaves a few more than half.
