@@ -2,6 +2,7 @@
 
 import contextlib
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -143,14 +144,14 @@ def test_a_function_that_was_assigned_is_an_error_before_the_first_batch(assign)
     with pytest.raises(
         ValueError, match=r"^`train_function` .* must come from .*Received"
     ) as e:
-        model.fit(X, Y, verbose=0, callbacks=[tracker()])
+        batched.fit(model, X, Y, verbose=0, callbacks=[tracker()])
     assert f"model.train_function={function!r}. Override `train_step`" in str(e.value)
     assert model.train_function is function
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     # Probe data need no step.
     t = tracker(x=X)
-    model.fit(X, Y, verbose=0, callbacks=[t])
+    batched.fit(model, X, Y, verbose=0, callbacks=[t])
     assert np.isfinite(t.history["val_hoyer"]).all()
     assert model.train_function is function
 
@@ -205,10 +206,12 @@ def test_validation_that_cannot_be_measured_ends_no_training(how):
     with pytest.warns(
         UserWarning, match=r"validation has no figures. `.*test_funct"
     ) as w:
-        history = model.fit(X, Y, validation_data=(X, Y), callbacks=[t], **options)
+        history = batched.fit(
+            model, X, Y, validation_data=(X, Y), callbacks=[t], **options
+        )
     assert sum("validation" in str(warning.message) for warning in w) == 1
     assert len(history.history["val_loss"]) == 2
     assert len(history.history["hoyer"]) == 2
     assert not any(key.startswith("val_") for key in t.history)
     with pytest.raises(ValueError, match="test_function"):
-        model.evaluate(X, Y, verbose=0, callbacks=[tracker()])
+        model.evaluate(batched.batches(X, Y, 8), verbose=0, callbacks=[tracker()])
