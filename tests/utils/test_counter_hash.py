@@ -69,12 +69,13 @@ GOLDEN = {
         "6b077028 bda12a1e 0526c687 735dc91d e8043ad0 20238b31 9787bb69 d947079b"
     ),
 }
-SHAPES = [(), (0, 3), (7,), (3, 5, 7)]
+SHAPES = [(), (0, 3), (7,)]
 # Within the first block, over an end of a block, behind it, and up to the last number.
 OFFSETS = [0, 2**32 - 50, 2**32, 3 * 2**40 - 6, 2**63 - 105]
 THRESHOLDS = [0, 1, 2**31, 2**32 - 1, 2**32]
 CASES = [
-    *((2**31, shape, offset) for shape in SHAPES for offset in OFFSETS),
+    *((2**31, (3, 5, 7), offset) for offset in OFFSETS),
+    *((2**31, shape, OFFSETS[1]) for shape in SHAPES),
     *((threshold, (3, 5, 7), 2**32 - 50) for threshold in THRESHOLDS),
 ]
 

@@ -59,12 +59,14 @@ COMPILED = {
     "target_fraction": [0.75, 0],
 }
 FORMATS = {**COMPILED, "data_format": ["channels_first"]}
+# For layers that have all but their rank from SpatialSparseout2D.
+SEEDED = {"seed": EVERY["seed"], "jit_compile": [False]}
 SHAPED = {"noise_shape": [(None, 1), (1,)], "q": [0, 0.0, 3]}
 LAYERS = {
     "Sparseout": (lambda **k: ks.Sparseout(0.3, **k), {**COMPILED, **SHAPED}),
-    "SpatialSparseout1D": (lambda **k: ks.SpatialSparseout1D(0.3, **k), COMPILED),
+    "SpatialSparseout1D": (lambda **k: ks.SpatialSparseout1D(0.3, **k), SEEDED),
     "SpatialSparseout2D": (lambda **k: ks.SpatialSparseout2D(0.3, **k), FORMATS),
-    "SpatialSparseout3D": (lambda **k: ks.SpatialSparseout3D(1, **k), FORMATS),
+    "SpatialSparseout3D": (lambda **k: ks.SpatialSparseout3D(1, **k), SEEDED),
     "ActivationPenalty": (
         lambda **k: ks.ActivationPenalty(1e-3, **k),
         {
