@@ -363,14 +363,12 @@ class SparsityController(MeasuringCallback):
 
     def on_train_end(self, logs: Logs = None) -> None:
         self._messages.verbose = self.verbose
-        if self._control is not None:
-            self._control.conclude(self._progress.total)
-        if self._upkeep is not None:
-            self._upkeep.end_run(self._progress.total)
+        if self._control is not None and self._upkeep is not None:
+            self._upkeep.end_run(self._control, self._progress.total)
 
     def _after_training(self):
-        if self._upkeep is not None:
-            self._upkeep.after_training(self._progress.total)
+        if self._control is not None and self._upkeep is not None:
+            self._upkeep.after_training(self._control, self._progress.total)
 
     def _arm(self, kind):
         super()._arm(kind)

@@ -40,6 +40,12 @@ def are_finite(variables: Sequence[Any]) -> list[bool]:
     ]
 
 
+def squared_lengths(variables: Sequence[Any]) -> np.ndarray:
+    """Returns the sum of the squares of each of these Keras variables."""
+    values = [tf.cast(v.value, "float32") for v in variables]
+    return np.array([tf.reduce_sum(tf.square(x)).numpy() for x in values])
+
+
 @functools.cache
 def _axes(rank):
     with tf.init_scope():

@@ -189,13 +189,28 @@ class ControlledLayers:
             self.floor.end_epoch(epoch, logs or {}, outcomes, numbers)
             self._hold_back()
 
+    def restore(self) -> bool:
+        """Gives the model the weights back that kept the floor, if it has to.
+
+        Returns:
+            Whether it did.
+        """
+        restored = None if self.floor is None else self.floor.restore()
+        if restored is None:
+            return False
+        figures, numbers = restored
+        if self._stepping is not None:
+            self._stepping.resume(numbers)
+        for group, figure in zip(self._groups, figures, strict=True):
+            group.restored(float(figure))
+        return True
+
     def conclude(self, batches: int) -> None:
         """Says what was found in a training of so many `batches`.
 
         Settings to repeat are named only if all targets were reached, and all settings
         were steady: the layers act on each other.
         """
-        self._restore()
         self._conclude_steps()
         groups = [g for g in self._groups if isinstance(g, ControlledGroup)]
         steady = [group.steady_setting(batches) for group in groups]
@@ -263,14 +278,3 @@ class ControlledLayers:
         if self.floor.aims is not None:
             for aimed, aim in zip(self._groups, self.floor.aims, strict=True):
                 aimed.aim_at(float(aim))
-
-    def _restore(self) -> None:
-        """Gives the model the weights back that kept the floor, if it has to."""
-        restored = None if self.floor is None else self.floor.restore()
-        if restored is None:
-            return
-        figures, numbers = restored
-        if self._stepping is not None:
-            self._stepping.resume(numbers)
-        for group, figure in zip(self._groups, figures, strict=True):
-            group.restored(float(figure))

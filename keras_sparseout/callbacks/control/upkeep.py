@@ -8,6 +8,7 @@ import keras
 
 from keras_sparseout.callbacks.callback_list import calling_list
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
+from keras_sparseout.callbacks.control.end_weights import EndWeights
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.moving_statistics import MovingStatistics
 from keras_sparseout.callbacks.control.run_backup import (
@@ -20,6 +21,8 @@ from keras_sparseout.measure.probe_data import ProbeData
 
 class Upkeep:
     """Keeps the statistics of BatchNormalization, and the state of a resumed run.
+
+    It also ends the run, after all other callbacks.
 
     Args:
         callback: The controller.
@@ -53,6 +56,8 @@ class Upkeep:
             self._backup = RunBackup(folder, callback, progress, messages)
         if self._backup is not None:
             self._backup.check_list(in_list)
+        self._weights = EndWeights(callback, has_floor, messages)
+        self._weights.check_list(in_list)
 
     def resume(self, epoch: int, control: ControlledLayers) -> None:
         """In the first epoch of a run, goes on from the file, if there is one.
@@ -96,17 +101,24 @@ class Upkeep:
 
     def end_epoch(self, epoch: int, control: ControlledLayers) -> None:
         """Saves the state after an epoch."""
+        self._weights.end_epoch()
         if self._backup is not None:
             self._backup.end_epoch(epoch, control)
 
-    def end_run(self, batches: int) -> None:
-        """Removes the file, as training is complete."""
+    def end_run(self, control: ControlledLayers, batches: int) -> None:
+        """Removes the file, as training of so many `batches` is complete."""
+        # For callbacks that come next, and look at the model.
+        control.restore()
         if self._backup is not None:
             self._backup.end_run(self._in_list)
         # Other callbacks in the list may restore weights first.
         if calling_list() is None:
-            self.after_training(batches)
+            self.after_training(control, batches)
 
-    def after_training(self, batches: int) -> None:
-        """Leaves the model statistics that are up to date."""
+    def after_training(self, control: ControlledLayers, batches: int) -> None:
+        """Says what was found, and leaves the model statistics that are up to date."""
+        # Again, as other callbacks may have restored other weights.
+        if not control.restore():
+            self._weights.say_changed()
+        control.conclude(batches)
         self._statistics.conclude(batches)

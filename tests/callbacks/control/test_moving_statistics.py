@@ -82,7 +82,8 @@ def test_they_are_those_of_weights_that_other_callbacks_restored():
     best = keras.callbacks.EarlyStopping(
         monitor="loss", mode="max", patience=1, restore_best_weights=True
     )
-    fit(model, controller(x=PROBE, verbose=0), best)
+    with pytest.warns(UserWarning, match="leave restore_best_weights out"):
+        fit(model, controller(x=PROBE, verbose=0), best)
     assert best.best_epoch == 0
     check_recomputed(model)
 

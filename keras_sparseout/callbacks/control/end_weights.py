@@ -1,0 +1,103 @@
+"""The weights that the model ends with: another callback may put others in."""
+
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_sparseout.backend import variables
+from keras_sparseout.callbacks.control.messages import ControllerMessages
+
+
+class EndWeights:
+    """Tells whether the weights are still those of the last epoch, and what may change.
+
+    Args:
+        callback: The controller.
+        has_floor: Whether it restores weights itself, to keep a floor of accuracy.
+        messages: What it says.
+    """
+
+    def __init__(
+        self,
+        callback: keras.callbacks.Callback,
+        has_floor: bool,
+        messages: ControllerMessages,
+    ) -> None:
+        self._callback = callback
+        self._has_floor = has_floor
+        self._messages = messages
+        self._lengths: np.ndarray | None = None
+
+    def check_list(self, in_list: Sequence[keras.callbacks.Callback]) -> None:
+        """Warns of callbacks that restore weights as training ends."""
+        self._warn_of_best_weights(in_list)
+        if self._has_floor and self._callback in in_list:
+            later = in_list[in_list.index(self._callback) + 1 :]
+            kind = type(self._callback)
+            if any(isinstance(c, kind) and _has_floor(c) for c in later):
+                self._messages.warn(
+                    "a later callback of this kind has a floor too. Both may restore "
+                    "weights as training ends, and those of the later one stay, which "
+                    "may not keep the floor of this one. Give only one of them "
+                    "min_metric= or max_loss_increase=",
+                    about=("end weights", "floor"),
+                )
+
+    def end_epoch(self) -> None:
+        """Notes the weights at the end of an epoch."""
+        self._lengths = self._now()
+
+    def say_changed(self) -> None:
+        """Prints that the model has other weights than the figures are of, if so."""
+        if self._lengths is None:
+            return
+        now = self._now()
+        same = len(now) == len(self._lengths)
+        # How their squares are added up may vary in the last digit.
+        if not same or not np.allclose(now, self._lengths, rtol=1e-6, equal_nan=True):
+            self._messages.print(
+                "the model has other weights now than at the end of the last epoch, of "
+                "which the next figures are: another callback, or the optimizer, "
+                "changed them as training ended"
+            )
+
+    def _now(self) -> np.ndarray:
+        return variables.squared_lengths(self._callback.model.trainable_weights)
+
+    def _warn_of_best_weights(
+        self, in_list: Sequence[keras.callbacks.Callback]
+    ) -> None:
+        epochs = (self._callback.params or {}).get("epochs")
+        reach_by = getattr(self._callback, "reach_by", 1.0)
+        reached = 1 if epochs is None else math.ceil(reach_by * epochs)
+        stopping = [
+            c
+            for c in in_list
+            if isinstance(c, keras.callbacks.EarlyStopping) and c.restore_best_weights
+        ]
+        if self._has_floor and stopping:
+            remedy = "Leave restore_best_weights out: the floor restores weights itself"
+        elif any(c.start_from_epoch < reached for c in stopping):
+            remedy = (
+                f"Give it start_from_epoch={reached}"
+                if epochs
+                else (
+                    "Give it the start_from_epoch from which on the target is reached"
+                )
+            )
+            remedy += ", or leave restore_best_weights out"
+        else:
+            return
+        self._messages.warn(
+            "EarlyStopping(restore_best_weights=True) gives the model the weights of "
+            f"the epoch with the best {stopping[0].monitor} as training ends. That may "
+            f"be one before the target was reached. {remedy}",
+            about=("end weights", "best"),
+        )
+
+
+def _has_floor(callback: keras.callbacks.Callback) -> bool:
+    names = "min_metric", "max_loss_increase"
+    return any(getattr(callback, name, None) is not None for name in names)
