@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -78,25 +78,30 @@ def layers_to_push(
     """Returns the layers of `model` whose activations a penalty may push.
 
     Those are the ones that a tracker would watch, without the end of the model, unless
-    the user named them.
+    the user named them. Where the model does not tell it, the first step shows the end.
     """
     watched = layer_selection.select(model, layers)
     if layers is not None:
         return watched
-    outputs = [id(tensor) for tensor in getattr(model, "outputs", None) or ()]
+    last = set(_last_layers(model))
     inner = [
         w
         for w in watched
         if not layer_selection.has_output_activation(w.layer)
-        and id(getattr(w.layer, "output", None)) not in outputs
+        and id(w.layer) not in last
     ]
     if not inner:
-        raise ValueError(
-            "`layers` must name the layers to push, since the nonlinear layers of the "
-            f"model are its outputs. Received: layers=None for model {model.name!r}, "
-            f"with {validation.some_of([w.name for w in watched])}. Give layers=[...]."
-        )
+        raise only_outputs(model, watched)
     return inner
+
+
+def only_outputs(model: keras.Model, watched: Iterable[WatchedLayer]) -> ValueError:
+    """The error for a model whose nonlinear layers are its outputs."""
+    return ValueError(
+        "`layers` must name the layers to push, since the nonlinear layers of the "
+        f"model are its outputs. Received: layers=None for model {model.name!r}, with "
+        f"{validation.some_of([w.name for w in watched])}. Give layers=[...]."
+    )
 
 
 def layers_to_control(
@@ -164,6 +169,16 @@ def layers_to_schedule(
             where = "of the model" if layers is None else "among `layers`"
             raise _none_has(knob, where, model, found)
     return scheduled
+
+
+def _last_layers(model: keras.Model) -> Iterator[int]:
+    """Yields the ids of layers whose outputs a model returns, and of those in them."""
+    outputs = [id(tensor) for tensor in getattr(model, "outputs", None) or ()]
+    for layer in model.layers if outputs else ():
+        if id(getattr(layer, "output", None)) in outputs:
+            yield id(layer)
+            if isinstance(layer, keras.Model):
+                yield from _last_layers(layer)
 
 
 def _adjustable(

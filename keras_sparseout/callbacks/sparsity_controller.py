@@ -76,7 +76,8 @@ class SparsityController(MeasuringCallback):
             are `needless_macs`, `error/needless_macs` and `zero_fraction/<layer>`.
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
-            layers with the actuator; for a penalty those that a tracker would measure.
+            layers with the actuator; for a penalty those that a tracker would measure,
+            without any whose output the model returns.
         actuator: "penalty", "threshold", "q", "rate" or "weight". None: what the model
             has adjustable layers for, or else "penalty".
         kind: The penalty, "l1" or "hoyer_square", as in `ActivationPenalty`. None for

@@ -84,11 +84,15 @@ class LayerCalls:
         calls = self.calls()
         return [w.name for w in self.watched if w.name not in calls]
 
-    def left_out(self) -> dict[str, str]:
+    def left_out(self, *, inner: bool = False) -> dict[str, str]:
         """Returns the layers that count only if the user names them: reasons by name.
 
         Layers without features count if there are no others, and so does the output of
         the model.
+
+        Args:
+            inner: Whether the output of the model never counts, and with any
+                activation. Otherwise that matters only for one such as softmax.
         """
         reasons = dict.fromkeys(self.unread(), UNREAD)
         kept = {w.name for w in self.watched} - set(reasons)
@@ -100,18 +104,18 @@ class LayerCalls:
         if kept & with_features:
             reasons.update(dict.fromkeys(sorted(kept - with_features), NO_FEATURES))
             kept &= with_features
-        outputs = self._outputs_of_the_model()
-        if kept - outputs:
+        outputs = self._outputs_of_the_model(any_activation=inner)
+        if inner or kept - outputs:
             reasons.update(dict.fromkeys(outputs, OUTPUT))
         return reasons
 
-    def _outputs_of_the_model(self) -> set[str]:
+    def _outputs_of_the_model(self, *, any_activation: bool) -> set[str]:
         """The names of layers whose outputs the model returns, say as probabilities."""
         returned = tracing.origins(self._outputs)
         return {
             w.name
             for w, x, _ in self.seen
             if w.side == "output"
-            and has_output_activation(w.layer)
+            and (any_activation or has_output_activation(w.layer))
             and x.ref() in returned
         }

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
@@ -24,7 +24,17 @@ _STEPS = ""
 
 
 class Control(Protocol):
-    """Something that acts on layers in each step, and gets their sums."""
+    """Something that acts on layers in each step, and gets their sums.
+
+    Attributes:
+        only_inner: Whether it is to act on no layer whose output the model returns,
+            unless the user named it.
+    """
+
+    only_inner: bool
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Acts no more on these layers, whose outputs the model returns."""
 
     def acting(self) -> AbstractContextManager[None]:
         """Acts on the layers that are called in this context."""
@@ -149,7 +159,7 @@ class StepSums:
                 yield
         finally:
             self._thread.reads = False
-        reasons = step.left_out() if self.missing == "leave out" else {}
+        reasons = self._left_out(step)
         self._settle(step.calls(), reasons)
         # A step that makes variables is traced a second time.
         if whole and not self._settled and len(self.model.variables) == variables:
@@ -158,6 +168,17 @@ class StepSums:
                 # Now, before the first step runs: so far it is only traced.
                 self._check_unread()
         self._add([call for call in step.seen if call.watched.name not in reasons])
+
+    def _left_out(self, step: LayerCalls) -> dict[str, str]:
+        """Returns which layers do not count; those it acts on have to be inner ones."""
+        if self.missing != "leave out":
+            return {}
+        if self._control is None or not self._control.only_inner:
+            return step.left_out()
+        reasons = step.left_out(inner=True)
+        known = {**reasons, **self.left_out}
+        self._control.leave_out([n for n, reason in known.items() if reason == OUTPUT])
+        return reasons
 
     def _settle(self, calls: dict[str, int], reasons: dict[str, str]) -> None:
         """Decides which layers count, from all that was traced so far."""

@@ -41,7 +41,7 @@ class Pushes:
         self._model = model
         self._names = [w.name for w in watched]
         self._all_shares = np.array(shares, "float32").astype("float64")
-        self._members = members
+        self._all_members = self._members = members
         self._variables = variables
         for name in ("norms", "measured"):
             variables.make(name, push_weights.PARTS, len(watched))
@@ -52,6 +52,11 @@ class Pushes:
         self._pushes = [
             PenaltyPush(model, w, *shared, column) for column, w in enumerate(watched)
         ]
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Pushes the layers of these names no more, and no group counts them."""
+        others = [name not in names for name in self._names]
+        self._members = self._all_members * np.array(others, "float32")
 
     def acting(self) -> Overrides:
         """Returns a context in which the layers are pushed."""

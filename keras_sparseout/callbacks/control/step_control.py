@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_sparseout.backend import numerics
+from keras_sparseout.callbacks import knobs
 from keras_sparseout.callbacks.control import push_weights, step_program
 from keras_sparseout.callbacks.control.macs_budget import MacsBudget
 from keras_sparseout.callbacks.control.penalty_push import Kind
@@ -126,6 +127,22 @@ class StepControl:
         self.plan = plan._replace(unit=np.ones(len(self.groups)))
         if settings.actuator == "threshold":
             self._start_at_targets()
+
+    @property
+    def only_inner(self) -> bool:
+        """Whether it pushes layers: a push of the last one changes what is learned."""
+        return self._pushes is not None
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Pushes the layers of these names no more, whatever their groups do.
+
+        Raises:
+            ValueError: if those are all.
+        """
+        if len(names) == len(self.watched):
+            raise knobs.only_outputs(self.model, self.watched)
+        if self._pushes is not None:
+            self._pushes.leave_out(names)
 
     @contextlib.contextmanager
     def acting(self) -> Iterator[None]:

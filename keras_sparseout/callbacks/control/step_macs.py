@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import keras
 import numpy as np
@@ -26,6 +26,8 @@ class StepMacs:
         shares: What is counted.
         sample_size: How many samples of each batch are counted, the first ones.
     """
+
+    only_inner = False
 
     def __init__(
         self, model: keras.Model, shares: MacsShares, sample_size: int
@@ -54,6 +56,9 @@ class StepMacs:
         with step.reading():
             yield
         self._thread.figure = self._figure(step)
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Nothing: it acts on no layer."""
 
     def update(self, sums: Mapping[str, Tensor]) -> None:
         """Adds the figure of the batch."""
