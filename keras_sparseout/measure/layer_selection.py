@@ -50,7 +50,7 @@ def all_layers(model: keras.Model | keras.layers.Layer) -> list[WatchedLayer]:
     def visit(parent: keras.layers.Layer, prefix: str, in_part: bool) -> None:
         # TimeDistributed hides the mask from the layer inside it.
         is_part = in_part or isinstance(parent, keras.layers.TimeDistributed)
-        for layer in _children(parent):
+        for layer in children(parent):
             if id(layer) in seen or isinstance(layer, keras.layers.InputLayer):
                 continue
             seen.add(id(layer))
@@ -66,6 +66,14 @@ def all_layers(model: keras.Model | keras.layers.Layer) -> list[WatchedLayer]:
 
     visit(model, "", False)
     return found
+
+
+def children(parent: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns the layers directly inside `parent`."""
+    if isinstance(parent, keras.Model):
+        # Without what is not called as a layer, such as the model inside a Sequential.
+        return parent.layers
+    return [child for child, _ in nested_layers.children(parent)]
 
 
 def select(
@@ -109,19 +117,6 @@ def select(
             f"{validation.some_of([w.name for w in found])}."
         )
     return watched
-
-
-def trainable_before(model: keras.Model, watched: WatchedLayer) -> bool:
-    """Whether a layer, or one before it in the model, has trainable weights."""
-    for w in all_layers(model):
-        # What is around the layer has the weights behind it too.
-        is_around = watched.name.startswith(w.name + "/")
-        is_behind = w.layer is watched.layer and watched.side == "input"
-        if not is_around and not is_behind and w.layer.trainable_weights:
-            return True
-        if w.layer is watched.layer:
-            return False
-    return False
 
 
 def check_layers(
@@ -210,13 +205,6 @@ def _remedy(name: str, found: list[WatchedLayer], model: keras.Model) -> str:
     if around:
         return f"Name what is around it, layers=[{around[0]!r}], or others."
     return "Name layers that it calls, layers=[...]."
-
-
-def _children(parent: keras.layers.Layer) -> list[keras.layers.Layer]:
-    if isinstance(parent, keras.Model):
-        # Without what is not called as a layer, such as the model inside a Sequential.
-        return parent.layers
-    return [child for child, _ in nested_layers.children(parent)]
 
 
 def _is_nonlinear(layer: keras.layers.Layer) -> bool:

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_sparseout.backend import variables
+from keras_sparseout.measure import call_order
 from keras_sparseout.measure.layer_selection import all_layers
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.types import Tensor
@@ -27,11 +28,16 @@ def invalid_layers(
     if not np.all(np.isfinite(loss)):
         return {w.name: f"the loss is {np.asarray(loss).tolist()}" for w in watched}
     not_finite = _not_finite(model.variables)
+    # Not those of its metrics.
+    not_finite &= set(map(id, model.weights))
     if not not_finite:
         return {}
     found, causes = all_layers(model), {}
     for w in watched:
-        culprit = _culprit(w, found, not_finite)
+        before = not_finite - call_order.weights_behind(model, w)
+        culprit = _culprit(w, found, before)
+        if before and culprit is None:
+            culprit = model.name
         if culprit is not None:
             causes[w.name] = f"the weights of layer {culprit!r} are not finite"
     return causes
@@ -40,17 +46,13 @@ def invalid_layers(
 def _culprit(
     w: WatchedLayer, found: Sequence[WatchedLayer], not_finite: set[int]
 ) -> str | None:
-    """The first layer up to `w` that has weights among `not_finite`, by name."""
+    """The first layer that has weights among `not_finite`, by name; None for none."""
     for v in found:
-        if v.layer is w.layer:
-            break
-        # A layer around `w` has the weights of layers behind `w` too.
+        # A layer around `w` has the weights of the layers in it too, which come later.
         is_around = w.name.startswith(v.name + "/")
         weights = _weights_of_its_own(v.layer) if is_around else v.layer.weights
         if not_finite.intersection(map(id, weights)):
             return v.name
-    if w.side == "output" and not_finite.intersection(map(id, w.layer.weights)):
-        return w.name
     return None
 
 

@@ -42,6 +42,7 @@ class PenaltyPush:
 
     Attributes:
         refused: What the layer has in place of what can be pushed; empty if that can.
+        calls: How often it was called since this was set to 0.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class PenaltyPush:
         self._measured = measured
         self._column = column
         self.refused = ""
+        self.calls = 0
 
     def around(self, weight: Tensor) -> Around:
         """Returns the function to put around the layer's `call`.
@@ -70,6 +72,7 @@ class PenaltyPush:
         graph = tracing.current_graph()
 
         def push(call: Any, *args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
             layer = self.watched.layer
             inputs = call_arguments.first(layer, args, kwargs)
             mask = call_arguments.named(layer, "mask", args, kwargs)

@@ -9,7 +9,7 @@ from keras import ops
 from keras_sparseout.callbacks.control import push_weights
 from keras_sparseout.callbacks.control.penalty_push import Kind, PenaltyPush
 from keras_sparseout.callbacks.control.step_variables import StepVariables
-from keras_sparseout.measure import layer_selection
+from keras_sparseout.measure import call_order
 from keras_sparseout.measure.hooks import Overrides
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.types import Tensor
@@ -61,6 +61,8 @@ class Pushes:
     def acting(self) -> Overrides:
         """Returns a context in which the layers are pushed."""
         weights = ops.unstack(self._variables.tensor("weights")[0])
+        for push in self._pushes:
+            push.calls = 0
         return Overrides(
             [
                 (push.watched.layer, "call", push.around(weight))
@@ -123,12 +125,13 @@ class Pushes:
 
     def unpushed(self) -> list[str]:
         """Returns the names of layers that no gradient of the loss moves."""
-        measured = self._variables.read("norms")[1] > 0
+        model, measured = self._model, self._variables.read("norms")[1] > 0
         return [
             push.watched.name
             for push, known in zip(self._pushes, measured, strict=True)
             if not known
-            or not layer_selection.trainable_before(self._model, push.watched)
+            # Of a layer that is called again, weights may come before the next call.
+            or (push.calls < 2 and not call_order.trainable_before(model, push.watched))
         ]
 
     def check_pushed(self, sums: Mapping[str, Tensor]) -> None:
