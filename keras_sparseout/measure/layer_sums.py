@@ -16,6 +16,7 @@ from collections.abc import (
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sparseout.backend import compiling, numerics, tracing
@@ -34,6 +35,8 @@ Activations: TypeAlias = tuple[Tensor, Tensor | None]
 # Compiled functions, by metrics and kinds of activations.
 _COMPILED: dict[tuple[Any, ...], Callable[..., list[Tensor]]] = {}
 _MOST_COMPILED = 32
+# Below 0 however many sums are added to it.
+NOT_COUNTED = -1e15
 
 
 def layer_sums(
@@ -126,12 +129,66 @@ def unpacked(vector: Tensor, shapes: Iterable[Shape]) -> list[Tensor]:
     return sums
 
 
+def uneven(calls: Iterable[LayerCall]) -> set[str]:
+    """Returns the names of layers that are called with several numbers of units."""
+    widths: dict[str, set[int | None]] = {}
+    for watched, x, _ in calls:
+        units = x.shape[-1] if rank_of(x) else None
+        widths.setdefault(watched.name, set()).add(units)
+    return {name for name, own in widths.items() if len(own) > 1}
+
+
+def required(metrics: Metrics) -> Metrics:
+    """Returns the metrics that each layer must have."""
+    return {name: metric for name, metric in metrics.items() if not metric.optional}
+
+
+def fitted(
+    call: LayerCall,
+    vector: Tensor,
+    metrics: Metrics,
+    wanted: Sequence[Shape],
+    *,
+    counted: bool,
+) -> Tensor:
+    """Returns the sums of a layer's call as sums of the shapes `wanted`.
+
+    Args:
+        call: The call.
+        vector: Its sums.
+        metrics: The metrics.
+        wanted: The shapes of the sums of the layer.
+        counted: Whether optional metrics are possible. Otherwise, and where this call
+            has other shapes, their sums are `NOT_COUNTED`.
+
+    Raises:
+        ValueError: if another metric has other shapes.
+    """
+    watched, x, _ = call
+    if counted and _are_same(wanted, shapes(metrics, x.shape[-1])):
+        return vector
+    own = shapes(required(metrics), x.shape[-1])
+    needed = wanted[: len(own)]
+    check_same_units(watched, needed, own)
+    length = size(needed)
+    if len(own) == len(wanted):
+        return vector
+    # The length of the vector may be unknown.
+    kept = ops.reshape(vector[:length], (length,))
+    return ops.concatenate([kept, np.full(size(wanted) - length, NOT_COUNTED)])
+
+
+def _are_same(some: Iterable[Shape], others: Iterable[Shape]) -> bool:
+    pairs = zip(some, others, strict=True)
+    return all(None in (*a, *b) or tuple(a) == tuple(b) for a, b in pairs)
+
+
 def check_same_units(
     watched: WatchedLayer, shapes: Iterable[Shape], others: Iterable[Shape]
 ) -> None:
     """Raises unless the sums of one call of a layer have the shapes of another's."""
     for a, b in zip(shapes, others, strict=True):
-        if None not in (*a, *b) and tuple(a) != tuple(b):
+        if not _are_same([a], [b]):
             raise ValueError(
                 "`metrics` with a figure for each unit need layers with one number of "
                 f"units. Received: {watched.name}, which is called with {a[0]} and "

@@ -15,6 +15,8 @@ from keras_sparseout.measure.layer_sums import (
     add,
     check_same_units,
     layer_sums,
+    required,
+    uneven,
 )
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.types import Tensor
@@ -80,10 +82,14 @@ class Probe:
             raise unreadable(unread, self.model, named=self.named)
         self._calls = step.calls()
         totals: dict[str, list[Tensor]] = {}
+        uneven_layers = uneven(step.seen)
         for watched, x, mask in step.seen:
             if watched.name in self.left_out:
                 continue
-            sums = layer_sums(watched, self.metrics, x, mask)
+            metrics = self.metrics
+            if watched.name in uneven_layers:
+                metrics = required(metrics)
+            sums = layer_sums(watched, metrics, x, mask)
             before = totals.get(watched.name, sums)
             check_same_units(
                 watched, [s.shape for s in before], [s.shape for s in sums]

@@ -92,6 +92,8 @@ class StepSums:
         self._thread = threading.local()
         self._settled = False
         self._shapes: dict[str, list[layer_sums.Shape]] = {}
+        # Layers without one number of units that is known.
+        self._uncounted: set[str] = set()
         with model.distribute_strategy.scope():
             self._sums = PackedSums()
             units = {w.name: w.number_of_units() for w in watched}
@@ -205,20 +207,21 @@ class StepSums:
         ]
         sums = layer_sums.packed_sums(calls, self.metrics)
         of_batch: dict[str, Tensor] = {}
-        for (watched, x, _), vector in zip(calls, sums, strict=True):
-            name, units = watched.name, x.shape[-1]
+        self._uncounted |= layer_sums.uneven(calls)
+        for call, vector in zip(calls, sums, strict=True):
+            name, units = call.watched.name, call.x.shape[-1]
             if name not in self._sums:
                 # In a model that is not built, sizes are unknown until now.
                 with tracing.outside_graph():
-                    self._sums.make(self._sizes({name: units}))
+                    self._sums.make(self._sizes({name: units}, last=True))
             if name not in self._sums:
                 raise ValueError(
                     "`metrics` with a figure for each unit need layers with a known "
-                    f"number of units. Received: {name} with shape {x.shape}. "
+                    f"number of units. Received: {name} with shape {call.x.shape}. "
                     "Leave it out of `layers`."
                 )
-            shapes = layer_sums.shapes(self.metrics, units)
-            layer_sums.check_same_units(watched, self._shapes[name], shapes)
+            told = call, vector, self.metrics, self._shapes[name]
+            vector = layer_sums.fitted(*told, counted=name not in self._uncounted)
             of_batch[name] = of_batch[name] + vector if name in of_batch else vector
         self._sums.add({_STEPS: np.ones(1), **of_batch})
         if self._control is not None:
@@ -232,15 +235,22 @@ class StepSums:
             None if mask is None else mask[: self.sample_size],
         )
 
-    def _sizes(self, units: Mapping[str, int | None]) -> dict[str, int]:
+    def _sizes(
+        self, units: Mapping[str, int | None], *, last: bool = False
+    ) -> dict[str, int]:
         """Notes the shapes of layers' sums, and returns their sizes, where known.
 
         Args:
             units: Dict of their numbers of units by name, None if unknown.
+            last: Whether no more can be known. Optional metrics do without.
         """
         sizes = {}
+        own = layer_sums.shapes(layer_sums.required(self.metrics), None)
         for name, number in units.items():
             shapes = layer_sums.shapes(self.metrics, number)
+            if last and number is None and None not in sum(own, ()):
+                self._uncounted.add(name)
+                shapes = layer_sums.shapes(self.metrics, 1)
             if not any(None in shape for shape in shapes):
                 self._shapes[name] = shapes
                 sizes[name] = layer_sums.size(shapes)

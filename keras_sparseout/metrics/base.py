@@ -19,6 +19,8 @@ class StreamingMetric(keras.metrics.Metric):
     alone, so that the sums can be kept elsewhere, for several layers or replicas.
 
     `compiles` says whether the sums are faster when compiled with XLA, and can be.
+    `optional` is for one that a callback adds of its own accord, behind all others: a
+    layer without one known number of units goes without it.
 
     The state is float64, in which counts stay exact up to 2^53.
 
@@ -32,6 +34,7 @@ class StreamingMetric(keras.metrics.Metric):
     """
 
     compiles = False
+    optional = False
 
     def __init__(self, *, name: str | None = None) -> None:
         super().__init__(dtype="float64", name=name)

@@ -94,6 +94,7 @@ def check_metric(metric: Metric) -> tuple[str, dict[str, StreamingMetric]]:
             f"whole model. Received: metric={metric!r}. Rename it."
         )
     metrics.update(check_metrics("dead_units"))
+    metrics["dead_units"].optional = True
     return NEEDLESS_MACS if of_model else name, metrics
 
 

@@ -98,6 +98,11 @@ class ControlFigures:
         self.units.add(sums)
         units = self.units.read(self.watched, self._broken)
         self._messages.nan_activations(units.nan_layers)
+        if units.uncounted:
+            self._messages.print(
+                f"the units of {validation.some_of(units.uncounted)} vary in number, "
+                "so that dead ones are not counted: `max_dead` does not hold there"
+            )
         self._messages.broken(self._broken, quiet=self.quiet)
         figures = self._figures("", sums)
         if self.budget is not None:

@@ -19,10 +19,12 @@ class UnitReading(NamedTuple):
         dead_shares: Dict of the share of dead units by layer, of the layers of which
             enough vectors were seen.
         nan_layers: Names of the layers with NaN among their activations.
+        uncounted: Names of the layers without one number of units.
     """
 
     dead_shares: dict[str, float]
     nan_layers: list[str]
+    uncounted: list[str]
 
 
 class DeadUnitCount:
@@ -54,17 +56,19 @@ class DeadUnitCount:
             watched: The layers.
             broken: Names of layers whose figures mean nothing.
         """
-        shares, nan_layers = {}, []
+        shares, nan_layers, uncounted = {}, [], []
         for w in watched:
             sums = self._sums[w.name]
             has_nan = any(np.isnan(part).any() for part in sums)
             if has_nan:
                 nan_layers.append(w.name)
             fired, vectors = self._of_units(sums)
+            if vectors < 0:
+                uncounted.append(w.name)
             if vectors >= _ENOUGH_VECTORS:
                 unknown = has_nan or w.name in broken
                 shares[w.name] = np.nan if unknown else float(np.mean(fired == 0))
-        return UnitReading(shares, nan_layers)
+        return UnitReading(shares, nan_layers, uncounted)
 
     def state(self, names: Iterable[str]) -> list[list[Any] | None]:
         """Returns the sums of layers that the next epoch goes on with, or None."""
