@@ -104,13 +104,24 @@ class PenaltyPush:
         # Without this object: what changes a gradient is kept for ever.
         measured = self._measured, self._column
         change = functools.partial(_changed, measured, settings)
-        masks = () if mask is None else (mask,)
+        masks, scale = () if mask is None else (mask,), self._scale()
         replicas = self._model.distribute_strategy.num_replicas_in_sync
-        pushed = gradients.change_gradient(
-            x, change, weight, self._scale(), *masks, shared=replicas > 1
-        )
+        asked = {"error": self._twice(), "shared": replicas > 1}
+        pushed = gradients.change_gradient(x, change, weight, scale, *masks, **asked)
         flat[0] = hooks.with_mask_of(x, pushed)
         return keras.tree.pack_sequence_as(structure, flat)
+
+    def _twice(self):
+        """What is said where a gradient of a gradient goes through the layer."""
+        name = self.watched.name
+        return (
+            "`layers` must be layers through which the training step takes no gradient "
+            "of a gradient, as for a gradient penalty or a differential equation: the "
+            f"push would change the inner one. Received: layers with {name}. Name "
+            "others, layers=[...], or put ActivationPenalty(0.0, adjustable=True) "
+            f"behind {name}, whose weight the controller moves instead. Call `gradient`"
+            " of a persistent tape outside of its `with`, which would record it."
+        )
 
     def _scale(self):
         """What the step multiplies the loss by: for replicas, against underflow."""
