@@ -62,8 +62,9 @@ class SparsityController(MeasuringCallback):
 
     With `x` it recomputes the moving statistics of BatchNormalization layers for its
     own figures, and at the end of training for the model. Without `x` a line says if
-    they lag. With `keras.callbacks.BackupAndRestore` behind it a resumed run equals one
-    that was not interrupted, except that q, rate and weight count dead units anew.
+    they lag. With `keras.callbacks.BackupAndRestore` behind it, and `backup_dir` where
+    that is needed, a resumed run equals one that was not interrupted. Without
+    `backup_dir` q, rate and weight count dead units anew.
 
     Args:
         target: The figure asked for: a number for all layers, or a dict of numbers by
@@ -115,8 +116,8 @@ class SparsityController(MeasuringCallback):
             is one try of a bisection. If the last one breaks them, the model gets the
             weights of the sparsest epoch that kept them, of which a copy is in memory.
         backup_dir: Folder of the state for a resumed run, with the actuators "penalty"
-            and "threshold": that of `BackupAndRestore`. It is replaced as a whole after
-            each epoch, and removed when training is complete. None for none.
+            and "threshold", and with a floor: that of `BackupAndRestore`. It is written
+            as a whole after each epoch, removed when training is complete. None: none.
         batch_size: With `x`, how many samples of arrays run at once.
         steps: With `x`, how many batches of a data set to take; None for all.
         verbose: 1 to print what is controlled, what could not be read, and at the end

@@ -24,14 +24,11 @@ _STEPS = ""
 
 
 class Control(Protocol):
-    """Something that acts on layers in each step, and gets their sums.
+    """Something that acts on layers in each step, and gets their sums."""
 
-    Attributes:
-        only_inner: Whether it is to act on no layer whose output the model returns,
-            unless the user named it.
-    """
-
-    only_inner: bool
+    @property
+    def only_inner(self) -> bool:
+        """Whether it acts on no layer whose output the model returns, by default."""
 
     def leave_out(self, names: Collection[str]) -> None:
         """Acts no more on these layers, whose outputs the model returns."""

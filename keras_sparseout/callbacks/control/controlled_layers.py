@@ -51,6 +51,8 @@ class ControlledLayers:
         self._settings = settings
         self._messages = messages
         self._watched: Sequence[WatchedLayer] = []
+        # Before any were left out.
+        self._candidates: Sequence[WatchedLayer] = []
         self._groups: list[ControlledGroup | StepGroup] = []
         self._stepping: StepControl | None = None
         self._moving, self._stopped = True, False
@@ -76,7 +78,9 @@ class ControlledLayers:
         """
         if watched is self._watched:
             return
+        before = self._groups
         self._watched, self._groups, self._stepping = watched, [], control
+        self._candidates = self._candidates or watched
         self.figures.watched = watched
         targets = targets_by_layer(self._settings.target, [w.name for w in watched])
         parts = [watched] if self._settings.together else [[w] for w in watched]
@@ -85,6 +89,9 @@ class ControlledLayers:
             shared = part, target, self._settings, self._messages
             group = StepGroup(*shared, control) if control else ControlledGroup(*shared)
             self._groups.append(group)
+            for old in before:
+                if isinstance(group, StepGroup) and isinstance(old, StepGroup):
+                    group.succeed(old)
         self._hold_back()
 
     def begin_ramp(self) -> None:
@@ -239,8 +246,7 @@ class ControlledLayers:
 
     @property
     def _saved(self) -> SavedControl:
-        groups = [group for group in self._groups if isinstance(group, StepGroup)]
-        parts = self._settings, self._watched, self._stepping, groups
+        parts = self._settings, self._candidates, self._stepping, self._groups
         return SavedControl(*parts, self.figures.units, self.floor)
 
     def identity(self) -> dict[str, Any]:
@@ -249,7 +255,12 @@ class ControlledLayers:
 
     def state(self) -> dict[str, Any]:
         """Returns all that a resumed run needs, of a control in the training step."""
-        own = {"probed": self.figures.state(), "stopped": self._stopped}
+        names = [w.name for w in self._candidates]
+        own = {
+            "watched": [names.index(w.name) for w in self._watched],
+            "probed": self.figures.state(),
+            "stopped": self._stopped,
+        }
         return {**self._saved.state(), **own}
 
     def weights(self) -> list[np.ndarray]:
@@ -262,6 +273,10 @@ class ControlledLayers:
         Raises:
             KeyError, TypeError, ValueError: if it is none.
         """
+        # Others were left out in the first step of that run.
+        watched = [self._candidates[int(i)] for i in state["watched"]]
+        if len(watched) != len(self._watched):
+            self.follow(watched, self._stepping)
         probed = self.figures.known(state["probed"])
         stopped = bool(state["stopped"])
         self._saved.resume(state, weights)

@@ -1,4 +1,4 @@
-"""The state of a control inside the training step, in a file, for a resumed run."""
+"""The state of a control in a file, for a resumed run: that which no layer has."""
 
 import contextlib
 import json
@@ -109,14 +109,21 @@ class RunBackup:
     def _path(self) -> pathlib.Path:
         return (self._folder or pathlib.Path()) / FILE_NAME
 
-    def check_list(self, in_list: Sequence[keras.callbacks.Callback]) -> None:
-        """Raises if two callbacks share the folder; warns if one is missing."""
+    def check_list(
+        self, in_list: Sequence[keras.callbacks.Callback], part: str = ""
+    ) -> None:
+        """Raises if two callbacks share the folder; warns if one is missing.
+
+        Args:
+            in_list: The callbacks in the list.
+            part: What of the controller the file would have, if not all.
+        """
         if self._folder is None:
             if backups_of_weights(in_list):
                 self._messages.warn(
-                    "BackupAndRestore saves nothing of this controller, which would "
-                    "begin anew in a resumed run. Give backup_dir=, the folder of "
-                    "BackupAndRestore",
+                    f"BackupAndRestore saves nothing of this controller{part}, which "
+                    "would begin anew in a resumed run. Give backup_dir=, the folder "
+                    "of BackupAndRestore",
                     about=("backup", "missing"),
                 )
             return

@@ -1,4 +1,4 @@
-"""The state of a control inside the training step, as a file has it."""
+"""The state of a control that no layer has, as a file has it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ import numpy as np
 from keras_sparseout.callbacks.control.accuracy_floor import AccuracyFloor
 from keras_sparseout.callbacks.control.arguments import targets_by_layer
 from keras_sparseout.callbacks.control.control_settings import ControlSettings
+from keras_sparseout.callbacks.control.controlled_group import ControlledGroup
 from keras_sparseout.callbacks.control.dead_units import DeadUnitCount
 from keras_sparseout.callbacks.control.step_control import StepControl
 from keras_sparseout.callbacks.control.step_group import StepGroup
@@ -19,9 +20,9 @@ class SavedControl:
 
     Args:
         settings: What all groups share.
-        watched: The layers.
-        stepping: What moves them; None before there are any.
-        groups: Their groups.
+        watched: The layers, also those that were left out since.
+        stepping: What moves them inside the training step; None if nothing does.
+        groups: The groups of those that were not.
         units: The count of their dead units.
         floor: What stops the groups where the accuracy falls; None if nothing does.
     """
@@ -31,7 +32,7 @@ class SavedControl:
         settings: ControlSettings,
         watched: Sequence[WatchedLayer],
         stepping: StepControl | None,
-        groups: Sequence[StepGroup],
+        groups: Sequence[ControlledGroup | StepGroup],
         units: DeadUnitCount,
         floor: AccuracyFloor | None,
     ) -> None:
@@ -40,6 +41,7 @@ class SavedControl:
         self._names = [w.name for w in watched]
         self._stepping = stepping
         self._groups = groups
+        self._stepped = [group for group in groups if isinstance(group, StepGroup)]
         self._units = units
         self._floor = floor
 
@@ -68,7 +70,7 @@ class SavedControl:
         floor = [] if self._floor is None else self._floor.numbers()
         return {
             "step": [array.tolist() for array in step],
-            "groups": [group.state() for group in self._groups],
+            "groups": [group.state() for group in self._stepped],
             "units": self._units.state(self._names),
             "floor": [array.tolist() for array in floor],
         }
@@ -87,14 +89,14 @@ class SavedControl:
         own = [] if self._stepping is None else self._stepping.numbers()
         if [numbers.shape for numbers in step] != [numbers.shape for numbers in own]:
             raise ValueError("its numbers are of other layers")
-        pairs = list(zip(self._groups, state["groups"], strict=True))
+        pairs = list(zip(self._stepped, state["groups"], strict=True))
         known = [
             {key: float(saved[key]) for key in group.state()} for group, saved in pairs
         ]
         floor = [np.array(numbers, "float64") for numbers in state["floor"]]
         self._units.resume(self._names, state["units"])
-        for group, saved in zip(self._groups, known, strict=True):
-            group.resume(saved)
+        for stepped, saved in zip(self._stepped, known, strict=True):
+            stepped.resume(saved)
         if self._floor is not None:
             self._floor.resume(floor, weights)
             aims = self._floor.aims

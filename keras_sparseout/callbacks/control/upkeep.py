@@ -52,10 +52,10 @@ class Upkeep:
         self._has_floor = has_floor
         self._statistics = MovingStatistics(callback.model, data, messages)
         self._backup: RunBackup | None = None
-        if saves:
+        if saves or has_floor:
+            part = "" if saves else "'s floor of accuracy"
             self._backup = RunBackup(folder, callback, progress, messages)
-        if self._backup is not None:
-            self._backup.check_list(in_list)
+            self._backup.check_list(in_list, part)
         self._weights = EndWeights(callback, has_floor, messages)
         self._weights.check_list(in_list)
 

@@ -10,7 +10,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sparseout import SparsityController, TargetSparsity
+from keras_sparseout import (
+    ActivationPenalty,
+    Sparseout,
+    SparsityController,
+    TargetSparsity,
+)
 from keras_sparseout.callbacks.control import run_backup
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 
@@ -128,6 +133,73 @@ def test_a_floor_of_accuracy_is_resumed_with_the_weights_that_it_restores(tmp_pa
     resumed, rest = run(tmp_path, backup(tmp_path))
     for key, figures in history.items():
         assert rest[key] == figures[2:]
+    for a, b in zip(resumed, weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("actuator", ["weight", "q"])
+def test_a_floor_of_layers_with_a_knob_is_resumed_too(tmp_path, actuator):
+    """The state of their loop is in the layer, that of the floor is not."""
+
+    def run(folder, *others):
+        keras.utils.set_random_seed(3)
+        knob = {
+            "weight": ActivationPenalty(0.0, adjustable=True, name="knob"),
+            "q": Sparseout(0.3, adjustable=True, name="knob", jit_compile=False),
+        }[actuator]
+        hidden = keras.layers.Dense(16, "relu")
+        model = keras.Sequential([keras.Input((6,)), hidden, knob])
+        model.add(keras.layers.Dense(1))
+        model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
+        asked = {"min_metric": ("val_mae", 2.0, "min"), "every": 2, "verbose": 0}
+        control = SparsityController(0.7, backup_dir=folder, **asked)
+        options = {"batch_size": 8, "epochs": 4, "verbose": 0}
+        callbacks = [Scores(), control, *others]
+        batched.fit(model, X, Y, callbacks=callbacks, **options)
+        return model.get_weights()
+
+    weights = run(None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, backup(tmp_path), Interrupt())
+    for a, b in zip(run(tmp_path, backup(tmp_path)), weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not list(tmp_path.glob("*.npz"))
+    says = "saves nothing of this controller's floor of accuracy, .* Give backup_dir="
+    with pytest.warns(UserWarning, match=says), pytest.raises(KeyboardInterrupt):
+        run(None, backup(tmp_path), Interrupt())
+
+
+class Ends(keras.Model):
+    """Its first step shows that the last layer is its output, and one is not called."""
+
+    def __init__(self):
+        super().__init__()
+        self.idle = keras.layers.ReLU(name="idle")
+        self.last = keras.layers.Dense(1, "softplus", name="last")
+        self.first = keras.layers.Dense(16, "relu", name="first")
+
+    def call(self, x):
+        return self.last(self.first(x))
+
+
+def test_a_run_that_left_layers_out_is_resumed(tmp_path):
+    def run(folder, *others):
+        keras.utils.set_random_seed(3)
+        model = Ends()
+        model(X)
+        model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
+        asked = {"x": X[:32], "min_metric": ("val_mae", 2.0, "min"), "verbose": 0}
+        control = SparsityController(0.7, backup_dir=folder, **asked)
+        options = {"batch_size": 8, "epochs": 4, "verbose": 0}
+        callbacks = [Scores(), control, *others]
+        history = batched.fit(model, X, Y, callbacks=callbacks, **options).history
+        return history["penalty/first"], model.get_weights()
+
+    penalties, weights = run(None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, backup(tmp_path), Interrupt())
+    rest, resumed = run(tmp_path, backup(tmp_path))
+    assert rest == penalties[2:]
     for a, b in zip(resumed, weights, strict=True):
         np.testing.assert_array_equal(a, b)
 
