@@ -109,6 +109,11 @@ class RunBackup:
     def _path(self) -> pathlib.Path:
         return (self._folder or pathlib.Path()) / FILE_NAME
 
+    @property
+    def has_file(self) -> bool:
+        """Whether it saves anything."""
+        return self._folder is not None
+
     def check_list(
         self, in_list: Sequence[keras.callbacks.Callback], part: str = ""
     ) -> None:

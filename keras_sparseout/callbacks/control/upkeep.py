@@ -68,7 +68,8 @@ class Upkeep:
         progress = self._progress
         if self._backup is not None:
             self._backup.begin_epoch(epoch, control)
-            return
+            if self._backup.has_file:
+                return
         goes_on = epoch == progress.first and control.started
         if epoch and goes_on and backups_of_weights(self._in_list):
             steps = progress.before // epoch

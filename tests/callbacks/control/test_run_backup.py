@@ -18,6 +18,7 @@ from keras_sparseout import (
 )
 from keras_sparseout.callbacks.control import run_backup
 from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.callbacks.progress import Progress
 
 X = np.random.default_rng(0).normal(size=(96, 6)).astype("float32")
 Y = X.sum(1, keepdims=True)
@@ -151,7 +152,7 @@ def test_a_floor_of_layers_with_a_knob_is_resumed_too(tmp_path, actuator):
         model = keras.Sequential([keras.Input((6,)), hidden, knob])
         model.add(keras.layers.Dense(1))
         model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
-        asked = {"min_metric": ("val_mae", 2.0, "min"), "every": 2, "verbose": 0}
+        asked = {"min_metric": ("val_loss", 2.0, "min"), "every": 2, "verbose": 0}
         control = SparsityController(0.7, backup_dir=folder, **asked)
         options = {"batch_size": 8, "epochs": 4, "verbose": 0}
         callbacks = [Scores(), control, *others]
@@ -188,7 +189,7 @@ def test_a_run_that_left_layers_out_is_resumed(tmp_path):
         model = Ends()
         model(X)
         model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
-        asked = {"x": X[:32], "min_metric": ("val_mae", 2.0, "min"), "verbose": 0}
+        asked = {"x": X[:32], "min_metric": ("val_loss", 2.0, "min"), "verbose": 0}
         control = SparsityController(0.7, backup_dir=folder, **asked)
         options = {"batch_size": 8, "epochs": 4, "verbose": 0}
         callbacks = [Scores(), control, *others]
@@ -275,7 +276,8 @@ class Epoch:
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     messages = ControllerMessages(verbose=0)
-    saving = run_backup.RunBackup(tmp_path, keras.callbacks.Callback(), messages)
+    given = keras.callbacks.Callback(), Progress(), messages
+    saving = run_backup.RunBackup(tmp_path, *given)
     saving.end_epoch(0, Epoch())
     [file] = tmp_path.iterdir()
     before = file.read_bytes()
