@@ -241,14 +241,16 @@ class WeightNoise(PerSequenceNoise, keras.layers.Wrapper):
         return self.layer.compute_output_shape(*args, **kwargs)
 
     def compute_output_spec(
-        self, inputs: Any, *args: Any, training: bool | None = None, **kwargs: Any
+        self, *args: Any, training: bool | None = None, **kwargs: Any
     ) -> Any:
         """Returns `KerasTensor`s like the outputs of the wrapped layer."""
-        # By place: the wrapped layer may have another name for them.
+        if not args and "inputs" in kwargs:
+            # The wrapped layer may have another name for them.
+            args = (kwargs.pop("inputs"),)
         if self._is_checked:
-            return self.layer.compute_output_spec(inputs, *args, **kwargs)
+            return self.layer.compute_output_spec(*args, **kwargs)
         # Only a call makes its weights.
-        return self._make_weights(inputs, *args, **kwargs)
+        return self._make_weights(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments; under "layer" the serialized wrapped layer."""
