@@ -91,6 +91,36 @@ class Residual(L.Layer):
         return self.graph(x)
 
 
+class Applies(L.Layer):
+    """Takes a function, and gives what `written` makes of it in its config."""
+
+    def __init__(self, function, written, **kwargs):
+        super().__init__(**kwargs)
+        known = {"relu": relu}
+        self.function = known.get(function, function) if written is str else function
+        self.written = written
+
+    def call(self, x):
+        return self.function(x)
+
+    def get_config(self):
+        name = self.function.__name__
+        function = name if self.written is str else self.written(self.function)
+        written = {"function": function, "written": self.written}
+        return {**super().get_config(), **written}
+
+
+class Reads(Applies):
+    """Reads it in its own way."""
+
+    @classmethod
+    def from_config(cls, config):
+        if config["written"] is str:
+            return cls(**{**config, "function": globals()[config["function"]]})
+        read = keras.saving.deserialize_keras_object(config["function"])
+        return cls(**{**config, "function": read})
+
+
 def doubled(x, by, of):
     return of(x) * by
 
@@ -107,6 +137,14 @@ ALONE = {
         L.Dense(3, kernel_initializer=Ones()), L.Dense(3, "relu")
     ),
     "models in the code": Residual,
+    "a name in a config": lambda: Applies(relu, str),
+    "a function in a config": lambda: Applies(
+        relu, keras.saving.serialize_keras_object
+    ),
+    "a name that its class reads": lambda: Reads(relu, str),
+    "a function that its class reads": lambda: Reads(
+        relu, keras.saving.serialize_keras_object
+    ),
     "shape of a Lambda": lambda: L.Lambda(
         lambda x: x[:, :2], output_shape=lambda shape: (shape[0], 2)
     ),
@@ -238,3 +276,22 @@ def test_penalties_of_what_is_replaced_or_unwrapped_stay():
     twice = ks.Bridgeout(dense, 0.5, name="out", **penalized)
     with pytest.raises(ValueError, match="'out' and 'in', which have one each"):
         models.strip(keras.Sequential([twice]), verbose=0)
+
+
+class Twice(Two):
+    """Makes two layers from the config of one."""
+
+    @classmethod
+    def from_config(cls, config):
+        first, _ = config.pop("first"), config.pop("second")
+        read = keras.saving.deserialize_keras_object
+        return cls(read(first), read(first), **config)
+
+
+def test_two_layers_of_one_config_do_not_become_one():
+    def inner():
+        return keras.Sequential([keras.Input((8,)), L.Dropout(0.5), L.Dense(8)])
+
+    model = with_last(Twice(inner(), inner()))
+    with pytest.raises(ValueError, match="several layers are made of 'sequential"):
+        models.replace_dropout(model, q=1.5, verbose=0)

@@ -166,14 +166,19 @@ def _rows(x, n):
     ones, or each second one.
     """
     size = ops.shape(x)[0]
-    number = ops.minimum(size, n)
+    number = ops.minimum(size, min(n, 2**31 - 1))
     parts = ops.maximum(number, 1)
     step, rest = ops.floor_divide(size, parts), ops.mod(size, parts)
     part = ops.arange(number)
-    within = ops.convert_to_tensor(_places(n))[:number]
+    table = _places(min(n, _MOST_PLACES))
+    within = ops.take(ops.convert_to_tensor(table), ops.mod(part, len(table)))
     # The first parts have one more.
     start = part * step + ops.minimum(part, rest)
     return start + ops.mod(within, step + ops.cast(part < rest, "int32"))
+
+
+# `sample_size` may be any number that is meant as all samples.
+_MOST_PLACES = 4096
 
 
 @functools.lru_cache(maxsize=8)

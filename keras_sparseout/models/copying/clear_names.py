@@ -30,14 +30,15 @@ class ClearNames:
         it with an underscore; or `layers` of a model.
         """
         new = {
-            key: self._value(value, held_at(layer, key))
+            key: self._value(value, held_at(layer, key), layer)
             for key, value in config.items()
         }
         if isinstance(layer, (keras.Sequential, keras.Function)) and "layers" in config:
             # Those of inputs are in the config alone.
             named = {each.name: each for each in layer.layers}
             new["layers"] = [
-                self._value(part, _by_name(part, named)) for part in config["layers"]
+                self._value(part, _by_name(part, named), layer)
+                for part in config["layers"]
             ]
         return new
 
@@ -45,17 +46,22 @@ class ClearNames:
         """Returns how Keras describes a layer, or a list of layers, with such names."""
         with quiet_about_lambdas():
             written = keras.saving.serialize_keras_object(part)
-        return self._value(written, part)
+        return self._value(written, part, part)
 
     def made(self, part: Any) -> Any:
         """Returns what Keras makes this very layer of, or this list of layers."""
         if isinstance(part, (list, tuple)):
             return [self.made(each) for each in part]
 
+        used: list[object] = []
+
         class Made:
             # Of what Keras finds by a name, it calls this.
             @staticmethod
             def from_config(config: object) -> Any:
+                if used:
+                    raise ValueError(f"several layers are made of {part.name!r}")
+                used.append(config)
                 return part
 
         name = self._name(Made)
@@ -65,19 +71,21 @@ class ClearNames:
             "registered_name": name,
         }
 
-    def _value(self, value: Any, live: Any) -> Any:
-        """Returns `value`, which describes the object `live`, if it does."""
+    def _value(self, value: Any, live: Any, owner: object) -> Any:
+        """Returns `value`, which describes the object `live` of `owner`, if it does."""
         if isinstance(live, types.FunctionType):
             if isinstance(value, (dict, str)) and not is_of_keras(live):
-                return self._function(live)
+                return self._function(value, live, owner)
         elif isinstance(live, (list, tuple)):
             if isinstance(value, (list, tuple)) and len(value) == len(live):
-                return [self._value(*pair) for pair in zip(value, live, strict=True)]
+                pairs = zip(value, live, strict=True)
+                return [self._value(*pair, owner) for pair in pairs]
         elif not isinstance(value, dict):
             return value
         elif isinstance(live, dict):
             return {
-                key: self._value(each, live.get(key)) for key, each in value.items()
+                key: self._value(each, live.get(key), owner)
+                for key, each in value.items()
             }
         elif _describes(value, live):
             changed = {**value, "config": self.config(value["config"], live)}
@@ -86,7 +94,15 @@ class ClearNames:
             return changed
         return value
 
-    def _function(self, function: types.FunctionType) -> dict[str, Any]:
+    def _function(self, value, function, owner):
+        own = type(owner)
+        if not is_of_keras(own) and not isinstance(owner, keras.layers.Lambda):
+            if own.from_config.__module__.startswith("keras."):
+                # Its `__init__` gets what the config has, and first got the function.
+                return function
+            if isinstance(value, str):
+                # Only its own code knows what the name means.
+                return value
         name = self._name(function)
         kind = {"module": "builtins", "class_name": "function"}
         return {**kind, "config": name, "registered_name": name}

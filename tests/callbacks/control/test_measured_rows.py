@@ -21,6 +21,19 @@ def test_rows_that_are_measured_are_spread_over_the_batch(size):
         assert 0 < np.mean(rows % 2) < 1
 
 
+@pytest.mark.parametrize("many", [5000, 2**40])
+def test_a_number_above_all_samples_means_all(many):
+    rows = np.asarray(penalty_push._rows(np.zeros((20, 2)), many))
+    np.testing.assert_array_equal(rows, np.arange(20))
+
+
+def test_many_rows_are_spread_too():
+    rows = np.asarray(penalty_push._rows(np.zeros((12_000, 2)), 5000))
+    assert (np.diff(rows) > 0).all()
+    assert len(rows) == 5000
+    assert rows[-1] > 11_990
+
+
 @pytest.mark.parametrize("weights", [[0] * 8 + [1] * 8, [1, 0] * 8, [0, 1] * 8])
 def test_samples_without_a_loss_do_not_hide_that_of_others(weights):
     hidden = keras.layers.Dense(9, "relu", name="hidden")
