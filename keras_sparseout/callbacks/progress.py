@@ -113,6 +113,14 @@ class Progress:
         return self._per_execution > 1 and self.batches > 0
 
 
+def is_resumed(model: keras.Model, epoch: int) -> bool:
+    """Returns whether Keras let `fit` begin with `epoch`, as it resumes a run.
+
+    `keras.callbacks.BackupAndRestore` has no public way to tell `fit` so, nor others.
+    """
+    return bool(epoch) and getattr(model, "_initial_epoch", None) == epoch
+
+
 class OptimizerBatches:
     """Corrects a `Progress` by the batches that the optimizer was given.
 

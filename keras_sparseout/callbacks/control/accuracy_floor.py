@@ -14,6 +14,7 @@ from keras_sparseout.callbacks.control.accuracy_limits import (
 )
 from keras_sparseout.callbacks.control.floor_search import Judged
 from keras_sparseout.callbacks.control.messages import ControllerMessages
+from keras_sparseout.callbacks.progress import is_resumed
 
 # From this part of the run on, the aims don't rise again after a break.
 _LATE = 0.75
@@ -110,8 +111,14 @@ class AccuracyFloor:
         return not any(epoch.kept for epoch in self._epochs)
 
     def check_epochs(self, first: int) -> None:
-        """Raises if the run, from the epoch of index `first` on, has only one epoch."""
+        """Raises if the run, from the epoch of index `first` on, has only one epoch.
+
+        Where that is the last epoch of a resumed run, it only warns.
+        """
         if self._run_epochs is None or self._run_epochs - first > 1:
+            return
+        if is_resumed(self._model, first):
+            floor_messages.warn_of_last_epoch(self._messages)
             return
         received, least, several = f"epochs={self._run_epochs}", "2", f"{first + 8}"
         if first:

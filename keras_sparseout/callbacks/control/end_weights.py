@@ -31,8 +31,7 @@ class EndWeights:
         self._lengths: np.ndarray | None = None
 
     def check_list(self, in_list: Sequence[keras.callbacks.Callback]) -> None:
-        """Warns of callbacks that restore weights as training ends."""
-        self._warn_of_best_weights(in_list)
+        """Warns of a later callback that restores weights as training ends."""
         if self._has_floor and self._callback in in_list:
             later = in_list[in_list.index(self._callback) + 1 :]
             kind = type(self._callback)
@@ -44,6 +43,46 @@ class EndWeights:
                     "min_metric= or max_loss_increase=",
                     about=("end weights", "floor"),
                 )
+
+    def check_stopping(
+        self, in_list: Sequence[keras.callbacks.Callback], first: int
+    ) -> None:
+        """Warns of an EarlyStopping that restores weights as training ends.
+
+        Args:
+            in_list: The callbacks in the list.
+            first: Index of the first epoch of the run.
+        """
+        epochs = (self._callback.params or {}).get("epochs")
+        reach_by = getattr(self._callback, "reach_by", 1.0)
+        left = None if epochs is None else epochs - first
+        reached = first + (1 if left is None else math.ceil(reach_by * left))
+        stopping = [
+            c
+            for c in in_list
+            if isinstance(c, keras.callbacks.EarlyStopping) and c.restore_best_weights
+        ]
+        if not self._has_floor:
+            stopping = [c for c in stopping if c.start_from_epoch < reached]
+        if not stopping:
+            return
+        if self._has_floor:
+            remedy = "Leave restore_best_weights out: the floor restores weights itself"
+        else:
+            remedy = (
+                f"Give it start_from_epoch={reached}"
+                if epochs
+                else (
+                    "Give it the start_from_epoch from which on the target is reached"
+                )
+            )
+            remedy += ", or leave restore_best_weights out"
+        self._messages.warn(
+            "EarlyStopping(restore_best_weights=True) gives the model the weights of "
+            f"the epoch with the best {stopping[0].monitor} as training ends. That may "
+            f"be one before the target was reached. {remedy}",
+            about=("end weights", "best"),
+        )
 
     def end_epoch(self) -> None:
         """Notes the weights at the end of an epoch."""
@@ -65,37 +104,6 @@ class EndWeights:
 
     def _now(self) -> np.ndarray:
         return variables.squared_lengths(self._callback.model.trainable_weights)
-
-    def _warn_of_best_weights(
-        self, in_list: Sequence[keras.callbacks.Callback]
-    ) -> None:
-        epochs = (self._callback.params or {}).get("epochs")
-        reach_by = getattr(self._callback, "reach_by", 1.0)
-        reached = 1 if epochs is None else math.ceil(reach_by * epochs)
-        stopping = [
-            c
-            for c in in_list
-            if isinstance(c, keras.callbacks.EarlyStopping) and c.restore_best_weights
-        ]
-        if self._has_floor and stopping:
-            remedy = "Leave restore_best_weights out: the floor restores weights itself"
-        elif any(c.start_from_epoch < reached for c in stopping):
-            remedy = (
-                f"Give it start_from_epoch={reached}"
-                if epochs
-                else (
-                    "Give it the start_from_epoch from which on the target is reached"
-                )
-            )
-            remedy += ", or leave restore_best_weights out"
-        else:
-            return
-        self._messages.warn(
-            "EarlyStopping(restore_best_weights=True) gives the model the weights of "
-            f"the epoch with the best {stopping[0].monitor} as training ends. That may "
-            f"be one before the target was reached. {remedy}",
-            about=("end weights", "best"),
-        )
 
 
 def _has_floor(callback: keras.callbacks.Callback) -> bool:

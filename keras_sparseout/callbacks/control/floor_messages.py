@@ -44,3 +44,12 @@ def warn_of_no_epoch(messages: ControllerMessages, floor: str, best: str) -> Non
         f"{best}. Give more epochs, or a lower floor",
         about=("floor", ""),
     )
+
+
+def warn_of_last_epoch(messages: ControllerMessages) -> None:
+    """Warns that a resumed run has only the epoch left in which a floor looks."""
+    messages.warn(
+        "nothing is moved in the one epoch that is left of the resumed run: its floor "
+        "begins anew, and does not push in its first epoch. Give more epochs",
+        about=("floor", "last"),
+    )

@@ -15,7 +15,7 @@ from keras_sparseout.callbacks.control.run_backup import (
     RunBackup,
     backups_of_weights,
 )
-from keras_sparseout.callbacks.progress import Progress
+from keras_sparseout.callbacks.progress import Progress, is_resumed
 from keras_sparseout.measure.probe_data import ProbeData
 
 
@@ -47,6 +47,7 @@ class Upkeep:
         saves: bool,
         has_floor: bool,
     ) -> None:
+        self._callback = callback
         self._progress = progress
         self._in_list = in_list
         self._has_floor = has_floor
@@ -65,13 +66,21 @@ class Upkeep:
         A state that is in the layers has nothing of the run: there the optimizer tells
         how long the epochs were, and it is taken to have begun with the first.
         """
+        begins = epoch == self._progress.first
+        self._go_on(epoch, control)
+        if begins:
+            self._weights.check_stopping(self._in_list, self._progress.first)
+
+    def _go_on(self, epoch: int, control: ControlledLayers) -> None:
         progress = self._progress
         if self._backup is not None:
             self._backup.begin_epoch(epoch, control)
             if self._backup.has_file:
                 return
         goes_on = epoch == progress.first and control.started
-        if epoch and goes_on and backups_of_weights(self._in_list):
+        # A later stage of training has a backup too, but it restored nothing.
+        resumed = is_resumed(self._callback.model, epoch)
+        if goes_on and resumed and backups_of_weights(self._in_list):
             steps = progress.before // epoch
             progress.resume(0, steps, min(steps, 1))
 

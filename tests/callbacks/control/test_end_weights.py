@@ -30,11 +30,12 @@ def first_epoch(**kwargs):
     )
 
 
-def train(*callbacks, optimizer=None):
+def train(*callbacks, optimizer=None, first=0):
     keras.utils.set_random_seed(0)
     model = classifier(regularizer=lambda name: keras.layers.ReLU(name=name))
     model.compile(optimizer or keras.optimizers.Adam(0.01), "mse", jit_compile=False)
-    options = {"batch_size": 160, "epochs": 3, "verbose": 0}
+    options = {"batch_size": 160, "epochs": first + 3, "verbose": 0}
+    options["initial_epoch"] = first
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(X, Y, callbacks=list(callbacks), **options)
@@ -62,6 +63,21 @@ def test_weights_of_an_earlier_epoch_are_said_not_to_be_those_of_the_figures(cap
     assert is_same(weights, scores.weights[2])
     assert said == []
     assert OTHERS not in capsys.readouterr().out
+
+
+def test_what_it_says_of_a_run_with_an_initial_epoch_is_of_its_own_epochs():
+    early = keras.callbacks.EarlyStopping("loss", restore_best_weights=True)
+    late = keras.callbacks.EarlyStopping(
+        "other", mode="min", start_from_epoch=12, restore_best_weights=True
+    )
+    # The other way round too: the monitor is that of the callback to change.
+    for stopping in ([early, late], [late, early]):
+        _, said = train(SparsityController(0.9, verbose=0), *stopping, first=10)
+        [warning] = said
+        assert "with the best loss as" in warning
+        assert "Give it start_from_epoch=12, or" in warning
+    _, said = train(SparsityController(0.9, verbose=0), late, first=10)
+    assert said == []
 
 
 def test_averages_of_the_optimizer_are_other_weights_too(capsys):

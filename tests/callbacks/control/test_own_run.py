@@ -5,6 +5,7 @@ interruption does.
 """
 
 import itertools
+import shutil
 
 import keras
 import numpy as np
@@ -116,3 +117,35 @@ def test_an_interrupted_run_of_unknown_length_goes_on_with_its_length(noisy, tmp
     assert resumed.history["epoch"] == [e for e in whole.history["epoch"] if e > 2]
     for key, figures in expected.items():
         assert history[key] == figures[2:], key
+
+
+@pytest.mark.filterwarnings("ignore:SparsityController")
+@pytest.mark.parametrize("kind", ["penalty", "q", "file"])
+def test_a_floor_goes_on_in_the_last_epoch_of_a_resumed_run(kind, tmp_path):
+    def run(*others):
+        folder = tmp_path / "state" if kind == "file" else None
+        # It is never kept, so that the layer has no state of q either.
+        asked = {"min_metric": ("loss", 1e-9), "backup_dir": folder, "verbose": 0}
+        model, backup = net(noisy=kind == "q"), tmp_path / "weights"
+        others = *others, keras.callbacks.BackupAndRestore(str(backup))
+        control = SparsityController(0.9, **asked)
+        return fit(model, unknown(1), control, *others, epochs=3)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Interrupt())
+    # The file of the state was not copied with the weights.
+    shutil.rmtree(tmp_path / "state", ignore_errors=True)
+    with pytest.warns(UserWarning, match="in the one epoch that is left of the resu"):
+        assert len(run()["loss"]) == 1
+
+
+def test_a_second_stage_with_a_backup_of_its_own_is_a_run_of_its_own(tmp_path):
+    model = net(noisy=True)
+    options = {"every": 1, "gain": 0.1, "freeze_after": 2, "verbose": 0}
+    fit(model, unknown(4), SparsityController(0.5, **options), epochs=2)
+    backup = keras.callbacks.BackupAndRestore(str(tmp_path))
+    epochs = {"initial_epoch": 2, "epochs": 4}
+    second = SparsityController(0.5, **options)
+    history = fit(model, unknown(4), second, backup, **epochs)
+    # Not frozen.
+    assert history["q/noise"][0] != history["q/noise"][1]
