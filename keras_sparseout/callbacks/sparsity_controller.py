@@ -63,8 +63,8 @@ class SparsityController(MeasuringCallback):
     With `x` it recomputes the moving statistics of BatchNormalization layers for its
     own figures, and at the end of training for the model. Without `x` a line says if
     they lag. With `keras.callbacks.BackupAndRestore` behind it, and `backup_dir` where
-    that is needed, a resumed run equals one that was not interrupted. Without
-    `backup_dir` q, rate and weight count dead units anew.
+    that is needed, a resumed run equals one that was not interrupted. But q, rate and
+    weight without a floor count dead units anew.
 
     Args:
         target: The figure asked for: a number for all layers, or a dict of numbers by
