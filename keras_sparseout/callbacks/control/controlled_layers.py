@@ -78,7 +78,7 @@ class ControlledLayers:
         """
         if watched is self._watched:
             return
-        before = self._groups
+        before = [group for group in self._groups if isinstance(group, StepGroup)]
         self._watched, self._groups, self._stepping = watched, [], control
         self._candidates = self._candidates or watched
         self.figures.watched = watched
@@ -87,11 +87,11 @@ class ControlledLayers:
         for part in filter(None, parts):
             target = float(np.mean([targets[w.name] for w in part]))
             shared = part, target, self._settings, self._messages
-            group = StepGroup(*shared, control) if control else ControlledGroup(*shared)
-            self._groups.append(group)
-            for old in before:
-                if isinstance(group, StepGroup) and isinstance(old, StepGroup):
-                    group.succeed(old)
+            self._groups.append(
+                StepGroup(*shared, control, before)
+                if control
+                else ControlledGroup(*shared)
+            )
         self._hold_back()
 
     def begin_ramp(self) -> None:

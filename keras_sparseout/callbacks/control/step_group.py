@@ -43,6 +43,8 @@ class StepGroup:
         settings: What all groups share.
         messages: What the controller says.
         control: The control of all groups.
+        before: The groups that were there before some layers were left out. It goes on
+            from the one of its own layers.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class StepGroup:
         settings: ControlSettings,
         messages: ControllerMessages,
         control: StepControl,
+        before: Sequence["StepGroup"] = (),
     ) -> None:
         self._watched = watched
         self._target = target
@@ -66,8 +69,12 @@ class StepGroup:
         self._stays_at_bound = False
         self._is_wrong = self._frozen = False
         self._aim, self._offset = target, 0.0
-        # An earlier run may have ended frozen or blocked.
-        self._tell(setpoint=target, frozen=0.0, blocked=0.0)
+        own = [g for g in before if g._control is control and g._index == self._index]
+        if own:
+            self._succeed(own[0])
+        else:
+            # An earlier run may have ended frozen or blocked.
+            self._tell(setpoint=target, frozen=0.0, blocked=0.0)
 
     @property
     def layers(self) -> list[str]:
@@ -129,8 +136,8 @@ class StepGroup:
         self._figure = figure
 
     def hold(self, held: bool) -> None:
-        """Leaves the setting as it is, or lets it go."""
-        self._tell(frozen=float(held))
+        """Leaves the setting as it is, or lets it go unless it is frozen for good."""
+        self._tell(frozen=float(held or self._frozen))
 
     def freeze(self, batches: int = 0) -> None:
         """Leaves the setting at the mean of the last ones, as `freeze_after` says."""
@@ -205,11 +212,11 @@ class StepGroup:
         self._readings_wrong = int(state["readings_wrong"])
         self._is_wrong = bool(state["is_wrong"])
 
-    def succeed(self, old: "StepGroup") -> None:
-        """Goes on from a group of the same layers, before some were left out."""
-        if old._control is self._control and old._index == self._index:
-            self.resume(old.state())
-            self._tell(setpoint=self._aim + self._offset)
+    def _succeed(self, old: "StepGroup") -> None:
+        """Goes on from an older group; the control knows if it is frozen or blocked."""
+        self.resume(old.state())
+        self._frozen, self._stays_at_bound = old._frozen, old._stays_at_bound
+        self._tell(setpoint=self._aim + self._offset)
 
     @property
     def _aims_at_target(self) -> bool:

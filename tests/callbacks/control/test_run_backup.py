@@ -183,14 +183,18 @@ class Ends(keras.Model):
         return self.last(self.first(x))
 
 
-def test_a_run_that_left_layers_out_is_resumed(tmp_path):
+@pytest.mark.parametrize(
+    "asked",
+    [{"x": X[:32], "min_metric": ("val_loss", 2.0, "min")}, {"freeze_after": 1}],
+    ids=["floor", "frozen"],
+)
+def test_a_run_that_left_layers_out_is_resumed(tmp_path, asked):
     def run(folder, *others):
         keras.utils.set_random_seed(3)
         model = Ends()
         model(X)
         model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=False)
-        asked = {"x": X[:32], "min_metric": ("val_loss", 2.0, "min"), "verbose": 0}
-        control = SparsityController(0.7, backup_dir=folder, **asked)
+        control = SparsityController(0.7, backup_dir=folder, verbose=0, **asked)
         options = {"batch_size": 8, "epochs": 4, "verbose": 0}
         callbacks = [Scores(), control, *others]
         history = batched.fit(model, X, Y, callbacks=callbacks, **options).history

@@ -68,8 +68,8 @@ class Run:
             has_probe=False,
         )
         self.control = Control()
-        shared = watched, 0.7, settings, ControllerMessages(), self.control
-        self.group = StepGroup(*shared)
+        self.shared = watched, 0.7, settings, ControllerMessages(), self.control
+        self.group = StepGroup(*self.shared)
 
     def read(self, *levels, push, batches=200, slope=0.0, start=0.5):
         for level in levels:
@@ -127,6 +127,22 @@ def test_what_held_the_setting_was_said_or_is_freeze_after():
         run.read(0.6, push=1.0)
         getattr(run.group, hold)(True)
         assert run.group.conclude() == why
+
+
+def test_a_group_stays_frozen_and_blocked_when_layers_are_left_out():
+    run = Run()
+    run.read(0.6, push=1.0)
+    run.group.freeze()
+    run.control.plan.blocked[:] = 1
+    group = StepGroup(*run.shared, [run.group])
+    # A floor that lets it go does not end what `freeze_after` holds.
+    group.hold(False)
+    plan, kept = run.control.plan, [group.state(), group.conclude()]
+    assert (plan.frozen, plan.blocked, plan.setpoint) == (1, 1, np.float64(0.7))
+    assert kept == [run.group.state(), run.group.conclude()]
+    # A new run begins anew.
+    StepGroup(*run.shared)
+    assert (run.control.plan.frozen, run.control.plan.blocked) == (0, 0)
 
 
 def test_layers_with_the_same_target_are_named_together(capsys):
