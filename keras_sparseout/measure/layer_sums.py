@@ -129,13 +129,16 @@ def unpacked(vector: Tensor, shapes: Iterable[Shape]) -> list[Tensor]:
     return sums
 
 
-def uneven(calls: Iterable[LayerCall]) -> set[str]:
-    """Returns the names of layers that are called with several numbers of units."""
+def uncounted(calls: Iterable[LayerCall]) -> set[str]:
+    """Returns the names of layers without one number of units that is known.
+
+    Optional metrics do without them.
+    """
     widths: dict[str, set[int | None]] = {}
     for watched, x, _ in calls:
         units = x.shape[-1] if rank_of(x) else None
         widths.setdefault(watched.name, set()).add(units)
-    return {name for name, own in widths.items() if len(own) > 1}
+    return {name for name, own in widths.items() if len(own) > 1 or None in own}
 
 
 def required(metrics: Metrics) -> Metrics:

@@ -16,7 +16,6 @@ from keras_sparseout.measure.layer_sums import (
     check_same_units,
     layer_sums,
     required,
-    uneven,
 )
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.types import Tensor
@@ -31,7 +30,7 @@ class Probe:
     Args:
         model: A built Keras model.
         watched: The layers, from `layer_selection.select`.
-        metrics: Dict of streaming metrics by name.
+        metrics: Dict of streaming metrics by name. Optional ones are not measured.
         named: Whether the user named the layers. One that can't be read is then an
             error; otherwise it is left out.
 
@@ -50,7 +49,7 @@ class Probe:
     ) -> None:
         self.model = model
         self.watched = watched
-        self.metrics = metrics
+        self.metrics = required(metrics)
         self.named = named
         self.left_out: dict[str, str] = {}
         self._calls: dict[str, int] = {}
@@ -65,7 +64,12 @@ class Probe:
         totals: dict[str, list[np.ndarray]] = {}
         for batch in batches:
             for name, sums in tracing.run(self._step, batch).items():
-                add(totals, name, [ops.convert_to_numpy(s) for s in sums])
+                own = [ops.convert_to_numpy(s) for s in sums]
+                # The step does not always know its number of units.
+                watched = next(w for w in self.watched if w.name == name)
+                shapes = [s.shape for s in totals.get(name, own)]
+                check_same_units(watched, shapes, [s.shape for s in own])
+                add(totals, name, own)
         return totals
 
     def _trace(self, batch: Any) -> dict[str, list[Tensor]]:
@@ -82,14 +86,10 @@ class Probe:
             raise unreadable(unread, self.model, named=self.named)
         self._calls = step.calls()
         totals: dict[str, list[Tensor]] = {}
-        uneven_layers = uneven(step.seen)
         for watched, x, mask in step.seen:
             if watched.name in self.left_out:
                 continue
-            metrics = self.metrics
-            if watched.name in uneven_layers:
-                metrics = required(metrics)
-            sums = layer_sums(watched, metrics, x, mask)
+            sums = layer_sums(watched, self.metrics, x, mask)
             before = totals.get(watched.name, sums)
             check_same_units(
                 watched, [s.shape for s in before], [s.shape for s in sums]

@@ -204,7 +204,7 @@ class StepSums:
         ]
         sums = layer_sums.packed_sums(calls, self.metrics)
         of_batch: dict[str, Tensor] = {}
-        self._uncounted |= layer_sums.uneven(calls)
+        self._uncounted |= layer_sums.uncounted(calls)
         for call, vector in zip(calls, sums, strict=True):
             name, units = call.watched.name, call.x.shape[-1]
             if name not in self._sums:
@@ -246,7 +246,6 @@ class StepSums:
         for name, number in units.items():
             shapes = layer_sums.shapes(self.metrics, number)
             if last and number is None and None not in sum(own, ()):
-                self._uncounted.add(name)
                 shapes = layer_sums.shapes(self.metrics, 1)
             if not any(None in shape for shape in shapes):
                 self._shapes[name] = shapes

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_sparseout import Sparseout, SparsityController
+from keras_sparseout import Sparseout, SparsityController, SparsityTracker
 
 L = keras.layers
 X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
@@ -56,6 +56,25 @@ def unknown():
     return model
 
 
+class Cut(L.Layer):
+    """Returns a number of units that depends on the values."""
+
+    def call(self, x):
+        positive = keras.ops.sum(keras.ops.cast(x[:, 0] > 0, "int32"))
+        return x[:, : positive % 7 + 4]
+
+
+class Varies(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last, self.cut = L.Dense(16), L.Dense(1), Cut()
+        self.act = L.ReLU(name="act")
+
+    def call(self, x):
+        cut = self.act(self.cut(self.first(x)))
+        return self.last(self.first(x)) + keras.ops.sum(cut, -1, keepdims=True)
+
+
 def adjustable():
     return functional(Sparseout(0.5, adjustable=True, name="act", jit_compile=False))
 
@@ -76,6 +95,7 @@ def train(model, **kwargs):
         (functional, {"x": X}),
         (Own, {}),
         (unknown, {}),
+        (Varies, {"x": X, "batch_size": 8}),
         (adjustable, {"q": True, "x": X, "every": 4}),
     ],
 )
@@ -98,3 +118,14 @@ def test_dead_units_of_the_others_count(capsys):
     says = f"100% of the units of {name} are dead"
     assert sum(says in str(each.message) for each in caught) == 1
     assert "the units of act vary in number" in capsys.readouterr().out
+
+
+def test_a_figure_for_each_unit_of_probe_data_needs_one_number():
+    tracker = SparsityTracker(
+        X[:40], layers="act", metrics="firing_rate", batch_size=32
+    )
+    model = Varies()
+    model.compile("sgd", "mse", jit_compile=False)
+    options = {"batch_size": 32, "verbose": 0, "callbacks": [tracker]}
+    with pytest.raises(ValueError, match=r"act, which is called with \d+ and \d+ un"):
+        model.fit(X, X[:, :1], **options)
