@@ -10,7 +10,9 @@ import keras
 
 from keras_sparseout.backend import tracing
 from keras_sparseout.layers import nested_layers
+from keras_sparseout.layers.activation_penalty import ActivationPenalty
 from keras_sparseout.layers.sparseout import Sparseout
+from keras_sparseout.layers.target_sparsity import TargetSparsity
 from keras_sparseout.measure.watched_layer import Side, WatchedLayer
 from keras_sparseout.utils import validation
 
@@ -30,6 +32,18 @@ _NONLINEAR = (
     keras.layers.PReLU,
     keras.layers.ELU,
     keras.layers.Softmax,
+)
+# What is 0 before them can be 0 behind them.
+_KEEP_ZEROS = (
+    *(Sparseout, ActivationPenalty, TargetSparsity),
+    *(keras.layers.Dropout, keras.layers.GaussianDropout),
+    *(keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D),
+    *(keras.layers.SpatialDropout3D, keras.layers.ActivityRegularization),
+    *(keras.layers.Flatten, keras.layers.Reshape, keras.layers.Permute),
+    *(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D),
+    *(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D),
+    *(keras.layers.AveragePooling3D, keras.layers.GlobalMaxPooling1D),
+    *(keras.layers.GlobalMaxPooling2D, keras.layers.GlobalMaxPooling3D),
 )
 # The names of activations that a model ends with, in Keras and in TensorFlow.
 _OF_OUTPUTS = (
@@ -160,13 +174,24 @@ def is_rectified(model: keras.Model, watched: WatchedLayer) -> bool:
 
     A model without a graph of its layers does not tell what comes before one.
     """
-    if watched.side == "output":
-        return is_rectifier(watched.layer)
-    given = getattr(watched.layer, "input", None)
-    return given is not None and any(
-        getattr(w.layer, "output", None) is given and is_rectifier(w.layer)
-        for w in all_layers(model)
-    )
+    found = [model, *(w.layer for w in all_layers(model))]
+    layer: object = watched.layer
+    if watched.side == "input":
+        layer = _before(watched.layer, found)
+    while isinstance(layer, _KEEP_ZEROS):
+        layer = _before(layer, found)
+    return isinstance(layer, keras.layers.Layer) and is_rectifier(layer)
+
+
+def _before(layer: keras.layers.Layer, found: Sequence[keras.layers.Layer]) -> object:
+    """Returns what makes the input of a layer; None if no model in `found` tells."""
+    for parent in found:
+        if isinstance(parent, keras.Sequential) and layer in parent.layers[1:]:
+            return parent.layers[parent.layers.index(layer) - 1]
+    # Not by the `output` of others: a layer that is called twice has that of its first
+    # call alone. No public attribute tells what made a tensor.
+    history = getattr(getattr(layer, "input", None), "_keras_history", None)
+    return getattr(history, "operation", None)
 
 
 def unreadable(

@@ -89,3 +89,43 @@ def test_what_comes_before_an_adjustable_layer_counts(activation, actuator):
             model.fit(X[:40], Y[:40], **options)
         # Several readings decide.
         assert len(controller.history["epoch"]) == 7
+
+
+def added(*layers):
+    """A Sequential model that is built anew with each layer."""
+    model = keras.Sequential()
+    for layer in (keras.Input((2, 4)), *layers):
+        model.add(layer)
+    return model
+
+
+def listed(*layers):
+    return keras.Sequential([keras.Input((2, 4)), *layers])
+
+
+def functional(*layers):
+    """A model whose layers were called before, in another model."""
+    for _ in range(2):
+        inputs = x = keras.Input((2, 4))
+        for layer in layers:
+            x = layer(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("build", [added, listed, functional])
+def test_the_relu_before_a_layer_is_found_through_layers_that_keep_zeros(build):
+    noise = (L.Dropout, {"rate": 0.1}), (L.Flatten, {})
+    pooling = (L.MaxPooling1D, {}), (Sparseout, {"rate": 0.5})
+    for kinds in ((), noise, pooling):
+        for activation in ("relu", "gelu"):
+            kept = [kind(**options) for kind, options in kinds]
+            last = Sparseout(0.5, name="last")
+            model = build(L.Dense(4, activation), *kept, last)
+            for side in ("input", "output"):
+                (watched,) = layer_selection.select(model, ["last"], side)
+                found = layer_selection.is_rectified(model, watched)
+                assert found == (activation == "relu")
+    # What moves zeros ends the search.
+    model = build(L.Dense(4, "relu"), L.BatchNormalization(), Sparseout(0.5))
+    (watched,) = layer_selection.select(model)
+    assert not layer_selection.is_rectified(model, watched)
