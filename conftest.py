@@ -30,6 +30,7 @@ tf.config.set_logical_device_configuration(
 gc.set_threshold(50_000, 20, 100)
 
 _REGISTER = tf.RegisterGradient.__call__
+_MAKE_TRAIN_FUNCTION = keras.Model.make_train_function
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -65,6 +66,32 @@ def pytest_collection_finish():
 def gradients_of_tensorflow(monkeypatch):
     """Keeps gradients as TensorFlow does."""
     monkeypatch.setattr(tf.RegisterGradient, "__call__", _REGISTER)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _built_optimizers():
+    """Builds the optimizer of each model before its first step.
+
+    Else that makes the optimizer's variables, and TensorFlow traces it once more, which
+    takes a third of a short fit. Tests of that take `optimizers_of_keras`.
+    """
+
+    def make_train_function(model, *arguments, **options):
+        optimizer = getattr(model, "optimizer", None)
+        if model.built and optimizer is not None and not optimizer.built:
+            with model.distribute_strategy.scope():
+                optimizer.build(model.trainable_variables)
+        return _MAKE_TRAIN_FUNCTION(model, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "make_train_function", make_train_function)
+        yield
+
+
+@pytest.fixture
+def optimizers_of_keras(monkeypatch):
+    """Leaves it to the first step to build an optimizer."""
+    monkeypatch.setattr(keras.Model, "make_train_function", _MAKE_TRAIN_FUNCTION)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import traced
 
 from benchmarks import gauntlet
 from benchmarks.asking import plan, stages, surrogates, tables, train, verdict
@@ -15,12 +14,6 @@ from benchmarks.jobs import JOBS
 from benchmarks.jobs.job import Data, Job
 
 TARGETS = (0.6, 0.7, 0.8)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _traced_once():
-    with traced.once():
-        yield
 
 
 def small_model():

@@ -13,15 +13,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import traced
 from fresh import random_ops_of_file
 from lm_runs import EXAMPLES, TINY, write_folder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _traced_once():
-    with traced.once():
-        yield
 
 
 @pytest.fixture(scope="module")

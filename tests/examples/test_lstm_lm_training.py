@@ -5,14 +5,7 @@ import argparse
 import keras
 import numpy as np
 import pytest
-import traced
 from lm_runs import EXAMPLES, settings, states, write_folder
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _traced_once():
-    with traced.once():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import re
 
 import pages
 import pytest
-import traced
 from pages import PAGES, ROOT
 
 import keras_sparseout
@@ -19,12 +18,6 @@ FILE = re.compile(
 
 
 PROGRAMS = pages.programs()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _traced_once():
-    with traced.once():
-        yield
 
 
 @pytest.mark.parametrize("name", [n for n in PROGRAMS if not pages.is_recipe(n)])

@@ -2,17 +2,10 @@
 
 import pages
 import pytest
-import traced
 
 RECIPES = {
     name: text for name, text in pages.programs().items() if pages.is_recipe(name)
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _traced_once():
-    with traced.once():
-        yield
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras_tuner")

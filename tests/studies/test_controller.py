@@ -2,16 +2,9 @@
 
 import numpy as np
 import pytest
-import traced
 
 from studies import controller
 from studies.controller import Settings
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _traced_once():
-    with traced.once():
-        yield
 
 
 def figures(hoyer, zeros=0.5):

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import traced
 
 from benchmarks import kept
 from keras_sparseout import Bridgeout, Shakeout
@@ -18,12 +17,6 @@ MACHINE = {
     "tensorflow": "2.21.0",
     "load before the run": "1.5 processes",
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _traced_once():
-    with traced.once():
-        yield
 
 
 def time_run(model="CNN", seed=0, methods=("nothing", "Dropout"), **options):

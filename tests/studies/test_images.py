@@ -7,7 +7,6 @@ import re
 import matplotlib.image
 import numpy as np
 import pytest
-import traced
 import two_classes
 
 from studies import images
@@ -29,8 +28,7 @@ def small_data(monkeypatch):
     parts = ((0, 256), (1, 256), (2, 64))
     data = [two_classes.images(*part, size=16) for part in parts]
     monkeypatch.setattr(images_run.fashion_cnn, "load_data", lambda name: (data, 2))
-    with traced.once():
-        yield data
+    return data
 
 
 def figures(settings):

@@ -7,18 +7,11 @@ import lm_runs
 import matplotlib.image
 import numpy as np
 import pytest
-import traced
 
 from keras_sparseout import Sparseout
 from studies import language
 from studies.language import Settings
 from studies.parts.language import run as language_run
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _traced_once():
-    with traced.once():
-        yield
 
 
 def fake(settings):
