@@ -195,7 +195,7 @@ def check_backend(callback: keras.callbacks.Callback) -> None:
             "A training step can be measured with TensorFlow alone. Received: "
             f"{type(callback).__name__} with the backend {keras.backend.backend()!r}. "
             "Set the environment variable KERAS_BACKEND=tensorflow before Keras is "
-            "imported, or use SparsityTracker(x), which measures probe data."
+            "imported."
         )
 
 

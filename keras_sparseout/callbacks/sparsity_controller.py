@@ -78,7 +78,8 @@ class SparsityController(MeasuringCallback):
         x: Probe data, as for `SparsityTracker`; None for none.
         layers: The layers to control, as for `SparsityTracker`. None: all adjustable
             layers with the actuator; for a penalty those that a tracker would measure,
-            without any whose output the model returns.
+            without those that have a softmax or sigmoid, or whose output the model
+            returns.
         actuator: "penalty", "threshold", "q", "rate" or "weight". None: what the model
             has adjustable layers for, or else "penalty".
         kind: The penalty, "l1" or "hoyer_square", as in `ActivationPenalty`. None for
@@ -125,9 +126,10 @@ class SparsityController(MeasuringCallback):
 
     Raises:
         ValueError: if an argument is out of range, or (as training begins) there is no
-            adjustable layer, a named one is not adjustable, a layer never has zeros, or
-            the file in `backup_dir` is broken or of another control, or (after the
-            first epoch) the logs do not have what `min_metric` names.
+            adjustable layer, a named one is not adjustable, a layer never has zeros, a
+            run with a floor has one epoch, or the file in `backup_dir` is broken or of
+            another control, or (after the first epoch) the logs do not have what
+            `min_metric` names.
 
     Source: Sohrabi et al. (2024), "On PI controllers for updating Lagrange multipliers
         in constrained optimization", https://arxiv.org/abs/2406.04558; Gallego-Posada

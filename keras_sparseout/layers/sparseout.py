@@ -61,10 +61,11 @@ class Sparseout(SeededLayer):
             share a draw, by their L2 norm. The authors' later code defines it so, with
             channels first, and uses 0.75. 0 perturbs nothing.
         jit_compile: Whether XLA compiles the call, even in a model that it does not
-            compile: True, False, or "auto" to compile inputs of 8,192 elements and
-            more, a batch of unknown size counting as 128, if every dimension but the
-            batch is known. XLA compiles again for each batch size, so set False if
-            yours keeps changing.
+            compile: True, False, or "auto". That compiles if every dimension but the
+            batch is known: on a GPU always, but never on one of Apple's; on a CPU
+            inputs of 8,192 elements and more, a batch of unknown size counting as 128.
+            XLA compiles again for each batch size, so set False if yours keeps
+            changing.
         **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
 
     Call arguments:
