@@ -110,6 +110,33 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
+class Heap:
+    """The memory of this process. What was freed glibc keeps for itself.
+
+    Attributes:
+        trimmed: How many MiB were there after it was trimmed.
+    """
+
+    def __init__(self):
+        self.has_glibc = platform.libc_ver()[0] == "glibc"
+        self.trimmed = self.resident()
+
+    def resident(self):
+        """Returns how many MiB are there; 0 without glibc."""
+        if not self.has_glibc:
+            return 0
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2**20
+
+    def trim(self):
+        """Gives back what was freed."""
+        if self.has_glibc:
+            ctypes.CDLL(None).malloc_trim(0)
+        self.trimmed = self.resident()
+
+
+HEAP = Heap()
+
 # Functions that keep what they trace or compile for others.
 PROGRAMS = [
     noise._perturbing_function,
@@ -131,9 +158,19 @@ def _freed():
         for function in PROGRAMS:
             function.cache_clear()
     keras.utils.clear_session()
-    if platform.libc_ver()[0] == "glibc":
-        # It keeps for itself what was freed.
-        ctypes.CDLL(None).malloc_trim(0)
+    HEAP.trim()
+
+
+@pytest.fixture(autouse=True)
+def _bounded():
+    """Frees what a test left, if that is much.
+
+    What is in use lies scattered, and many short tests would fill all that is between.
+    """
+    yield
+    if HEAP.resident() > HEAP.trimmed + 150:
+        gc.collect()
+        HEAP.trim()
 
 
 @pytest.fixture(autouse=True)
