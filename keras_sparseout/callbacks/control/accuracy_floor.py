@@ -148,10 +148,16 @@ class AccuracyFloor:
             control: Numbers of the control in the step, which belong to the weights.
 
         Raises:
-            ValueError: if the logs of the first epoch do not have what is asked for.
+            ValueError: if the logs of the first epoch do not have what is asked for. An
+                epoch without validation is not the first one, while there is another
+                before the last.
         """
-        score = self._limits.score(logs, first=not self._epochs)
+        epochs, first = self._run_epochs, not self._epochs
+        may_wait = epochs is not None and epoch + 2 < epochs
+        score = self._limits.score(logs, first=first, may_wait=may_wait)
         if score is None:
+            if first:
+                floor_messages.say_not_judged(self._messages, self._limits.given)
             return
         self._targets = np.array([outcome.target for outcome in outcomes])
         known = np.array([outcome.figure for outcome in outcomes])

@@ -61,15 +61,20 @@ class AccuracyLimits:
         """Goes on with the loss of an earlier run."""
         self._loss_key = "val_loss" if by_validation else "loss"
 
-    def score(self, logs: Mapping[str, Any], *, first: bool) -> Score | None:
+    def score(
+        self, logs: Mapping[str, Any], *, first: bool, may_wait: bool = False
+    ) -> Score | None:
         """Returns what the logs say; None if they lack it, as without validation.
 
         Args:
             logs: Keras' logs of an epoch.
-            first: Whether it is the first one.
+            first: Whether no epoch before had a score.
+            may_wait: Whether a first score may come in a later epoch, as with
+                `validation_freq`.
 
         Raises:
-            ValueError: if it is the first one, and its logs lack what is asked.
+            ValueError: if it is the first one, and its logs lack what is asked, where
+                that can't be for want of a validation, or may not wait.
         """
         name = self._min_metric[0] if self._min_metric is not None else None
         if first and self._max_loss_increase is not None:
@@ -78,6 +83,9 @@ class AccuracyLimits:
                 given = f"max_loss_increase={self._max_loss_increase!r}"
                 raise _not_there(given, logs, _remedy_for_loss(logs))
         if first and name is not None and name not in logs:
+            # Not any key of validation: other callbacks have some for probe data.
+            if may_wait and name.startswith("val_") and "val_loss" not in logs:
+                return None
             given = f"min_metric={self._min_metric!r}"
             raise _not_there(given, logs, _remedy_for_metric(name, logs))
         loss_key = self._loss_key if self._max_loss_increase is not None else None
@@ -180,7 +188,7 @@ def _sign(model: keras.Model, min_metric: MinMetric) -> float:
 
 
 def _not_there(given: str, logs: Mapping[str, Any], remedy: str) -> ValueError:
-    """The error for a figure that the logs of the first epoch don't have.
+    """The error for a figure that the logs of an epoch don't have.
 
     Args:
         given: The argument, as in a call.
@@ -190,14 +198,15 @@ def _not_there(given: str, logs: Mapping[str, Any], remedy: str) -> ValueError:
     argument, _, _ = given.partition("=")
     there = ", ".join(sorted(logs)) or "nothing"
     return ValueError(
-        f"`{argument}` needs a figure that the logs of the first epoch have. Received: "
-        f"{given}, while the logs have {there}. {remedy}"
+        f"`{argument}` needs a figure that the logs of the first epoch have, or those "
+        f"of one that is validated before the last. Received: {given}, while the logs "
+        f"have {there}. {remedy}"
     )
 
 
 def _remedy_for_metric(name: str, logs: Mapping[str, Any]) -> str:
     if name.startswith("val_") and not any(key.startswith("val_") for key in logs):
-        return "Give fit validation_data, and validate after each epoch."
+        return "Give fit validation_data, and validate an epoch before the last one."
     remedy = "Give one of these, or name the metric in `compile`."
     return validation.did_you_mean(name, sorted(logs), remedy) if logs else remedy
 

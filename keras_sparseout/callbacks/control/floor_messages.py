@@ -37,6 +37,16 @@ def say_begun_late(
     )
 
 
+def say_not_judged(messages: ControllerMessages, given: str) -> None:
+    """Prints that an epoch was not validated, and none before it.
+
+    Args:
+        messages: What the controller says.
+        given: The floor, as in a call.
+    """
+    messages.print(f"nothing is moved until an epoch is validated, for {given}")
+
+
 def warn_of_no_epoch(messages: ControllerMessages, floor: str, best: str) -> None:
     """Warns that no epoch kept the floor, so that nothing was moved."""
     messages.warn(
