@@ -71,7 +71,8 @@ def check_metric(metric: Metric) -> tuple[str, dict[str, StreamingMetric]]:
     save them. The second is "dead_units".
 
     Raises:
-        ValueError: unless it is a function or a name of `RISING`.
+        ValueError: unless it is a function or a name of `RISING`, or if it has sums for
+            each unit, which tell nothing of a few samples.
     """
     if isinstance(metric, str) and metric not in RISING:
         raise ValueError(
@@ -92,6 +93,12 @@ def check_metric(metric: Metric) -> tuple[str, dict[str, StreamingMetric]]:
         raise ValueError(
             f"`metric` must have another name than {name!r}, which is a figure of the "
             f"whole model. Received: metric={metric!r}. Rename it."
+        )
+    if any(None in shape for shape in metrics[name].shapes(None)):
+        raise ValueError(
+            "`metric` must tell its figure from each sample, so it can't be one with "
+            "sums for each unit, such as dead_units and lifetime_sparseness. Received: "
+            f"metric={metric!r}. Give for example metric='hoyer'."
         )
     metrics.update(check_metrics("dead_units"))
     metrics["dead_units"].optional = True
