@@ -164,10 +164,11 @@ def _example(model: keras.Model, data: ProbeData | None) -> Any:
         known = known and all(isinstance(n, int) for n in shapes[1:])
         structure = keras.KerasTensor(shapes, dtype="float32") if known else None
     parts: list[Any] = [] if structure is None else keras.tree.flatten(structure)
-    if not parts or any(None in part.shape[1:] for part in parts):
+    if not parts or any(map(_can_not_be_made_up, parts)):
         raise ValueError(
             '`x` must be given for metric="needless_macs", since the model\'s layers '
-            "are counted on a batch, and the shapes of its inputs are not all known. "
+            "are counted on a batch, and the shapes of its inputs are not all known, "
+            "or some are strings. "
             f"Received: x=None for model {model.name!r}. Give some hundred samples, "
             "for example x=x_train[:256]."
         )
@@ -175,6 +176,10 @@ def _example(model: keras.Model, data: ProbeData | None) -> Any:
         # A Sequential model has a list of one, which it does not take.
         structure = parts[0]
     return keras.tree.map_structure(_made_up, structure)
+
+
+def _can_not_be_made_up(spec: keras.KerasTensor) -> bool:
+    return None in spec.shape[1:] or spec.dtype == "string"
 
 
 def _made_up(spec: keras.KerasTensor) -> Any:

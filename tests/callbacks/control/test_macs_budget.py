@@ -6,6 +6,7 @@ import batched
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers as kl
 
 from keras_sparseout import (
@@ -121,6 +122,22 @@ def test_a_model_whose_input_shapes_are_not_known_needs_data():
     model = keras.Model(inputs, kl.Dense(1)(kl.GlobalMaxPooling1D()(hidden)))
     with pytest.raises(ValueError, match="`x` must be given for metric="):
         fit(model, SparsityController(0.5, "needless_macs"))
+
+
+def test_a_model_of_strings_needs_data():
+    words = kl.StringLookup(vocabulary=["a", "b"], output_mode="one_hot")
+    layers = [keras.Input((1,), dtype="string"), words, kl.Dense(8, "relu")]
+    model = keras.Sequential([*layers, kl.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    x, y = tf.constant([["a"], ["b"]] * 32), np.zeros((64, 1))
+
+    def needless(**data):
+        controller = SparsityController(0.1, "needless_macs", verbose=0, **data)
+        return model.fit(x, y, verbose=0, callbacks=[controller]).history
+
+    with pytest.raises(ValueError, match=r"`x` must be given for .* some are strings"):
+        needless()
+    assert 0 < needless(x=x)["needless_macs"][0] < 1
 
 
 def test_a_layer_with_dead_units_is_spared_and_the_others_go_on():
