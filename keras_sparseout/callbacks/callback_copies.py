@@ -1,38 +1,40 @@
-"""Deep copies of callbacks, as a search over hyperparameters makes them."""
+"""Copies of callbacks, as a search over hyperparameters makes them, also in files."""
 
 import copy
-from collections.abc import Collection
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Self
 
 import keras
 
 
-class Forgetting(Protocol):
-    """A callback that can forget its training run."""
+class CopiedCallback(keras.callbacks.Callback):
+    """A callback whose deep copies and pickles are in no run of training.
+
+    A subclass has `_forget`, and `_shared`: names of the attributes that a deep copy
+    shares. Layers and data are the user's: a copy of a layer would no longer be a layer
+    of the model.
+    """
+
+    _shared: ClassVar[tuple[str, ...]] = ()
 
     def _forget(self) -> None:
         """Sets the attributes that belong to a run of training to their start."""
+        raise NotImplementedError
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = object.__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__({})
+        for name, value in self.__getstate__().items():
+            share = name in self._shared
+            copied.__dict__[name] = value if share else copy.deepcopy(value, memo)
+        return copied
 
-T = TypeVar("T", bound=Forgetting)
+    def __getstate__(self) -> dict[str, Any]:
+        started = object.__new__(type(self))
+        started.__setstate__({})
+        return {k: v for k, v in vars(self).items() if k not in vars(started)}
 
-
-def copy_without_run(callback: T, memo: dict[int, Any], shared: Collection[str]) -> T:
-    """Returns a deep copy of a callback, which is in no run of training.
-
-    Args:
-        callback: The callback.
-        memo: The `memo` of `__deepcopy__`.
-        shared: Names of the attributes to share. Layers and data are the user's: a copy
-            of a layer would no longer be a layer of the model.
-    """
-    copied = object.__new__(type(callback))
-    memo[id(callback)] = copied
-    keras.callbacks.Callback.__init__(copied)
-    copied._forget()
-    of_the_run = set(vars(copied))
-    for name, value in vars(callback).items():
-        if name not in of_the_run:
-            share = name in shared
-            vars(copied)[name] = value if share else copy.deepcopy(value, memo)
-    return copied
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        keras.callbacks.Callback.__init__(self)
+        self._forget()
+        self.__dict__.update(state)

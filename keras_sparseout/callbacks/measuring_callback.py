@@ -3,13 +3,13 @@
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_sparseout.backend import tracing
 from keras_sparseout.callbacks import callback_list, csv_columns, log_keys
-from keras_sparseout.callbacks.callback_copies import copy_without_run
+from keras_sparseout.callbacks.callback_copies import CopiedCallback
 from keras_sparseout.callbacks.callback_list import Logs
 from keras_sparseout.callbacks.figure_sources import (
     EvaluationSteps,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class MeasuringCallback(keras.callbacks.Callback):
+class MeasuringCallback(CopiedCallback):
     """A callback that measures layers: in training, in evaluation, on probe data.
 
     It finds the layers when training begins, and again after the first batch, which may
@@ -50,6 +50,7 @@ class MeasuringCallback(keras.callbacks.Callback):
 
     log_keys: Callable[[], set[str]]
     _select: Callable[[], list[WatchedLayer]]
+    _shared = ("data", "layers", "metrics")
 
     def __init__(
         self,
@@ -73,7 +74,6 @@ class MeasuringCallback(keras.callbacks.Callback):
         self._forget()
 
     def _forget(self) -> None:
-        """Sets the attributes that belong to a run of training to their start."""
         self._selected: Sequence[WatchedLayer] = []
         self._watched: Sequence[WatchedLayer] = []
         self._beside: list[keras.callbacks.Callback] = []
@@ -84,9 +84,6 @@ class MeasuringCallback(keras.callbacks.Callback):
         self._optimizer_batches: OptimizerBatches | None = None
         self._loss: Any = 0.0
         self._settled = self._called_last = False
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return copy_without_run(self, memo, shared=("data", "layers", "metrics"))
 
     @property
     def history(self) -> dict[str, list[float]]:

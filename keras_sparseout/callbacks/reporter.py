@@ -44,6 +44,9 @@ class Reporter:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Reporter":
         return Reporter(self.metrics, self.log_dir)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Reporter, (self.metrics, self.log_dir)
+
     def begin_run(self) -> None:
         """Forgets the readings before."""
         self.units: dict[str, np.ndarray] = {}

@@ -2,13 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, TypeAlias
+from typing import TypeAlias
 
 import keras
 from keras import ops
 
 from keras_sparseout.callbacks import callback_list, csv_columns, knobs, log_keys
-from keras_sparseout.callbacks.callback_copies import copy_without_run
+from keras_sparseout.callbacks.callback_copies import CopiedCallback
 from keras_sparseout.callbacks.callback_list import Logs
 from keras_sparseout.callbacks.progress import Progress, StepCount, optimizers_of
 from keras_sparseout.measure import layer_selection
@@ -27,7 +27,7 @@ _CHECKS = {
 }
 
 
-class SparseoutScheduler(keras.callbacks.Callback):
+class SparseoutScheduler(CopiedCallback):
     """Sets rate, q or weight of adjustable layers before each batch, by a schedule.
 
     For example, this warms the rate up from 0 to 1/2 in the first 1000 steps, and
@@ -89,6 +89,8 @@ class SparseoutScheduler(keras.callbacks.Callback):
     [0.3, 0.5, 0.5]
     """
 
+    _shared = ("layers", "schedules")
+
     def __init__(
         self,
         *,
@@ -105,7 +107,6 @@ class SparseoutScheduler(keras.callbacks.Callback):
         self._forget()
 
     def _forget(self):
-        """Sets what belongs to the model and the run of training."""
         self._beside: list[keras.callbacks.Callback] = []
         self._begin_run()
 
@@ -114,9 +115,6 @@ class SparseoutScheduler(keras.callbacks.Callback):
         self._progress = Progress()
         self._count: StepCount | None = None
         self._settled = self._described = self._warned = False
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return copy_without_run(self, memo, shared=("layers", "schedules"))
 
     def log_keys(self) -> set[str]:
         """Returns the keys that it may put into `logs`."""

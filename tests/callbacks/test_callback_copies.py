@@ -1,6 +1,7 @@
 """Deep copies of callbacks, as a search over hyperparameters makes them, and files."""
 
 import copy
+import pickle
 
 import batched
 import keras
@@ -109,6 +110,22 @@ def test_copies_do_what_the_originals_do(made):
     lengths = [len(c.history["epoch"]) for c in after if hasattr(c, "history")]
     fit(*originals, epochs=1)
     assert lengths == [len(c.history["epoch"]) for c in after if hasattr(c, "history")]
+
+
+def test_a_callback_can_be_kept_in_a_file_after_fit(tmp_path):
+    originals = [
+        SparsityTracker(X, metrics=["rms", "histogram"], log_dir=tmp_path, verbose=0),
+        SparsityTracker(metrics="hoyer", verbose=0),
+        SparsityController(0.6, layers="first", actuator="penalty", verbose=0),
+        SparseoutScheduler(q=keras.optimizers.schedules.PolynomialDecay(2.0, 4, 1.0)),
+    ]
+    expected = fit(*originals)
+    kept = pickle.loads(pickle.dumps(originals))
+    for original, loaded in zip(originals, kept, strict=True):
+        assert loaded.model is None
+        if hasattr(original, "history"):
+            assert loaded.history == original.history != {}
+    assert fit(*kept) == expected
 
 
 def test_what_is_the_users_is_not_copied():
