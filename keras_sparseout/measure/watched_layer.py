@@ -1,7 +1,7 @@
 """A layer to measure, with its path in the model and the side to read."""
 
 import dataclasses
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 
@@ -39,8 +39,7 @@ class WatchedLayer:
                 shapes = self.layer.compute_output_shape(shapes)
             except Exception:  # Whatever a layer raises that does not know.
                 return None
-        while shapes and isinstance(shapes[0], (list, tuple)):
-            shapes = shapes[0]
+        shapes = _first(shapes)
         if not shapes or len(shapes) < 2:
             return None
         return shapes[1 if self.is_channels_first(len(shapes)) else -1]
@@ -48,3 +47,15 @@ class WatchedLayer:
     def is_channels_first(self, rank: int) -> bool:
         """Whether activations of this rank have their channels before the positions."""
         return rank > 2 and getattr(self.layer, "data_format", "") == "channels_first"
+
+
+def _first(shapes: Any) -> Any:
+    """Returns the first of nested shapes, of dicts that of the first key in order."""
+    while shapes:
+        if isinstance(shapes, dict):
+            shapes = shapes[min(shapes)]
+        elif isinstance(shapes[0], (dict, list, tuple)):
+            shapes = shapes[0]
+        else:
+            break
+    return shapes

@@ -37,6 +37,31 @@ def test_a_layer_that_is_called_with_two_widths_has_no_figures_of_units(probe):
     assert 0.3 < t.history[("" if probe is None else "val_") + "zero_fraction"][0] < 0.7
 
 
+class TakesADict(keras.layers.Layer):
+    """Returns a dict too, with other widths."""
+
+    def build(self, shapes):
+        self.scale = self.add_weight(shape=(), initializer="ones")
+
+    def call(self, x):
+        return {"d": x["b"] * self.scale, "c": x["a"]}
+
+    def compute_output_shape(self, shapes):
+        return {"d": shapes["b"], "c": shapes["a"]}
+
+
+@pytest.mark.parametrize("where", ["input", "output"])
+def test_of_a_dict_the_first_entry_counts(where):
+    inputs = keras.Input((4,))
+    wide = keras.layers.Dense(8)(inputs)
+    outputs = TakesADict(name="both")({"b": wide, "a": inputs})
+    model = keras.Model(inputs, keras.layers.Dense(1)(outputs["d"]))
+    t = tracker(layers="both", where=where, metrics=["hoyer", "firing_rate"])
+    fit(model, t)
+    assert t.history["hoyer/both"] == [pytest.approx(hoyer(X), rel=1e-5)]
+    assert t.units["firing_rate/both"].shape == (4,)
+
+
 class Subclassed(keras.Model):
     """Not built, with layers in another, a list and several outputs."""
 
