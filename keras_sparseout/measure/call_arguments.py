@@ -75,3 +75,8 @@ def _name_of_first(layer, kwargs):
 def _parameters(layer):
     # Of the class: while it is read, something else stands in for the layer's method.
     return list(inspect.signature(type(layer).call).parameters.values())[1:]
+
+
+def has_call(model: keras.Model) -> bool:
+    """Whether a model can be called. One that only has a `train_step` may not."""
+    return type(model).call is not keras.Model.call

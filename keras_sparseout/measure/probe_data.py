@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_sparseout.backend import datasets, tensors, tracing
+from keras_sparseout.measure import call_arguments
 from keras_sparseout.metrics.inputs import remedy_for_kind
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Data, Shape, Tensor
@@ -44,6 +45,7 @@ class ProbeData:
 
         From then on the batches have the size that this model takes.
         """
+        _check_has_call(model)
         self._fixed = None
         first = next(iter(self), None)
         if first is None or _samples(first) == 0:
@@ -125,6 +127,16 @@ class ProbeData:
                 "Received: x of infinite cardinality. Give for example steps=10."
             )
         return x
+
+
+def _check_has_call(model: keras.Model) -> None:
+    if not call_arguments.has_call(model):
+        raise ValueError(
+            "`x` must be given to a model that can be called. Received: x for model "
+            f"{model.name!r} of class {type(model).__name__}, which has no `call`. "
+            "Define `call`, or measure the models in it. A callback without `x` reads "
+            "the layers inside the training step."
+        )
 
 
 def as_tensor(x: Any) -> Tensor:

@@ -138,6 +138,23 @@ def test_the_true_cause_is_named(model, x, words):
         assert expected in str(error.value)
 
 
+def test_a_model_that_can_not_be_called_takes_no_data():
+    class Gan(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.generator = plain()
+
+    model = Gan()
+    model.compile("sgd", "mse")
+    says = (
+        r"`x` must be given to a model that can be called. Received: x for model .*Gan"
+    )
+    with pytest.raises(ValueError, match=says):
+        model.fit(A, A, callbacks=[SparsityTracker(A)])
+    with pytest.raises(ValueError, match=says):
+        activation_sparsity(model, A)
+
+
 @pytest.mark.parametrize("named", [False, True])
 def test_inputs_are_found_by_name(named):
     x = {"b": rectified(5, 3), "a": rectified(5, 2, seed=1)}
