@@ -12,7 +12,7 @@ from keras_sparseout.layers.activation_penalty import ActivationPenalty
 from keras_sparseout.layers.adjustable import AdjustableLayer, has_knob
 from keras_sparseout.layers.sparseout import Sparseout
 from keras_sparseout.layers.target_sparsity import TargetSparsity
-from keras_sparseout.measure import layer_selection
+from keras_sparseout.measure import call_arguments, layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils import validation
@@ -172,13 +172,23 @@ def layers_to_schedule(
 
 
 def _last_layers(model: keras.Model) -> Iterator[int]:
-    """Yields the ids of layers whose outputs a model returns, and of those in them."""
+    """Yields the ids of layers whose outputs a model returns, and of those in them.
+
+    A model that can't be called, such as a GAN, leaves the outputs of its models to its
+    training step: theirs count.
+    """
     outputs = [id(tensor) for tensor in getattr(model, "outputs", None) or ()]
-    for layer in model.layers if outputs else ():
-        if id(getattr(layer, "output", None)) in outputs:
-            yield id(layer)
-            if isinstance(layer, keras.Model):
-                yield from _last_layers(layer)
+    last: list[keras.layers.Layer] = []
+    if outputs:
+        last = [m for m in model.layers if id(getattr(m, "output", None)) in outputs]
+    elif isinstance(model, keras.Sequential):
+        last = model.layers[-1:]  # It is not built yet.
+    elif not call_arguments.has_call(model):
+        last = [layer for layer in model.layers if isinstance(layer, keras.Model)]
+    for layer in last:
+        yield id(layer)
+        if isinstance(layer, keras.Model):
+            yield from _last_layers(layer)
 
 
 def _adjustable(

@@ -137,3 +137,23 @@ def test_noise_on_weights_is_not_what_is_moved():
     # None was named.
     with pytest.raises(ValueError, match=r"Received: layers=None, for \w+, hidden, "):
         fit(model, SparsityController(0.7, actuator="weight"))
+
+
+class OnlyTrained(keras.Model):
+    """Can't be called: a training step would call the models in it."""
+
+    def __init__(self, *, shape):
+        super().__init__()
+        first = [keras.Input((12,))] if shape else []
+        second = [keras.Input((4,))] if shape else []
+        code = [keras.layers.Dense(8, "relu", name="a"), keras.layers.Dense(4)]
+        back = [keras.layers.Dense(8, "relu", name="b")]
+        back += [keras.layers.Dense(12, "relu", name="end")]
+        self.encoder = keras.Sequential([*first, *code], name="encoder")
+        self.decoder = keras.Sequential([*second, *back], name="decoder")
+
+
+@pytest.mark.parametrize("shape", [True, False])
+def test_of_a_model_without_call_the_ends_of_its_models_are_not_pushed(shape):
+    pushed = knobs.layers_to_push(OnlyTrained(shape=shape), None)
+    assert [w.name for w in pushed] == ["encoder/a", "decoder/b"]
