@@ -109,12 +109,14 @@ class Pushes:
     def numbers(self) -> list[np.ndarray]:
         """Returns all that a resumed run needs."""
         read = self._variables.read
-        return [*read("norms").T, read("weights")]
+        return [*read("norms").T, read("weights"), read("shares")]
 
     def resume(self, numbers: Sequence[np.ndarray]) -> None:
         """Goes on from the `numbers` of an earlier run."""
-        *norms, weights = numbers
+        *norms, weights, shares = numbers
         self._variables.assign("norms", np.stack(norms, axis=1))
+        # 0 for layers that are spared.
+        self._variables.assign("shares", shares)
         # Not from the norms, for the same digits.
         self._variables.assign("weights", weights)
 

@@ -17,8 +17,8 @@ from keras_sparseout.callbacks.progress import Progress
 from keras_sparseout.utils.types import PathLike
 
 FILE_NAME = "sparsity_controller.npz"
-# Which keys the file has.
-_FORMAT = 2
+# Which keys and numbers the file has.
+_FORMAT = 3
 # BackupAndRestore may have saved the weights after this epoch, or after that before.
 _EPOCHS = 2
 # What NumPy and json raise where a file is broken.

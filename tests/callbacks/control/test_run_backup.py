@@ -116,6 +116,36 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(
     assert not folder.exists()
 
 
+@pytest.mark.filterwarnings("ignore:.* of the units of .* are dead")
+def test_a_resumed_run_spares_the_layers_that_were_spared_for_dead_units(tmp_path):
+    """Together with others, which are pushed on."""
+
+    def run(folder, *others):
+        keras.utils.set_random_seed(3)
+        dead = keras.initializers.Constant([-9.0] * 10 + [0.0] * 6)
+        model = keras.Sequential([keras.Input((6,))])
+        model.add(keras.layers.Dense(16, "relu", name="dead", bias_initializer=dead))
+        model.add(keras.layers.Dense(16, "relu", name="live"))
+        model.add(keras.layers.Dense(1))
+        model.compile("sgd", "mse", jit_compile=False)
+        asked = {"together": True, "sample_size": 32, "every": 1, "verbose": 0}
+        control = SparsityController(0.95, backup_dir=folder, **asked)
+        options = {"epochs": 4, "verbose": 0, "callbacks": [control, *others]}
+        x, y = np.tile(X, (3, 1)), np.tile(Y, (3, 1))
+        history = batched.fit(model, x, y, batch_size=32, **options).history
+        return history["penalty/dead"], history["penalty/live"], model.get_weights()
+
+    dead, live, weights = run(None)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, backup(tmp_path), Interrupt())
+    rest = run(tmp_path, backup(tmp_path))
+    assert dead == [0] * 4
+    assert min(live[1:]) > 0
+    assert rest[:2] == (dead[2:], live[2:])
+    for a, b in zip(rest[2], weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 class Scores(keras.callbacks.Callback):
     """Makes the last two epochs break the floor."""
 

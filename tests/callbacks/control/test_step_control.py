@@ -90,6 +90,19 @@ def test_a_resumed_control_has_all_numbers():
     assert other.values() == control.values()
 
 
+def test_a_resumed_control_spares_the_same_layers():
+    control, other = (
+        with_norms(made(net(), together=True), 4.0),
+        made(net(), together=True),
+    )
+    control.spare(["a"], ["a", "b"])
+    other.resume(control.numbers())
+    # As in a step, which has the weights from the shares anew.
+    other.state = other.state
+    assert other.values() == control.values()
+    assert other.values()["a"] == 0
+
+
 @pytest.mark.parametrize(("left", "unit"), [(10, 1), (200, 1), (1000, 5), (20000, 32)])
 def test_the_unit_of_time_comes_from_the_length_of_the_run(left, unit):
     control = made(net())
