@@ -43,6 +43,11 @@ class Progress:
         return self.run + self.batches
 
     @property
+    def of_whole_run(self) -> int:
+        """The same with the batches that are known from before an interruption."""
+        return self._interrupted[0] + self.of_run
+
+    @property
     def position(self) -> float:
         """Where training is, in epochs; NaN if the length of an epoch is unknown."""
         steps = self.steps or float("nan")
@@ -61,8 +66,8 @@ class Progress:
     @property
     def after_epoch(self) -> tuple[int, int, int]:
         """What `resume` needs if the run is interrupted after this epoch."""
-        batches, epochs = self._interrupted
-        return self.first, batches + self.of_run, epochs + self._epochs + 1
+        epochs = self._interrupted[1] + self._epochs + 1
+        return self.first, self.of_whole_run, epochs
 
     def begin_run(self) -> None:
         """Notes that `fit` begins."""

@@ -110,6 +110,13 @@ class AccuracyFloor:
         """Whether no epoch has kept the floor yet, so that nothing is pushed."""
         return not any(epoch.kept for epoch in self._epochs)
 
+    @property
+    def by_steps(self) -> bool:
+        """Whether the aims went to the targets by steps alone, and began in time."""
+        if self.waits or self._begun_late:
+            return False
+        return all(epoch.kept for epoch in self._pushed)
+
     def check_epochs(self, first: int) -> None:
         """Raises if the run, from the epoch of index `first` on, has only one epoch.
 
@@ -204,7 +211,7 @@ class AccuracyFloor:
                 gaps = [abs(epoch.figures[i] - figure) for epoch in broken]
                 why = self._why(broken[int(np.argmin(gaps))])
                 floor_messages.say_stopped(*shown, why)
-            if len(pushed) < len(self._epochs) / 2:
+            if self._begun_late:
                 floor_messages.say_begun_late(*shown, pushed[0].number + 1)
 
     def numbers(self) -> list[np.ndarray]:
@@ -249,6 +256,10 @@ class AccuracyFloor:
         """The epochs from the first that kept the floor on, itself not pushed."""
         kept = [epoch.kept for epoch in self._epochs]
         return self._epochs[kept.index(True) :]
+
+    @property
+    def _begun_late(self) -> bool:
+        return len(self._pushed) < len(self._epochs) / 2
 
     def _why(self, epoch: _Epoch) -> str:
         """Says why an epoch broke the floor."""

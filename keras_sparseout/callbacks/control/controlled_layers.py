@@ -212,13 +212,17 @@ class ControlledLayers:
             group.restored(float(figure))
         return True
 
-    def conclude(self, batches: int) -> None:
-        """Says what was found in a training of so many `batches`.
+    def conclude(self, batches: int, of_run: int) -> None:
+        """Says what was found.
 
         Settings to repeat are named only if all targets were reached, and all settings
         were steady: the layers act on each other.
+
+        Args:
+            batches: How many batches the model was trained on, with earlier runs.
+            of_run: How many of them were in this run, before an interruption too.
         """
-        self._conclude_steps()
+        self._conclude_steps(of_run)
         groups = [g for g in self._groups if isinstance(g, ControlledGroup)]
         steady = [group.steady_setting(batches) for group in groups]
         known = all(group.is_repeatable for group in groups)
@@ -231,12 +235,13 @@ class ControlledLayers:
         if self.floor is not None:
             self.floor.conclude([group.came_to for group in self._groups])
 
-    def _conclude_steps(self) -> None:
+    def _conclude_steps(self, of_run: int) -> None:
         """Says what was found by control in the step; once, why it was too little."""
         short: dict[Shortfall, list[str]] = {}
+        by_steps = self.floor is not None and self.floor.by_steps
         for group in self._groups:
             if isinstance(group, StepGroup):
-                why = group.conclude()
+                why = group.conclude(of_run, by_steps=by_steps)
                 if why is not None:
                     short.setdefault(why, []).extend(group.layers)
         for why, layers in short.items():

@@ -169,14 +169,21 @@ class StepGroup:
                 (self._settings.actuator, self._settings.bounds[1]),
             )
 
-    def conclude(self) -> Shortfall | None:
-        """Says what was found; returns why more was not, if the run was too short."""
+    def conclude(self, of_run: int, *, by_steps: bool = False) -> Shortfall | None:
+        """Says what was found; returns why more was not, if the run was too short.
+
+        Args:
+            of_run: How many batches the run had.
+            by_steps: Whether a floor of accuracy let it go by a step an epoch, and
+                nothing else held it.
+        """
         figures = self._figure, self._target
         step_messages.say_found(self._messages, self._subject, *figures, self.values())
         missing = self._target - self._figure
         if not self.started:
             step_messages.say_no_figure(self._messages, self._subject)
-        if not self._aims_at_target or not abs(missing) > _REACHED:
+        aims = self._aims_at_target or (by_steps and missing > 0)
+        if not aims or not abs(missing) > _REACHED:
             return None
         state = self._own_state()
         if missing < 0 and state.output <= self._control.law.low:
@@ -187,11 +194,13 @@ class StepGroup:
             )
         if not self._is_pushed or missing < 0:
             return None
-        if state.batches >= _FEW_BATCHES and self._error(state) <= _REACHED:
+        few, ramp = of_run < _FEW_BATCHES, int(self._control.plan.ramp[self._index])
+        if not few and self._target + self._offset - state.level <= _REACHED:
             return None  # The probe data differ from the training batches.
-        few, ramp = state.batches < _FEW_BATCHES, self._control.plan.ramp[self._index]
-        frozen = self._frozen
-        return Shortfall(self._target, int(state.batches), few, int(ramp), frozen)
+        # The state and the ramp are those of the last step.
+        late = not self._aims_at_target or state.batches < max(_FEW_BATCHES, ramp)
+        late = by_steps and late
+        return Shortfall(self._target, of_run, few, ramp, self._frozen, late)
 
     def state(self) -> dict[str, float]:
         """Returns all that a resumed run needs beside the state of the control."""

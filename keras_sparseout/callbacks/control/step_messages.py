@@ -16,6 +16,7 @@ class Shortfall(NamedTuple):
         few: Whether these are few for any target.
         ramp: After how many batches the setpoint would have been there.
         frozen: Whether `freeze_after` held the setting before.
+        late: Whether the last step that a floor of accuracy allows came too late.
     """
 
     target: float
@@ -23,6 +24,7 @@ class Shortfall(NamedTuple):
     few: bool
     ramp: int
     frozen: bool
+    late: bool = False
 
 
 def say_found(
@@ -84,7 +86,13 @@ def say_too_short(
     if why.frozen:
         messages.frozen_early(subject, why.target)
         return
-    if why.ramp > why.batches:
+    if why.late:
+        text = (
+            f"the run of {why.batches} batches ended before {subject} came to "
+            f"{why.target:g}: with a floor of accuracy it goes at most a quarter of "
+            "the way an epoch. Give more epochs"
+        )
+    elif why.ramp > why.batches:
         text = (
             f"the run ended after {why.batches} batches, before the ramp of {subject} "
             f"to {why.target:g} did, after {why.ramp}. Give a smaller "

@@ -130,5 +130,5 @@ class Upkeep:
         # Again, as other callbacks may have restored other weights.
         if not control.restore():
             self._weights.say_changed()
-        control.conclude(batches)
+        control.conclude(batches, self._progress.of_whole_run)
         self._statistics.conclude(batches)

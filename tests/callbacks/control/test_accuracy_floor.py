@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 
+import batched
 import keras
 import numpy as np
 import pytest
@@ -81,6 +82,22 @@ def test_targets_are_reached_by_steps_where_nothing_breaks():
     # 11 epochs are left after the first one; a half of them is 6 (5.5 rounded to even).
     steps = 0.4 + 0.5 * np.minimum(np.arange(12) / 6, 1)
     np.testing.assert_allclose(figures, steps)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "by_steps"),
+    [
+        (cliff(0.95), True),
+        (cliff(0.6), False),
+        (lambda epoch, figure: {"val_accuracy": 0.8 + 0.01 * epoch}, False),
+    ],
+    ids=["kept", "broken", "late"],
+)
+def test_whether_the_aims_went_by_steps_alone(accuracy, by_steps):
+    floor = floor_of(("val_accuracy", 0.87))
+    assert not floor.by_steps
+    run(floor, accuracy)
+    assert floor.by_steps == by_steps
 
 
 def test_a_target_below_the_start_is_approached_from_above():
@@ -258,6 +275,17 @@ def test_fit_ends_with_the_weights_and_the_setting_that_kept_the_floor(capsys):
     out = capsys.readouterr().out
     assert "the model has the weights of epoch 3 again" in out
     assert f"stopped at {zeros[2]:.3f} of 0.9: score 0 is below the floor 0.5" in out
+
+
+def test_a_run_that_was_too_short_for_the_steps_says_so(capsys):
+    model = classifier(regularizer=lambda name: keras.layers.ReLU())
+    model.compile("sgd", "mse", jit_compile=False)
+    controller = SparsityController(0.9, min_metric=("loss", 1e9))
+    batched.fit(model, X, Y, epochs=3, verbose=0, callbacks=[controller])
+    out = capsys.readouterr().out
+    assert "the run of 60 batches ended before zero_fraction of " in out
+    assert "a quarter of the way an epoch. Give more epochs" in out
+    assert "too few" not in out
 
 
 def test_fit_by_a_loop_ends_with_the_setting_that_kept_the_floor(capsys):

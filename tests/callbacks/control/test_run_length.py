@@ -98,6 +98,7 @@ def test_an_interrupted_run_goes_on_with_its_length():
     for run in (progress, again):
         assert (run.first, run.mean_steps) == (3, 60)
         run.end_batch(29)
+        assert run.of_whole_run == 150
         run.begin_epoch(6, CALLBACK)
         assert run.mean_steps == 50
 

@@ -92,7 +92,7 @@ def test_a_layer_that_rises_at_the_bound_is_only_late(recwarn):
     run = Run()
     run.read(*np.linspace(0.5, 0.6, 40), push=10.0)
     run.group.check_reach()
-    assert run.group.conclude() == (0.7, 200, False, 0, False)
+    assert run.group.conclude(200) == (0.7, 200, False, 0, False, False)
     assert not recwarn.list
 
 
@@ -113,6 +113,11 @@ def test_a_layer_that_rises_at_the_bound_is_only_late(recwarn):
             (0.7, 20, True, 30, True),
             "`freeze_after` held the setting before hoyer of a",
         ),
+        (
+            (0.7, 120, False, 10, False, True),
+            "the run of 120 batches ended before hoyer of a, b came to 0.7: with a "
+            "floor of accuracy it goes at most a quarter of the way an epoch. Give mor",
+        ),
     ],
 )
 def test_why_runs_are_too_short(why, says, capsys):
@@ -121,12 +126,26 @@ def test_why_runs_are_too_short(why, says, capsys):
     assert says in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("batches", "late"), [(20, True), (150, False)])
+def test_the_last_step_below_a_floor_may_come_too_late_in_a_run(batches, late):
+    run = Run()
+    # Counted from the last ramp on, of which there is one for each step.
+    run.read(0.6, push=1.0, batches=batches)
+    expected = (0.7, 200, False, 0, False)
+    assert run.group.conclude(200) == (*expected, False)
+    assert run.group.conclude(200, by_steps=True) == (*expected, late)
+    # Before the last step it follows its aim.
+    run.group.aim_at(0.6)
+    assert run.group.conclude(200) is None
+    assert run.group.conclude(200, by_steps=True) == (*expected, True)
+
+
 def test_what_held_the_setting_was_said_or_is_freeze_after():
-    for hold, why in (("hold", None), ("freeze", (0.7, 200, False, 0, True))):
+    for hold, why in (("hold", None), ("freeze", (0.7, 200, False, 0, True, False))):
         run = Run()
         run.read(0.6, push=1.0)
         getattr(run.group, hold)(True)
-        assert run.group.conclude() == why
+        assert run.group.conclude(200) == why
 
 
 def test_a_group_stays_frozen_and_blocked_when_layers_are_left_out():
@@ -137,9 +156,9 @@ def test_a_group_stays_frozen_and_blocked_when_layers_are_left_out():
     group = StepGroup(*run.shared, [run.group])
     # A floor that lets it go does not end what `freeze_after` holds.
     group.hold(False)
-    plan, kept = run.control.plan, [group.state(), group.conclude()]
+    plan, kept = run.control.plan, [group.state(), group.conclude(200)]
     assert (plan.frozen, plan.blocked, plan.setpoint) == (1, 1, np.float64(0.7))
-    assert kept == [run.group.state(), run.group.conclude()]
+    assert kept == [run.group.state(), run.group.conclude(200)]
     # A new run begins anew.
     StepGroup(*run.shared)
     assert (run.control.plan.frozen, run.control.plan.blocked) == (0, 0)
@@ -169,14 +188,14 @@ def test_a_penalty_is_blamed_only_if_it_is_what_moves_the_layer(
 def test_why_a_layer_is_too_sparse(start, remedy, capsys):
     run = Run()
     run.read(0.8, push=0.0, start=start)
-    run.group.conclude()
+    run.group.conclude(200)
     assert f"can't make it denser. {remedy}" in capsys.readouterr().out
     # A lower bound above 0 pushes by itself.
     run = Run(least=0.5)
     low = float(np.float32(push_weights.to_output(0.5)))
     run.control.law = LAW._replace(low=low)
     run.read(0.8, push=0.5, start=start)
-    run.group.conclude()
+    run.group.conclude(200)
     said = capsys.readouterr().out
     assert "with the penalty at its lower bound 0.5. Give `bounds` that beg" in said
 
@@ -192,7 +211,7 @@ def test_a_penalty_that_is_blamed_goes_to_its_lower_bound(least, says):
 def test_a_layer_that_had_no_figure_is_told(capsys):
     run = Run()
     run.read(np.nan, push=0.0, batches=0)
-    run.group.conclude()
+    run.group.conclude(200)
     assert "was not a number in any batch" in capsys.readouterr().out
 
 
