@@ -2,7 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -97,7 +97,8 @@ class _StandIn:
         self.name = name
         self.own = vars(layer).get(name)
         self.call = getattr(layer, name)
-        # Threads, their hooks, and functions that get what the layer was called with.
+        # Threads, their hooks, and functions that get what the layer was called with,
+        # its mask, and what it returned.
         self.readers: list[tuple[int, Hooks, Callable[..., None]]] = []
         # Threads, their overrides, and functions that get the method too.
         self.arounds: list[tuple[int, Overrides, Around]] = []
@@ -110,10 +111,14 @@ class _StandIn:
         for thread, _, around in list(self.arounds):
             if thread == here:
                 call = functools.partial(around, call)
+        readers = [reader for thread, _, reader in self.readers if thread == here]
+        if not readers:
+            return call(*args, **kwargs)
+        inputs = call_arguments.first(self.layer, args, kwargs)
+        mask = mask_for_call(self.layer, args, kwargs)
         outputs = call(*args, **kwargs)
-        for thread, _, reader in list(self.readers):
-            if thread == here:
-                reader(outputs, *args, **kwargs)
+        for reader in readers:
+            reader(inputs, mask, outputs)
         return outputs
 
     def leave_if_unused(self) -> None:
@@ -138,46 +143,60 @@ def _stand_in_for(layer: keras.layers.Layer, name: str) -> _StandIn:
 
 
 def _report(
-    w: WatchedLayer, record: Record, outputs: Any, *args: Any, **kwargs: Any
+    w: WatchedLayer, record: Record, inputs: Any, mask: Any, outputs: Any
 ) -> None:
     """Reports one call of a layer."""
     if w.side == "outputs":
         record(w, outputs, None)
         return
-    inputs = call_arguments.first(w.layer, args, kwargs)
     x = _first(outputs if w.side == "output" else inputs)
+    mask = mask_of_call(w, x, inputs, mask)
     if tensors.is_sparse(x):
         x = ops.convert_to_tensor(x, sparse=False)
-    rank = rank_of(x)
-    mask = call_arguments.named(w.layer, "mask", args, kwargs)
-    mask = mask_of_call(w, rank, inputs, mask)
-    if w.is_channels_first(rank):
+    if w.is_channels_first(rank_of(x)):
         x = ops.moveaxis(x, 1, -1)
     record(w, x, mask)
 
 
-def mask_of_call(
-    w: WatchedLayer, rank: int, inputs: Any, mask: Any = None
-) -> Tensor | None:
+def mask_for_call(
+    layer: keras.layers.Layer, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """Returns the mask that a layer is called with, or those of its inputs.
+
+    To be read before the call: attention takes the masks of its inputs away.
+    """
+    mask = call_arguments.named(layer, "mask", args, kwargs)
+    if mask is None:
+        inputs = call_arguments.first(layer, args, kwargs)
+        mask = keras.tree.map_structure(_mask_of, inputs)
+    return mask
+
+
+def mask_of_call(w: WatchedLayer, x: Any, inputs: Any, mask: Any) -> Tensor | None:
     """Returns the mask of timesteps of a layer's activations, None if there is none.
 
     Args:
         w: The layer, with the side that is meant.
-        rank: The rank of the activations.
+        x: The activations.
         inputs: What the layer is called with.
-        mask: The mask that it is called with, None for that of the inputs.
+        mask: What `mask_for_call` returned.
     """
-    if mask is None:
-        mask = keras.tree.map_structure(_mask_of, inputs)
     if w.side == "output":
-        supported = w.layer.supports_masking
-        mask = w.layer.compute_mask(inputs, mask) if supported else None
+        # A layer may give its output a mask in `call`, as nested models and attention
+        # do. As in Keras, that one counts.
+        own = _mask_of(x)
+        mask = _mask_computed(w.layer, inputs, mask) if own is None else own
     mask = _first(mask)
-    if mask is not None and len(mask.shape) >= rank:
-        mask = None
+    return None if mask is None or len(mask.shape) >= rank_of(x) else mask
+
+
+def _mask_computed(layer: keras.layers.Layer, inputs: Any, mask: Any) -> Tensor | None:
+    """Returns the mask that Keras will give the output of a layer after its `call`."""
+    if not layer.supports_masking:
+        return None
+    mask = _first(layer.compute_mask(inputs, mask))
     # Outputs are in the order in which the layer goes through the timesteps.
-    backwards = w.side == "output" and getattr(w.layer, "go_backwards", False)
-    if mask is not None and backwards:
+    if mask is not None and getattr(layer, "go_backwards", False):
         mask = ops.flip(mask, axis=1)
     return mask
 

@@ -142,6 +142,33 @@ def test_masked_timesteps_of_backward_and_wrapped_layers_do_not_count():
         assert trackers[1].history[f"val_hoyer/{name}"] == value
 
 
+def test_masks_that_layers_give_their_outputs_count():
+    """Nested models and attention do so in `call`. Attention takes its input's away."""
+    tokens = np.random.default_rng(0).integers(1, 7, (16, 5))
+    tokens[:, 2:] = 0
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((5,), dtype="int32")
+    layers = [keras.layers.Embedding(7, 4, mask_zero=True), keras.layers.Dense(6)]
+    inner = keras.Sequential([keras.Input((5,), dtype="int32"), *layers], name="inner")
+    sequences = inner(inputs)
+    x = keras.layers.MultiHeadAttention(2, 3, name="attention")(sequences, sequences)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(1, name="out")(x))
+    names = ["inner", "attention"]
+    trackers = [
+        tracker(layers=names, metrics="hoyer"),
+        tracker(layers=names, metrics="hoyer", x=tokens),
+        tracker(layers="attention", metrics={"input": "hoyer"}, where="input"),
+    ]
+    fit(model, *trackers, x=tokens, y=np.ones((16, 1)), compiled=EAGER)
+    a = {name: activations(model, name, tokens)[:, :2] for name in names}
+    expected = {name: [pytest.approx(hoyer(a[name]), rel=1e-4)] for name in names}
+    for name in names:
+        assert trackers[0].history[f"hoyer/{name}"] == expected[name]
+        assert trackers[1].history[f"val_hoyer/{name}"] == expected[name]
+    assert trackers[2].history["input/attention"] == expected["inner"]
+
+
 def test_metrics_of_units_give_an_array_for_each_layer():
     model = net()
     names = ("firing_rate", "lifetime_sparseness", "dead_units", "rms")

@@ -75,7 +75,7 @@ class PenaltyPush:
             self.calls += 1
             layer = self.watched.layer
             inputs = call_arguments.first(layer, args, kwargs)
-            mask = call_arguments.named(layer, "mask", args, kwargs)
+            mask = hooks.mask_for_call(layer, args, kwargs)
             if self.watched.side == "input":
                 pushed = self._pushed(inputs, inputs, mask, weight, graph)
                 args, kwargs = call_arguments.with_first(
@@ -98,7 +98,7 @@ class PenaltyPush:
         self.refused = _refusal(x)
         if self.refused:
             return structure
-        mask = hooks.mask_of_call(self.watched, rank, inputs, mask)
+        mask = hooks.mask_of_call(self.watched, x, inputs, mask)
         axis = 1 if self.watched.is_channels_first(rank) else -1
         settings = self._kind, axis, self._sample_size
         # Without this object: what changes a gradient is kept for ever.

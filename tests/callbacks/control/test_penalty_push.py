@@ -45,6 +45,15 @@ def masked():
     return keras.Model(inputs, L.Dense(3)(L.Concatenate()([x, state])))
 
 
+def with_a_mask_of_its_own():
+    """A nested model takes no mask, and gives one to its output."""
+    layers = [L.Embedding(6, 4, mask_zero=True), L.Dense(6, "relu")]
+    inner = keras.Sequential([keras.Input((7,)), *layers], name="hidden")
+    inputs = keras.Input((7,))
+    x = L.GlobalAveragePooling1D()(inner(inputs))
+    return keras.Model(inputs, L.Dense(3)(x))
+
+
 def channels_first():
     inputs = keras.Input((4, 3, 3))
     x = L.Permute((3, 1, 2))(L.Dense(3, "relu")(inputs))
@@ -69,6 +78,7 @@ PLACES = {
     "gelu": (lambda: dense("gelu"), X),
     "float64": (lambda: dense("tanh", "float64"), X),
     "masked, with states": (masked, IDS),
+    "a mask of its own": (with_a_mask_of_its_own, IDS),
     "channels first": (channels_first, IMAGES),
     "shared": (shared, X),
     "nested": (nested, X),
