@@ -1,6 +1,7 @@
 """Copies of callbacks, as a search over hyperparameters makes them, also in files."""
 
 import copy
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import keras
@@ -9,16 +10,13 @@ import keras
 class CopiedCallback(keras.callbacks.Callback):
     """A callback whose deep copies and pickles are in no run of training.
 
-    A subclass has `_forget`, and `_shared`: names of the attributes that a deep copy
-    shares. Layers and data are the user's: a copy of a layer would no longer be a layer
-    of the model.
+    A subclass has `_forget`, which sets the attributes that belong to a run to their
+    start, and `_shared`: names of the attributes that a deep copy shares. Layers and
+    data are the user's: a copy of a layer would no longer be a layer of the model.
     """
 
+    _forget: Callable[[], None]
     _shared: ClassVar[tuple[str, ...]] = ()
-
-    def _forget(self) -> None:
-        """Sets the attributes that belong to a run of training to their start."""
-        raise NotImplementedError
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         copied = object.__new__(type(self))
