@@ -45,6 +45,15 @@ _KEEP_ZEROS = (
     *(keras.layers.AveragePooling3D, keras.layers.GlobalMaxPooling1D),
     *(keras.layers.GlobalMaxPooling2D, keras.layers.GlobalMaxPooling3D),
 )
+# Their output is that of their activation, which may be a layer.
+_END_WITH_ACTIVATION = (
+    *(keras.layers.Activation, keras.layers.Dense, keras.layers.EinsumDense),
+    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
+    *(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose),
+    *(keras.layers.Conv3DTranspose, keras.layers.DepthwiseConv1D),
+    *(keras.layers.DepthwiseConv2D, keras.layers.SeparableConv1D),
+    keras.layers.SeparableConv2D,
+)
 # The names of activations that a model ends with, in Keras and in TensorFlow.
 _OF_OUTPUTS = (
     *("sigmoid", "hard_sigmoid", "log_sigmoid", "softmax", "softmax_v2"),
@@ -104,7 +113,7 @@ def select(
             may match a part of it), types (keras.layers.Conv2D), or, where no path
             matches, names of activations ("relu") or of types ("conv2d") in any case.
             None: all Sparseout layers. If there is none, all layers with a nonlinear
-            activation.
+            activation. One that is the activation of another counts as that one.
         where: The side to measure, "input" or "output"; None for the side that
             `all_layers` gives.
 
@@ -119,7 +128,15 @@ def select(
         return list(named.values())
     watched = [w for w in found if isinstance(w.layer, Sparseout)]
     if not watched:
-        watched = [w for w in found if not w.is_part and _is_nonlinear(w.layer)]
+        # Their output is that of the layer around them, which must not count twice.
+        activations = [_own_activation(w.layer) for w in found]
+        watched = [
+            w
+            for w in found
+            if not w.is_part
+            and _is_nonlinear(w.layer)
+            and all(w.layer is not layer for layer in activations)
+        ]
     if not watched:
         raise ValueError(
             "`layers` must name the layers to watch, since the model has neither "
@@ -157,6 +174,7 @@ def check_layers(
 
 def has_output_activation(layer: keras.layers.Layer) -> bool:
     """Whether a layer's activation is one for the end of a model, such as softmax."""
+    layer = _own_activation(layer) or layer
     if isinstance(layer, keras.layers.Softmax):
         return True
     return _activation(layer) in _OF_OUTPUTS
@@ -164,6 +182,7 @@ def has_output_activation(layer: keras.layers.Layer) -> bool:
 
 def is_rectifier(layer: keras.layers.Layer) -> bool:
     """Whether a layer ends with a ReLU, which has zeros of its own or can get them."""
+    layer = _own_activation(layer) or layer
     if isinstance(layer, keras.layers.ReLU):
         return not layer.negative_slope
     return _activation(layer) in ("relu", "relu6")
@@ -233,8 +252,20 @@ def _remedy(name: str, found: list[WatchedLayer], model: keras.Model) -> str:
 
 
 def _is_nonlinear(layer: keras.layers.Layer) -> bool:
-    name = _activation(layer)
-    return isinstance(layer, _NONLINEAR) if name is None else name != "linear"
+    own = _own_activation(layer)
+    name = _activation(own or layer)
+    if name is None:
+        return own is not None or isinstance(layer, _NONLINEAR)
+    return name != "linear"
+
+
+def _own_activation(layer: keras.layers.Layer) -> keras.layers.Layer | None:
+    """The layer that a layer ends with as its activation, None if there is none."""
+    if isinstance(layer, keras.layers.TimeDistributed):
+        return _own_activation(layer.layer)
+    own = getattr(layer, "activation", None)
+    is_own = isinstance(layer, _END_WITH_ACTIVATION)
+    return own if is_own and isinstance(own, keras.layers.Layer) else None
 
 
 def _activation(layer: keras.layers.Layer) -> str | None:

@@ -46,6 +46,34 @@ def test_a_name_of_an_activation_or_a_type_chooses(layers, names):
     assert [w.name for w in chosen] == names
 
 
+def test_a_layer_that_is_an_activation_counts_once_by_default():
+    names = [w.name for w in layer_selection.select(MODEL)]
+    assert names == ["first", "second", "memory", "wrapped", "head"]
+    [own] = layer_selection.select(MODEL, ["wrapped/own"])
+    assert own.layer is MODEL.get_layer("wrapped").activation
+
+
+@pytest.mark.parametrize(
+    ("activation", "is_rectifier", "ends_a_model", "names"),
+    [
+        (kl.ReLU(), True, False, ["layer"]),
+        (kl.LeakyReLU(), False, False, ["layer"]),
+        (kl.Softmax(), False, True, ["layer"]),
+        (kl.Activation("relu"), True, False, ["layer"]),
+        (kl.Activation("linear"), False, True, []),
+        (kl.Identity(), False, False, ["layer"]),
+    ],
+)
+def test_it_gives_the_layer_around_it_its_kind(
+    activation, is_rectifier, ends_a_model, names
+):
+    layer = kl.Dense(3, activation=activation, name="layer")
+    assert layer_selection.is_rectifier(layer) == is_rectifier
+    assert layer_selection.has_output_activation(layer) == ends_a_model
+    small = keras.Sequential([keras.Input((4,)), layer, kl.ReLU(name="last")])
+    assert [w.name for w in layer_selection.select(small)] == [*names, "last"]
+
+
 def test_names_and_expressions_go_before():
     named = model(first="relu")
     assert [w.name for w in layer_selection.select(named, ["relu"])] == ["relu"]
