@@ -220,6 +220,16 @@ def test_a_second_run_is_not_frozen_by_the_first():
     assert again["zero_fraction/hidden"][1] > again["zero_fraction/hidden"][0]
 
 
+def test_a_push_goes_on_in_a_second_run_and_begins_anew_with_a_new_optimizer():
+    model, control = plain(), controller(0.9)
+    fit(model, control, rows=320)
+    again = fit(model, control, epochs=1, rows=16)
+    assert again["penalty/hidden"][0] > 0
+    model.compile("sgd", "mse", jit_compile=False)
+    anew = fit(model, control, epochs=1, rows=16)
+    assert anew["penalty/hidden"] == [0]
+
+
 def test_layers_of_a_subclassed_model_are_pushed_from_the_second_batch_on():
     class Own(keras.Model):
         def __init__(self):

@@ -20,6 +20,7 @@ from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
 from keras_sparseout.callbacks.control.macs_budget import MacsBudget
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.step_control import StepControl, StepSettings
+from keras_sparseout.callbacks.progress import optimizers_of
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_sums import Metrics
 from keras_sparseout.measure.step_sums import Control
@@ -47,6 +48,8 @@ class ControlChoice:
         self.bounds = arguments.check_bounds(asked.bounds, asked.actuator)
         self.budget: MacsBudget | None = None
         self.stepping: StepControl | None = None
+        # With which the model was compiled when `stepping` was made.
+        self._optimizers: list[keras.optimizers.Optimizer] = []
 
     def begin_run(self, asked: Asked) -> None:
         """Begins a run of training with these arguments."""
@@ -131,7 +134,9 @@ class ControlChoice:
     ) -> Control | None:
         """Returns what acts on these layers in each training step, if something does.
 
-        It is the same as before if nothing else is asked for.
+        It is the same as before if nothing else is asked for, and the model was not
+        compiled with a new optimizer. That is another training: other layers may be
+        trainable, and the weights other ones. What was integrated would be wrong there.
 
         Args:
             model: The model that is trained.
@@ -154,7 +159,9 @@ class ControlChoice:
             bounds=self.bounds,
             gain=asked.gain,
         )
-        wanted = model, watched, settings
-        if self.stepping is None or self.stepping.arguments != wanted:
+        wanted, optimizers = (model, watched, settings), optimizers_of(model)
+        same = list(map(id, optimizers)) == list(map(id, self._optimizers))
+        if self.stepping is None or self.stepping.arguments != wanted or not same:
             self.stepping = StepControl(*wanted)
+        self._optimizers = optimizers
         return self.stepping
