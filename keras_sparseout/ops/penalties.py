@@ -58,15 +58,17 @@ def mean_penalty_gradient(
         silent: This share, for "hoyer_square".
         axis: The dimension of the elements of a vector.
     """
+    # With float64 as Keras' own type, its integers are not all of one type.
+    units = ops.maximum(ops.cast(ops.shape(x)[axis], x.dtype), 1)
     if mask is None:
-        vectors = ops.size(x) / ops.maximum(ops.shape(x)[axis], 1)
+        vectors = ops.cast(ops.size(x), x.dtype) / units
     else:
         missing = len(x.shape) - 1 - len(mask.shape)
         mask = ops.reshape(mask, (*ops.shape(mask), *[1] * missing))
         counted = ops.broadcast_to(ops.expand_dims(mask, axis), ops.shape(x))
         x = ops.where(counted, x, 0)
-        vectors = ops.count_nonzero(counted) / ops.maximum(ops.shape(x)[axis], 1)
-    vectors = ops.maximum(ops.cast(vectors, x.dtype), 1)
+        vectors = ops.cast(ops.count_nonzero(counted), x.dtype) / units
+    vectors = ops.maximum(vectors, 1)
     if kind == "l1":
         return ops.sign(x), vectors
     total = ops.sum(ops.abs(x), axis=axis, keepdims=True)

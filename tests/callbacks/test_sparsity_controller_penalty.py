@@ -15,6 +15,7 @@ from controlled import X, Y, classifier
 
 from keras_sparseout import SparsityController, TargetSparsity, models
 from keras_sparseout.backend import variables
+from keras_sparseout.ops import penalties
 
 L = keras.layers
 
@@ -218,6 +219,36 @@ def test_a_second_run_is_not_frozen_by_the_first():
     control.freeze_after = None
     again = fit(model, control, epochs=2, rows=160)
     assert again["zero_fraction/hidden"][1] > again["zero_fraction/hidden"][0]
+
+
+@pytest.fixture
+def in_float64():
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    # Keras may have made its policy already.
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(before[0])
+    keras.config.set_dtype_policy(before[1])
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("kind", ["l1", "hoyer_square"])
+def test_with_float64_as_the_type_of_keras_it_comes_to_the_target(kind):
+    model, control = plain(), controller(0.7, kind=kind)
+    history = fit(model, control, epochs=3)
+    assert model.get_layer("hidden").compute_dtype == "float64"
+    assert history["zero_fraction/hidden"][-1] == pytest.approx(0.7, abs=0.04)
+    assert history["penalty/hidden"][-1] > 0
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_with_float64_as_the_type_of_keras_padding_does_not_count():
+    x = keras.ops.ones((2, 3, 4))
+    mask = keras.ops.convert_to_tensor([[True, True, False], [True, False, False]])
+    for given, vectors in ((None, 6), (mask, 3)):
+        _, counted = penalties.mean_penalty_gradient(x, given, "l1", 0.03)
+        assert float(counted) == vectors
 
 
 def test_a_push_goes_on_in_a_second_run_and_begins_anew_with_a_new_optimizer():

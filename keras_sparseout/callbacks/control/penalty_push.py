@@ -165,13 +165,15 @@ def _rows(x, n):
     Some rows may have no loss, such as samples without a label. They may be the first
     ones, or each second one.
     """
-    size = ops.shape(x)[0]
-    number = ops.minimum(size, min(n, 2**31 - 1))
-    parts = ops.maximum(number, 1)
+    # With float64 as Keras' own type, it makes int64 of an int32 and a Python number.
+    size = ops.cast(ops.shape(x)[0], "int32")
+    number = ops.minimum(size, np.int32(min(n, 2**31 - 1)))
+    parts = ops.maximum(number, np.int32(1))
     step, rest = ops.floor_divide(size, parts), ops.mod(size, parts)
-    part = ops.arange(number)
+    part = ops.arange(number, dtype="int32")
     table = _places(min(n, _MOST_PLACES))
-    within = ops.take(ops.convert_to_tensor(table), ops.mod(part, len(table)))
+    places = ops.mod(part, np.int32(len(table)))
+    within = ops.take(ops.convert_to_tensor(table), places)
     # The first parts have one more.
     start = part * step + ops.minimum(part, rest)
     return start + ops.mod(within, step + ops.cast(part < rest, "int32"))
