@@ -48,6 +48,7 @@ class LayerCalls:
         self.watched = watched
         self.seen: list[LayerCall] = []
         self._graph: Any | None = None
+        self._variables = 0
         self._in_other_graphs: set[str] = set()
         self._outputs: list[Tensor] = []
 
@@ -55,6 +56,7 @@ class LayerCalls:
     def reading(self) -> Iterator[None]:
         """Reads the calls that are made in this context."""
         self._graph = tracing.current_graph()
+        self._variables = len(self.model.variables)
         whole = WatchedLayer("", self.model, "outputs", False)
         with hooks.Hooks([*self.watched, whole], self._record):
             yield
@@ -66,7 +68,9 @@ class LayerCalls:
         # Such a layer has no figures: an RNN also calls its cell once outside the loop,
         # and one step would stand for all.
         elif tracing.graph_of(x) is not self._graph:
-            if self.model.built:  # Before, Keras calls it in another graph to build it.
+            # While it makes variables, Keras calls it in another graph to build it. The
+            # model may count as built then, if it has a `build` of its own.
+            if self.model.built and len(self.model.variables) == self._variables:
                 self._in_other_graphs.add(watched.name)
         else:
             self.seen.append(LayerCall(watched, x, mask))

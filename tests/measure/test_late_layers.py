@@ -173,3 +173,40 @@ def test_evaluating_says_that_the_model_has_to_be_built():
     tracker = SparsityTracker(verbose=0)
     model.evaluate(data, verbose=0, callbacks=[tracker])
     assert "val_zero_fraction/block/drop" in tracker.evaluated
+
+
+class Block(keras.layers.Layer):
+    """Keras builds its layers when it is called first, in a graph of their own."""
+
+    def __init__(self):
+        super().__init__(name="block")
+        self.inner = keras.layers.Dense(8, "relu", name="inner")
+
+    def call(self, x):
+        return self.inner(x)
+
+
+class WithABuild(keras.Model):
+    """Counts as built before its first call is over."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = Block()
+        self.head = keras.layers.Dense(1)
+
+    def build(self, shape):
+        self.shift = self.add_weight(shape=(shape[-1],), name="shift")
+
+    def call(self, x):
+        return self.head(self.block(x + self.shift))
+
+
+def test_a_model_with_a_build_of_its_own_makes_layers_in_the_first_step():
+    model = WithABuild()
+    model.compile("sgd", "mse", jit_compile=False)
+    tracker = SparsityTracker(metrics=["dead_units", "zero_fraction"], verbose=0)
+    controller = SparsityController(0.7, verbose=0)
+    options = {"batch_size": 16, "verbose": 0, "callbacks": [tracker, controller]}
+    model.fit(X, Y, **options)
+    assert list(controller.targets) == ["block/inner"]
+    assert 0.2 < tracker.history["zero_fraction/block/inner"][0] < 0.8
