@@ -201,6 +201,7 @@ class WithABuild(keras.Model):
         return self.head(self.block(x + self.shift))
 
 
+@pytest.mark.usefixtures("optimizers_of_keras")
 def test_a_model_with_a_build_of_its_own_makes_layers_in_the_first_step():
     model = WithABuild()
     model.compile("sgd", "mse", jit_compile=False)

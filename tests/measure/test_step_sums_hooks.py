@@ -51,6 +51,7 @@ def weights_after(callbacks, compiled):
 
 
 @pytest.mark.onednn
+@pytest.mark.usefixtures("optimizers_of_keras")
 @pytest.mark.parametrize("how", ["graph", "jit_compile", "run_eagerly"])
 def test_a_tracked_run_is_the_untracked_run(how):
     compiled = {how: True} if how != "graph" else {}

@@ -74,6 +74,7 @@ def test_a_layer_is_the_output_behind_a_reshape_too(capsys):
     assert capsys.readouterr().out.count("left out: ") == 1
 
 
+@pytest.mark.usefixtures("optimizers_of_keras")
 @pytest.mark.parametrize("eager", [False, True])
 def test_the_first_step_shows_the_end_of_a_subclassed_model(eager, capsys):
     # In eager mode nothing tells what a tensor was reshaped from.

@@ -82,6 +82,7 @@ def test_one_target_of_all_thresholds_reaches_a_budget():
     assert logs["val_needless_macs"][-1] == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.usefixtures("optimizers_of_keras")
 def test_the_weight_of_penalties_in_the_model_moves_to_a_budget():
     keras.utils.set_random_seed(0)
     penalty = ActivationPenalty(0.0, adjustable=True, name="penalty")
