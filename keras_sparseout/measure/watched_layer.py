@@ -8,13 +8,6 @@ import keras
 # "outputs" is for a whole model: all that it returns.
 Side: TypeAlias = Literal["input", "output", "outputs"]
 
-# Whatever comes before their units, they have no data format.
-_UNITS_LAST = (
-    *(keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding),
-    *(keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention),
-    *(keras.layers.RNN, keras.layers.TimeDistributed),
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class WatchedLayer:
@@ -52,15 +45,8 @@ class WatchedLayer:
         return shapes[1 if self.is_channels_first(len(shapes)) else -1]
 
     def is_channels_first(self, rank: int) -> bool:
-        """Whether activations of this rank have their channels before the positions.
-
-        A layer without `data_format`, such as a ReLU, has Keras' own, if these are
-        images or volumes.
-        """
-        own = getattr(self.layer, "data_format", None)
-        if own is None and rank in (4, 5) and not isinstance(self.layer, _UNITS_LAST):
-            own = keras.config.image_data_format()
-        return rank > 2 and own == "channels_first"
+        """Whether activations of this rank have their channels before the positions."""
+        return rank > 2 and getattr(self.layer, "data_format", "") == "channels_first"
 
 
 def _first(shapes: Any) -> Any:

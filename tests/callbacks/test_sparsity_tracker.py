@@ -260,31 +260,3 @@ def test_channels_first_layers_are_measured_over_their_channels():
     tracker = SparsityTracker(x)
     model.fit(x, np.ones((6, 1)), verbose=0, callbacks=[tracker])
     assert tracker.history["val_hoyer"] == [pytest.approx(1.0)]
-
-
-@pytest.mark.parametrize(
-    ("make", "rank", "hoyer", "units"),
-    [
-        (keras.layers.ReLU, 4, 1.0, 3),
-        (keras.layers.LeakyReLU, 4, 1.0, 3),
-        (functools.partial(keras.layers.Dropout, 0.5), 4, 1.0, 3),
-        # A sequence may go into any layer, and the units of a Dense are always last.
-        (keras.layers.ReLU, 3, 0.0, 4),
-        (functools.partial(keras.layers.Dense, 5, kernel_initializer="ones"), 4, 0, 5),
-    ],
-)
-def test_layers_without_a_data_format_have_that_of_keras(
-    monkeypatch, make, rank, hoyer, units
-):
-    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
-    x = np.zeros((6, 3, 4, 4)[:rank], "float32")
-    x[:, 1] = 1
-    rest = [keras.layers.Reshape((-1,)), keras.layers.Dense(1)]
-    layers = [keras.Input(x.shape[1:]), make(name="layer"), *rest]
-    model = keras.Sequential(layers)
-    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
-    metrics = ["hoyer", "firing_rate"]
-    tracker = SparsityTracker(x, layers="layer", metrics=metrics, verbose=0)
-    model.fit(x, np.ones((6, 1)), verbose=0, callbacks=[tracker])
-    assert tracker.history["val_hoyer"] == [pytest.approx(hoyer, abs=1e-6)]
-    assert tracker.units["val_firing_rate/layer"].shape == (units,)
