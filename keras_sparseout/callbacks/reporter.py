@@ -45,7 +45,7 @@ class Reporter:
         return Reporter(self.metrics, self.log_dir)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Reporter, (self.metrics, self.log_dir)
+        return Reporter, (self.metrics, self.log_dir), {"units": self.units}
 
     def begin_run(self) -> None:
         """Forgets the readings before."""

@@ -107,8 +107,8 @@ class SparsityController(MeasuringCallback):
             after 256 vectors, counted over several epochs.
         max_loss_increase: How far the loss of an epoch may be above the lowest of the
             epochs so far, as a share of the size of that, > 0. The loss is `val_loss`,
-            or `loss` if the logs of the first epoch, in which nothing is pushed, have
-            no `val_loss`.
+            or `loss` if the logs of the first epoch that is judged, in which nothing is
+            pushed, have no `val_loss`.
         min_metric: A name in Keras' epoch logs and its least value, for example
             ("val_accuracy", 0.87). Where less is better, by the rules of
             `keras.callbacks.EarlyStopping`, it is the largest value. Where Keras does
@@ -128,8 +128,8 @@ class SparsityController(MeasuringCallback):
         ValueError: if an argument is out of range, or (as training begins) there is no
             adjustable layer, a named one is not adjustable, a layer never has zeros, a
             run with a floor has one epoch, or the file in `backup_dir` is broken or of
-            another control, or (after the first epoch) the logs do not have what
-            `min_metric` names.
+            another control, or (after the first epoch, for a metric of validation the
+            first one that is validated) the logs do not have what `min_metric` names.
 
     Source: Sohrabi et al. (2024), "On PI controllers for updating Lagrange multipliers
         in constrained optimization", https://arxiv.org/abs/2406.04558; Gallego-Posada

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_sparseout.backend import tracing
-from keras_sparseout.measure import hooks
+from keras_sparseout.measure import call_arguments, hooks
 from keras_sparseout.measure.layer_selection import has_output_activation
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.utils.types import Tensor
@@ -48,6 +48,7 @@ class LayerCalls:
         self.watched = watched
         self.seen: list[LayerCall] = []
         self._graph: Any | None = None
+        self._was_built = False
         self._variables = 0
         self._in_other_graphs: set[str] = set()
         self._outputs: list[Tensor] = []
@@ -56,21 +57,27 @@ class LayerCalls:
     def reading(self) -> Iterator[None]:
         """Reads the calls that are made in this context."""
         self._graph = tracing.current_graph()
+        self._was_built = self.model.built
         self._variables = len(self.model.variables)
-        whole = WatchedLayer("", self.model, "outputs", False)
-        with hooks.Hooks([*self.watched, whole], self._record):
+        wholes = [self.model]
+        if not call_arguments.has_call(self.model):  # Its step calls the models in it.
+            wholes = [m for m in self.model.layers if isinstance(m, keras.Model)]
+        whole = [WatchedLayer("", model, "outputs", False) for model in wholes]
+        with hooks.Hooks([*self.watched, *whole], self._record):
             yield
 
     def _record(self, watched: WatchedLayer, x: Any, mask: Tensor | None) -> None:
-        if watched.layer is self.model:
+        if watched.side == "outputs":
             self._outputs += keras.tree.flatten(x)
         # A tensor from another graph, as the body of a loop has, can't be brought here.
         # Such a layer has no figures: an RNN also calls its cell once outside the loop,
         # and one step would stand for all.
         elif tracing.graph_of(x) is not self._graph:
-            # While it makes variables, Keras calls it in another graph to build it. The
-            # model may count as built then, if it has a `build` of its own.
-            if self.model.built and len(self.model.variables) == self._variables:
+            # To build a layer, Keras calls it in another graph before it calls it here.
+            # The model may count as built then, if it has a `build` of its own.
+            made = len(self.model.variables) != self._variables
+            builds = made or not self._was_built
+            if not builds or any(call.watched is watched for call in self.seen):
                 self._in_other_graphs.add(watched.name)
         else:
             self.seen.append(LayerCall(watched, x, mask))

@@ -129,13 +129,14 @@ def select(
     watched = [w for w in found if isinstance(w.layer, Sparseout)]
     if not watched:
         # Their output is that of the layer around them, which must not count twice.
-        activations = [_own_activation(w.layer) for w in found]
+        inner = {id(_own_activation(w.layer)) for w in found}
+        for parent in (model, *(w.layer for w in found)):
+            if isinstance(parent, keras.Model):  # What it calls itself counts.
+                inner -= {id(layer) for layer in parent.layers}
         watched = [
             w
             for w in found
-            if not w.is_part
-            and _is_nonlinear(w.layer)
-            and all(w.layer is not layer for layer in activations)
+            if not w.is_part and _is_nonlinear(w.layer) and id(w.layer) not in inner
         ]
     if not watched:
         raise ValueError(

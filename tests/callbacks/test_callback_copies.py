@@ -115,7 +115,7 @@ def test_copies_do_what_the_originals_do(made):
 def test_a_callback_can_be_kept_in_a_file_after_fit(tmp_path):
     originals = [
         SparsityTracker(X, metrics=["rms", "histogram"], log_dir=tmp_path, verbose=0),
-        SparsityTracker(metrics="hoyer", verbose=0),
+        SparsityTracker(metrics=["hoyer", "firing_rate"], verbose=0),
         SparsityController(0.6, layers="first", actuator="penalty", verbose=0),
         SparseoutScheduler(q=keras.optimizers.schedules.PolynomialDecay(2.0, 4, 1.0)),
     ]
@@ -125,6 +125,8 @@ def test_a_callback_can_be_kept_in_a_file_after_fit(tmp_path):
         assert loaded.model is None
         if hasattr(original, "history"):
             assert loaded.history == original.history != {}
+    assert list(originals[1].units) == ["firing_rate/hidden"]
+    np.testing.assert_equal(kept[1].units, originals[1].units)
     assert fit(*kept) == expected
 
 

@@ -343,3 +343,18 @@ def test_a_penalty_that_works_the_wrong_way_says_so(activation, kind, wrong, rec
         assert history["penalty/hidden"][-1] == 0
     else:
         assert figures[-1] > figures[0]
+
+
+class MakesAnOptimizer(keras.Sequential):
+    def train_step(self, data):
+        if not hasattr(self, "second"):
+            self.second = keras.optimizers.SGD()
+        return super().train_step(data)
+
+
+def test_an_optimizer_that_the_first_step_makes_is_no_new_compilation():
+    layers = [keras.Input((12,)), L.Dense(8, "relu", name="hidden"), L.Dense(3)]
+    model, control = MakesAnOptimizer(layers), controller(0.9)
+    model.compile("sgd", "mse", jit_compile=False)
+    fit(model, control, rows=320)
+    assert fit(model, control, epochs=1, rows=16)["penalty/hidden"][0] > 0

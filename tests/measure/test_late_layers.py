@@ -211,3 +211,22 @@ def test_a_model_with_a_build_of_its_own_makes_layers_in_the_first_step():
     model.fit(X, Y, **options)
     assert list(controller.targets) == ["block/inner"]
     assert 0.2 < tracker.history["zero_fraction/block/inner"][0] < 0.8
+
+
+class OfSequences(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.lstm = keras.layers.LSTM(4, name="lstm")
+        self.head = keras.layers.Dense(1)
+
+    def call(self, x):
+        return self.head(self.lstm(x))
+
+
+def test_a_cell_can_not_be_read_in_a_model_that_the_first_step_builds():
+    """TensorFlow's loop calls it once outside too, with states of zeros."""
+    model = OfSequences()
+    model.compile("sgd", "mse", jit_compile=False)
+    tracker = SparsityTracker(layers="lstm/lstm_cell", metrics="rms", verbose=0)
+    with pytest.raises(ValueError, match="inside an RNN cell"):
+        model.fit(X[:, None], Y, verbose=0, callbacks=[tracker])

@@ -102,3 +102,11 @@ def test_a_tracker_takes_them_too():
 def test_what_names_neither_says_so():
     with pytest.raises(ValueError, match=r"`layers` must be layers of the model"):
         layer_selection.select(MODEL, ["gelu"])
+
+
+def test_an_activation_that_is_called_by_itself_too_counts():
+    act = kl.ReLU(name="act")
+    inputs = keras.Input((4,))
+    x = act(kl.Dense(3, name="first")(inputs))
+    twice = keras.Model(inputs, kl.Dense(3, activation=act, name="second")(x))
+    assert [w.name for w in layer_selection.select(twice)] == ["act", "second"]

@@ -197,10 +197,12 @@ def _not_there(given: str, logs: Mapping[str, Any], remedy: str) -> ValueError:
     """
     argument, _, _ = given.partition("=")
     there = ", ".join(sorted(logs)) or "nothing"
+    which = "the first epoch"
+    if "'val_" in given:
+        which += ", or those of one that is validated before the last,"
     return ValueError(
-        f"`{argument}` needs a figure that the logs of the first epoch have, or those "
-        f"of one that is validated before the last. Received: {given}, while the logs "
-        f"have {there}. {remedy}"
+        f"`{argument}` needs a figure that the logs of {which} have. Received: {given}"
+        f", while the logs have {there}. {remedy}"
     )
 
 

@@ -160,7 +160,8 @@ class ControlChoice:
             gain=asked.gain,
         )
         wanted, optimizers = (model, watched, settings), optimizers_of(model)
-        same = list(map(id, optimizers)) == list(map(id, self._optimizers))
+        # A model may make its own in the first step, which is no new compilation.
+        same = {*map(id, self._optimizers)} <= {*map(id, optimizers)}
         if self.stepping is None or self.stepping.arguments != wanted or not same:
             self.stepping = StepControl(*wanted)
         self._optimizers = optimizers

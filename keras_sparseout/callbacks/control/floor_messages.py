@@ -38,13 +38,17 @@ def say_begun_late(
 
 
 def say_not_judged(messages: ControllerMessages, given: str) -> None:
-    """Prints that an epoch was not validated, and none before it.
+    """Warns that an epoch was not validated, and none before it.
 
     Args:
         messages: What the controller says.
         given: The floor, as in a call.
     """
-    messages.print(f"nothing is moved until an epoch is validated, for {given}")
+    messages.warn(
+        f"nothing is moved until an epoch is validated, for {given}. Give fit "
+        "validation_data, if it has none",
+        about=("floor", "validation"),
+    )
 
 
 def warn_of_no_epoch(messages: ControllerMessages, floor: str, best: str) -> None:

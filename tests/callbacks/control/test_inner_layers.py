@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_sparseout import SparsityController
 from keras_sparseout.callbacks import knobs
@@ -91,3 +92,29 @@ def test_a_model_with_no_other_layer_has_to_name_one():
     keys, weights = pushed(Own(L.Dense(6)), X, layers="last", verbose=0)
     assert keys == {"last"}
     assert weights["last"] > 0
+
+
+class Gan(keras.Model):
+    """Can't be called itself: its step calls the models in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = Own()
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            y = self.generator(data[0], training=True)
+            loss = keras.ops.mean((y - data[1]) ** 2)
+        weights = self.generator.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, weights), weights)
+        return {"loss": loss}
+
+
+def test_the_end_of_a_subclassed_model_is_one_in_a_model_without_call(capsys):
+    model = Gan()
+    model.generator(X)
+    keys, weights = pushed(model, X)
+    first, last = (f"{model.generator.name}/{name}" for name in ("first", "last"))
+    assert keys == {first}
+    assert weights[first] > weights[last] == 0
+    assert f"left out: {last} (the output of the model)" in capsys.readouterr().out
