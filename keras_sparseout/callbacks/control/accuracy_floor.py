@@ -164,7 +164,7 @@ class AccuracyFloor:
         score = self._limits.score(logs, first=first, may_wait=may_wait)
         if score is None:
             if first:
-                floor_messages.say_not_judged(self._messages, self._limits.given)
+                floor_messages.warn_of_no_validation(self._messages, self._limits.given)
             return
         self._targets = np.array([outcome.target for outcome in outcomes])
         known = np.array([outcome.figure for outcome in outcomes])

@@ -37,7 +37,7 @@ def say_begun_late(
     )
 
 
-def say_not_judged(messages: ControllerMessages, given: str) -> None:
+def warn_of_no_validation(messages: ControllerMessages, given: str) -> None:
     """Warns that an epoch was not validated, and none before it.
 
     Args:
