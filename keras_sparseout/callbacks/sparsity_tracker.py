@@ -83,7 +83,8 @@ class SparsityTracker(MeasuringCallback):
             whose output is noisy in training, the output of all others.
         axis: -1 for vectors along the units (in a convolution the channels at each
             position, also with `data_format="channels_first"`), None for whole maps.
-            A layer without `data_format`, such as a ReLU, has its units last.
+            Layers without `data_format`, such as ReLU, have that of `keras.config` if
+            their activations are images or volumes.
         every: "epoch", or the number of batches after which a reading goes into
             `history`; `logs` get the figures of each epoch all the same.
         sample_size: Without `x`, how many samples of each batch are measured, on each

@@ -29,9 +29,9 @@ class Hooks:
 
     Args:
         watched: List of `WatchedLayer`.
-        record: The function to report to. It gets the layer, its activations with the
-            units last, and their mask of timesteps or None. If the side is "outputs",
-            it gets whatever the layer returns, unchanged.
+        record: The function to report to. It gets the layer, its activations, and
+            their mask of timesteps or None. If the side is "outputs", it gets whatever
+            the layer returns, unchanged.
     """
 
     def __init__(self, watched: Sequence[WatchedLayer], record: Record) -> None:
@@ -153,8 +153,6 @@ def _report(
     mask = mask_of_call(w, x, inputs, mask)
     if tensors.is_sparse(x):
         x = ops.convert_to_tensor(x, sparse=False)
-    if w.is_channels_first(rank_of(x)):
-        x = ops.moveaxis(x, 1, -1)
     record(w, x, mask)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
+from keras import ops
 
 from keras_sparseout.backend import tracing
 from keras_sparseout.measure import call_arguments, hooks
@@ -25,11 +26,13 @@ class LayerCall(NamedTuple):
         watched: The layer.
         x: The activations, with the units last.
         mask: Their mask of timesteps, or None.
+        tensor: The activations as the layer has them.
     """
 
     watched: WatchedLayer
     x: Tensor
     mask: Tensor | None
+    tensor: Tensor
 
 
 class LayerCalls:
@@ -80,12 +83,14 @@ class LayerCalls:
             if not builds or any(call.watched is watched for call in self.seen):
                 self._in_other_graphs.add(watched.name)
         else:
-            self.seen.append(LayerCall(watched, x, mask))
+            axis = watched.units_axis(hooks.rank_of(x))
+            units_last = x if axis == -1 else ops.moveaxis(x, axis, -1)
+            self.seen.append(LayerCall(watched, units_last, mask, x))
 
     def calls(self) -> dict[str, int]:
         """Returns how often each layer that could be read was called, by name."""
         calls: dict[str, int] = {}
-        for w, _, _ in self.seen:
+        for w, *_ in self.seen:
             if w.name not in self._in_other_graphs:
                 calls[w.name] = calls.get(w.name, 0) + 1
         return calls
@@ -124,9 +129,9 @@ class LayerCalls:
         """The names of layers whose outputs the model returns, say as probabilities."""
         returned = tracing.origins(self._outputs)
         return {
-            w.name
-            for w, x, _ in self.seen
-            if w.side == "output"
-            and (any_activation or has_output_activation(w.layer))
-            and x.ref() in returned
+            call.watched.name
+            for call in self.seen
+            if call.watched.side == "output"
+            and (any_activation or has_output_activation(call.watched.layer))
+            and call.tensor.ref() in returned
         }

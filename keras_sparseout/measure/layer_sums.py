@@ -65,7 +65,7 @@ def packed_sums(calls: Sequence[LayerCall], metrics: Metrics) -> list[Tensor]:
     operations they are some 20 for each metric and layer, and starting these takes
     longer than running them.
     """
-    activations = [(x, mask) for _, x, mask in calls]
+    activations = [(call.x, call.mask) for call in calls]
     if (
         # In eager mode it would be compiled at each call.
         tracing.current_graph() is not None
@@ -75,7 +75,7 @@ def packed_sums(calls: Sequence[LayerCall], metrics: Metrics) -> list[Tensor]:
         # The code below raises the error again, with the name of the layer.
         with contextlib.suppress(ValueError):
             return _compiled(metrics, activations)(activations)
-    return [_pack(layer_sums(w, metrics, x, mask)) for w, x, mask in calls]
+    return [_pack(layer_sums(w, metrics, x, mask)) for w, x, mask, _ in calls]
 
 
 def _compiled(
@@ -135,7 +135,7 @@ def uncounted(calls: Iterable[LayerCall]) -> set[str]:
     Optional metrics do without them.
     """
     widths: dict[str, set[int | None]] = {}
-    for watched, x, _ in calls:
+    for watched, x, *_ in calls:
         units = x.shape[-1] if rank_of(x) else None
         widths.setdefault(watched.name, set()).add(units)
     return {name for name, own in widths.items() if len(own) > 1 or None in own}
@@ -167,7 +167,7 @@ def fitted(
     Raises:
         ValueError: if another metric has other shapes.
     """
-    watched, x, _ = call
+    watched, x, *_ = call
     if counted and _are_same(wanted, shapes(metrics, x.shape[-1])):
         return vector
     own = shapes(required(metrics), x.shape[-1])

@@ -86,7 +86,7 @@ class Probe:
             raise unreadable(unread, self.model, named=self.named)
         self._calls = step.calls()
         totals: dict[str, list[Tensor]] = {}
-        for watched, x, mask in step.seen:
+        for watched, x, mask, _ in step.seen:
             if watched.name in self.left_out:
                 continue
             sums = layer_sums(watched, self.metrics, x, mask)

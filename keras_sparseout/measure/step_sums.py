@@ -225,11 +225,10 @@ class StepSums:
             self._control.update(of_batch)
 
     def _first_samples(self, call: LayerCall) -> LayerCall:
-        watched, x, mask = call
-        return LayerCall(
-            watched,
-            x[: self.sample_size] if rank_of(x) else x,
-            None if mask is None else mask[: self.sample_size],
+        x, mask = call.x, call.mask
+        return call._replace(
+            x=x[: self.sample_size] if rank_of(x) else x,
+            mask=None if mask is None else mask[: self.sample_size],
         )
 
     def _sizes(

@@ -5,8 +5,27 @@ from typing import Any, Literal, TypeAlias
 
 import keras
 
+from keras_sparseout.layers.activation_penalty import ActivationPenalty
+from keras_sparseout.layers.target_sparsity import TargetSparsity
+
 # "outputs" is for a whole model: all that it returns.
 Side: TypeAlias = Literal["input", "output", "outputs"]
+
+# Whatever comes before their units, they have no data format.
+_UNITS_LAST = (
+    *(keras.layers.Dense, keras.layers.EinsumDense, keras.layers.Embedding),
+    *(keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention),
+    *(keras.layers.RNN, ActivationPenalty, TargetSparsity),
+)
+# If their argument `axis` is one dimension, their units are there.
+_NORMALIZED = (
+    *(keras.layers.BatchNormalization, keras.layers.LayerNormalization),
+    *(keras.layers.GroupNormalization, keras.layers.UnitNormalization),
+    keras.layers.RMSNormalization,
+)
+_CONV_LSTM = (
+    *(keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +61,33 @@ class WatchedLayer:
         shapes = _first(shapes)
         if not shapes or len(shapes) < 2:
             return None
-        return shapes[1 if self.is_channels_first(len(shapes)) else -1]
+        return shapes[self.units_axis(len(shapes))]
 
-    def is_channels_first(self, rank: int) -> bool:
-        """Whether activations of this rank have their channels before the positions."""
-        return rank > 2 and getattr(self.layer, "data_format", "") == "channels_first"
+    def units_axis(self, rank: int) -> int:
+        """Returns the dimension of the units of activations of this rank.
+
+        It is -1, or that of the channels where these come before the positions. A
+        layer without a data format of its own, such as a ReLU, has that of Keras, if
+        its activations are maps or volumes.
+        """
+        return _units_axis(self.layer, rank)
+
+
+def _units_axis(layer: keras.layers.Layer, rank: int) -> int:
+    if isinstance(layer, keras.layers.TimeDistributed):
+        axis = _units_axis(layer.layer, rank - 1)
+        return axis if axis < 0 else axis + 1
+    axes = keras.tree.flatten(layer.axis) if isinstance(layer, _NORMALIZED) else []
+    if rank and len(axes) == 1:
+        axis = axes[0] % rank
+        return axis if 0 < axis < rank - 1 else -1
+    data_format = getattr(layer, "data_format", None)
+    if data_format is None and rank in (4, 5) and not isinstance(layer, _UNITS_LAST):
+        data_format = keras.config.image_data_format()
+    if rank < 3 or data_format != "channels_first":
+        return -1
+    # The timesteps come before the channels, unless only the last one is returned.
+    return rank - 1 - len(layer.kernel_size) if isinstance(layer, _CONV_LSTM) else 1
 
 
 def _first(shapes: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 
 from keras_sparseout.backend import graph, operation_macs
+from keras_sparseout.measure.layer_calls import LayerCall
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.summary import layer_macs
 from keras_sparseout.utils.types import Tensor
@@ -58,27 +59,27 @@ class ModelMacs:
         self._operations_of_layers: set[str] = set()
 
     def count_layer(
-        self, name: str, calls: Iterable[tuple[Tensor, Tensor | None, Tensor]]
+        self, name: str, calls: Iterable[tuple[LayerCall, LayerCall]]
     ) -> None:
         """Counts the products of a layer.
 
         Args:
             name: Name of the layer.
-            calls: (input, mask, output) of each of its calls, channels last.
+            calls: What was read of each of its calls at its input and its output.
         """
         layer = self.layers[name].layer
         kind = type(layer).__name__
-        for number, (x, mask, y) in enumerate(calls):
+        for number, (before, behind) in enumerate(calls):
+            x, start, end = before.x, before.tensor, behind.tensor
             products = Products(name, kind, f"input of call {number}")
             self.macs[products] = layer_macs.count(layer, x)
             self.inputs[products] = x
-            start, end = as_called(layer, x), as_called(layer, y)
             pointwise = layer_macs.count_pointwise(layer, start, end)
             if pointwise is not None:
                 second = products._replace(part=f"pointwise of call {number}")
                 self.macs[second] = pointwise
             if layer_macs.is_countable_rnn(layer):
-                states = layer_macs.count_states(layer, x, mask, y)
+                states = layer_macs.count_states(layer, x, before.mask, behind.x)
                 if states is None:
                     self._leave_out(name, "products with the states")
                 else:
@@ -132,12 +133,6 @@ class ModelMacs:
             if depths[-1] and match > best:
                 owner, best = (name, type(watched.layer).__name__), match
         return owner
-
-
-def as_called(layer: keras.layers.Layer, x: Tensor) -> Tensor:
-    """Returns the layer's own tensor for `x`, whose channels `Hooks` may have moved."""
-    first = getattr(layer, "data_format", None) == "channels_first"
-    return x.op.inputs[0] if first and len(x.shape) > 2 else x
 
 
 def _depth(layer: str, scopes: Sequence[str]) -> int:

@@ -9,10 +9,10 @@ from keras import ops
 
 from keras_sparseout.backend import graph, operation_macs
 from keras_sparseout.measure import hooks, layer_selection, layer_sums
-from keras_sparseout.measure.layer_calls import LayerCalls
+from keras_sparseout.measure.layer_calls import LayerCall, LayerCalls
 from keras_sparseout.summary import layer_macs
 from keras_sparseout.summary.model_layers import ModelLayers
-from keras_sparseout.summary.model_macs import ModelMacs, Products, as_called
+from keras_sparseout.summary.model_macs import ModelMacs, Products
 from keras_sparseout.utils.types import Tensor
 
 # Takes activations and their mask, returns the sums of all metrics.
@@ -119,14 +119,14 @@ def _count_layers(
     counted: ModelMacs, layers: ModelLayers, step: LayerCalls, called: set[str]
 ) -> None:
     """Counts the products of the layers that could be read."""
-    sides: dict[tuple[str, str], list[tuple[Tensor, Tensor | None]]] = {}
-    for w, x, mask in step.seen:
-        sides.setdefault((w.name, w.side), []).append((x, mask))
+    sides: dict[tuple[str, str], list[LayerCall]] = {}
+    for call in step.seen:
+        w = call.watched
+        sides.setdefault((w.name, w.side), []).append(call)
     for name, w in layers.all.items():
         if name in called and layer_macs.is_countable(w.layer):
             inputs, outputs = (sides[name, side] for side in ("input", "output"))
-            calls = zip(inputs, outputs, strict=True)
-            counted.count_layer(name, [(x, mask, y) for (x, mask), (y, _) in calls])
+            counted.count_layer(name, zip(inputs, outputs, strict=True))
 
 
 def _measure_rows(
@@ -135,7 +135,7 @@ def _measure_rows(
     """Returns what the trace tells about each row, and the sums of its metrics."""
     rows: dict[Row, RowFacts] = {}
     sums: dict[Row, list[Tensor]] = {}
-    for w, x, mask in step.seen:
+    for w, x, mask, tensor in step.seen:
         if w.name not in called or layers.listed.get(w.name) != w:
             continue
         dtype, rank = keras.backend.standardize_dtype(x.dtype), hooks.rank_of(x)
@@ -153,7 +153,7 @@ def _measure_rows(
             a if a == b else None for a, b in zip(facts.shape, shape, strict=True)
         )
         facts.calls += 1
-        facts.tensors.add(as_called(w.layer, x).name)
+        facts.tensors.add(tensor.name)
         layer_sums.add(sums, row, metric_sums(x, mask))
     return rows, sums
 
@@ -162,9 +162,9 @@ def _barriers(layers: ModelLayers, step: LayerCalls, called: set[str]) -> set[st
     """Names of the tensors that are new activations, since layers multiplied."""
     names = layers.barriers(called)
     return {
-        as_called(w.layer, x).name
-        for w, x, _ in step.seen
-        if w.side == "output" and w.name in names
+        call.tensor.name
+        for call in step.seen
+        if call.watched.side == "output" and call.watched.name in names
     }
 
 

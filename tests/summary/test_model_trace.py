@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from channels import ChannelsFirst
 from counted import count, rectified, rows
 from keras import layers as kl
 from tracked import X
@@ -101,19 +102,6 @@ def test_calls_of_one_size_count_together():
     # The second call alone is next to a row.
     assert row["needless_macs"] == pytest.approx(np.mean(once == 0))
     assert table.macs == 32
-
-
-class ChannelsFirst(kl.Conv2D):
-    """Conv2D of data in channels_first, which TensorFlow has not on each CPU."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, data_format="channels_first", **kwargs)
-
-    def convolution_op(self, inputs, kernel):
-        outputs = keras.ops.conv(
-            keras.ops.moveaxis(inputs, 1, -1), kernel, data_format="channels_last"
-        )
-        return keras.ops.moveaxis(outputs, -1, 1)
 
 
 @pytest.mark.onednn

@@ -11,12 +11,12 @@ from keras import ops
 from keras_sparseout.backend import graph, tracing
 from keras_sparseout.measure import call_arguments
 from keras_sparseout.measure.hooks import Around, Overrides
-from keras_sparseout.measure.layer_calls import LayerCalls
+from keras_sparseout.measure.layer_calls import LayerCall, LayerCalls
 from keras_sparseout.measure.probe_data import as_tensor
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.summary import model_trace
 from keras_sparseout.summary.model_layers import ModelLayers
-from keras_sparseout.summary.model_macs import Products, as_called
+from keras_sparseout.summary.model_macs import Products
 from keras_sparseout.utils.types import Tensor
 
 # Trained, they make something else of zeros.
@@ -142,7 +142,7 @@ class MacsReader:
         self._sources = self._find_sources(step)
         self._places = _find_places(self._trace, step)
         zeros: dict[str, list[Tensor]] = {w.name: [] for w in self.watched}
-        for w, x, _ in step.seen:
+        for w, x, *_ in step.seen:
             if w in self.watched:
                 is_zero = ops.equal(x, ops.zeros((), x.dtype))
                 zeros[w.name].append(_mean_and_one(is_zero))
@@ -161,9 +161,9 @@ class MacsReader:
     def _find_sources(self, step: LayerCalls) -> dict[Products, set[str]]:
         """Returns the layers of `watched` whose activations come next to products."""
         names = {
-            as_called(w.layer, x).name: w.name
-            for w, x, _ in step.seen
-            if w in self.watched
+            call.tensor.name: call.watched.name
+            for call in step.seen
+            if call.watched in self.watched
         }
         # Up to the nearest of them: a shortcut also leads to earlier ones.
         barriers = self._trace.barriers | set(names)
@@ -182,16 +182,17 @@ def _find_places(
 ) -> dict[Products, InputProducts]:
     """Returns the products that a training step can count, without their shares."""
     inputs: dict[str, list[Any]] = {}
-    outputs: list[tuple[WatchedLayer, int, Any]] = []
+    outputs: list[tuple[int, LayerCall]] = []
     calls: dict[WatchedLayer, int] = {}
-    for w, x, _ in step.seen:
+    for own in step.seen:
+        w = own.watched
         if w.name not in trace.called:
             continue
         number = calls[w] = calls.get(w, 0) + 1
         if w.side == "input":
-            inputs.setdefault(w.name, []).append((w, x))
+            inputs.setdefault(w.name, []).append((w, own.x))
         else:
-            outputs.append((w, number - 1, x))
+            outputs.append((number - 1, own))
     places: dict[Products, InputProducts] = {}
     for products in trace.inputs:
         if products.factor or products.layer not in inputs:
@@ -200,10 +201,10 @@ def _find_places(
         layer, x = inputs[products.layer][number]
         origins, sizes = tracing.origins([x]), tuple(x.shape[1:])
         place: tuple[WatchedLayer, int, Any] = (layer, number, None)
-        for w, call, y in outputs:
-            same = tuple(y.shape[1:]) == sizes
-            if as_called(w.layer, y).ref() in origins and (same or None not in sizes):
-                place = (w, call, None if same else sizes)
+        for call, own in outputs:
+            same = tuple(own.x.shape[1:]) == sizes
+            if own.tensor.ref() in origins and (same or None not in sizes):
+                place = (own.watched, call, None if same else sizes)
                 break
         where, call, shape = place
         places[products] = InputProducts(layer, where, call, calls[where], shape)

@@ -90,7 +90,7 @@ class StepMacs:
 
     def _figure(self, step: LayerCalls) -> Tensor:
         seen: dict[object, list[Tensor]] = {}
-        for w, x, _ in step.seen:
+        for w, x, *_ in step.seen:
             seen.setdefault(w, []).append(x)
         figure = ops.convert_to_tensor(self._shares.rest, "float64")
         for products in self._shares.products:

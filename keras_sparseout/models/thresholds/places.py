@@ -181,7 +181,7 @@ def _read(
         called = step.calls()
         weighted = _behind_weights(graph.tensors_in(batch), graph.tensors_in(outputs))
         finite: dict[str, Any] = {}
-        for w, x, _ in step.seen:
+        for w, _, _, x in step.seen:
             dtype = keras.backend.standardize_dtype(x.dtype)
             if w.name in called and w in watched:
                 dtypes[w.name] = dtype
