@@ -220,22 +220,59 @@ class AdjustableLayer(keras.layers.Layer):
         super().set_weights(weights)
 
     def save_own_variables(self, store: dict[str, Any]) -> None:
-        if self._adjustable:
-            for name in self._knobs:
-                store[name] = variables.to_numpy(getattr(self, f"_{name}"))
+        # A subclass may have variables of its own, which Keras numbers in files.
+        for number, variable in enumerate(self._further_variables()):
+            store[str(number)] = variable
+        for name, variable in self._named_variables().items():
+            store[name] = variables.to_numpy(variable)
         if self._controller_state is not None:
             store["controller_state"] = self._controller_state
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
-        # What the file lacks keeps its value: it may come from a model with another
-        # layer here, or with constant knobs. Check all before any is assigned.
+        # What the file lacks of the layer's own keeps its value: it may come from a
+        # model with another layer here, or with constant knobs. Check all before any
+        # is assigned.
+        further = self._further_values_in(store)
         values = self._values_in(store)
         state = self._controller_state
         if "controller_state" in store:
             state = self._check_controller_state(store["controller_state"])
-        for variable, value in values:
+        # The first ones may raise when they are assigned, for their shape.
+        for variable, value in [*further, *values]:
             variable.assign(value)
         self._controller_state = state
+
+    def _named_variables(self):
+        """Returns the variables that files have by name, and that they may lack.
+
+        A subclass of this package adds its own.
+        """
+        names = self._knobs if self._adjustable else ()
+        return {name: getattr(self, f"_{name}") for name in names}
+
+    def _further_variables(self):
+        """Returns the variables that a subclass outside of this package has made."""
+        found: dict[str, Any] = {}
+        super().save_own_variables(found)
+        named = {id(variable) for variable in self._named_variables().values()}
+        return [variable for variable in found.values() if id(variable) not in named]
+
+    def _further_values_in(self, store):
+        """Returns (variable, value) of `_further_variables`; raises as Keras would.
+
+        That is if any is missing, or there are more. A layer without them takes what
+        it knows from any file.
+        """
+        further = self._further_variables()
+        held = sum(map(str.isdecimal, store.keys()))
+        if further and held != len(further):
+            names = ", ".join(variable.name for variable in further)
+            raise ValueError(
+                f"Layer {self.name!r}: a file must have the {len(further)} variables "
+                f"that its class adds ({names}). Received: a file with {held}. Load a "
+                f"file of the same class, {type(self).__name__}, that was built alike."
+            )
+        return [(v, store[str(number)]) for number, v in enumerate(further)]
 
     def _values_in(self, store):
         """Returns the checked values that `store` has, as a list of (variable, value).

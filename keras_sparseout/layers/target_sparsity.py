@@ -239,10 +239,11 @@ class TargetSparsity(AdjustableLayer):
         self._check_inputs(inputs)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
-    def save_own_variables(self, store: dict[str, Any]) -> None:
-        super().save_own_variables(store)
+    def _named_variables(self) -> dict[str, keras.Variable]:
+        named = super()._named_variables()
         if self._thresholds is not None:
-            self._thresholds.save(store)
+            named |= self._thresholds.variables
+        return named
 
     def _values_in(self, store: Mapping[str, Any]) -> list[tuple[Any, np.ndarray]]:
         values = super()._values_in(store)

@@ -52,6 +52,11 @@ class ThresholdTracker:
                 setattr(layer, f"_{name}", self._kept[name])
 
     @property
+    def variables(self) -> dict[str, keras.Variable]:
+        """All variables, by the names that they have in files."""
+        return dict(self._kept)
+
+    @property
     def threshold(self) -> keras.Variable:
         return self._kept["threshold"]
 
@@ -158,11 +163,6 @@ class ThresholdTracker:
                 self._kept[name].assign(value)
             kept.append(value)
         return kept[0], kept[2]
-
-    def save(self, store: dict[str, Any]) -> None:
-        """Puts the values of all variables into `store`."""
-        for name, variable in self._kept.items():
-            store[name] = variables.to_numpy(variable)
 
     def values_in(self, store: Mapping[str, Any]) -> list[tuple[Any, np.ndarray]]:
         """Returns the checked values that `store` has, with their variables."""
