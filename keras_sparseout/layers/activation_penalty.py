@@ -58,7 +58,8 @@ class ActivationPenalty(AdjustableLayer):
     Call arguments:
         inputs: Floating-point tensor, not ragged or sparse. It has at least 2
             dimensions, the features last; for "tar" at least 3, the timesteps second.
-            The penalty of float16 and bfloat16 inputs is computed in float32.
+            The penalty of float16 and bfloat16 inputs is computed in float32. The loss
+            has the dtype `keras.config.floatx()`, as the losses of Keras.
         mask: Boolean tensor of the first dimensions of `inputs`, True where a timestep
             counts. Keras passes the mask of an Embedding or Masking layer.
 
@@ -138,7 +139,9 @@ class ActivationPenalty(AdjustableLayer):
             missing = [1] * (len(x.shape) - 1 - len(mask.shape))
             mask = ops.reshape(mask, (*ops.shape(mask), *missing))
         mean = penalties.mean_penalty(x, mask, self._kind, self._epsilon)
-        self.add_loss(ops.cast(self._weight, x.dtype) * mean)
+        loss = ops.cast(self._weight, x.dtype) * mean
+        # The type of Keras' own losses, to which `fit` adds it.
+        self.add_loss(ops.cast(loss, keras.config.floatx()))
         return inputs
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

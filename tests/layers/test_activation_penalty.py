@@ -102,15 +102,6 @@ def test_half_precision_is_computed_in_float32(kind, jit_compile):
 
 
 @every_kind
-def test_float64_is_computed_in_float64(kind):
-    x = np.random.default_rng(0).normal(size=(4, 9))
-    for adjustable in (False, True):
-        layer = ActivationPenalty(0.5, kind, dtype="float64", adjustable=adjustable)
-        value = 0.5 * penalty_of(x, kind, 1e-7)[0]
-        assert loss(layer, x) == pytest.approx(value, rel=1e-14)
-
-
-@every_kind
 def test_masked_timesteps_do_not_count(kind):
     layer = ActivationPenalty(1.0, kind)
     x = normal(3, 5, 4)
