@@ -30,7 +30,7 @@ class StreamingMetric(keras.metrics.Metric):
         mask: Boolean, False at the positions that do not count. Its shape is the shape
             of `x` without the last axis, or the beginning of it, as (samples,
             timesteps). None: in `update_state` the mask that Keras keeps with `x`, if
-            there is one.
+            there is one. `keras.ops.stop_gradient(x)` has none.
     """
 
     compiles = False
@@ -70,6 +70,8 @@ class StreamingMetric(keras.metrics.Metric):
     ) -> None:
         if mask is None:
             mask = getattr(x, "_keras_mask", None)
+            if mask is not None:
+                self._check_kept_mask(x, mask)
         x, _ = inputs.real_tensor(x)
         sums = self.sums(x, sample_weight, mask)
         self._fit_state(x.shape[-1])
@@ -109,6 +111,9 @@ class StreamingMetric(keras.metrics.Metric):
         # Without the dtype, which is no argument.
         options = keras.saving.serialize_keras_object(self._options())
         return {"name": self.name, **options}
+
+    def _check_kept_mask(self, x, mask):
+        """Raises if the metric can't take `mask`, which Keras keeps with `x`."""
 
     def _options(self):
         """Returns the options that tell metrics of one class apart, by argument."""

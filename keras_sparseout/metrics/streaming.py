@@ -102,11 +102,7 @@ class SampleMean(StreamingMetric):
         if mask is not None:
             mask = inputs.check_mask(mask, x)
             if len(mask.shape) > first:
-                raise ValueError(
-                    "`mask` must not leave out a part of a vector, since the size of a "
-                    f"vector counts. Received: mask.shape={tuple(mask.shape)} with "
-                    f"axis={self.axis}. Give axis=-1, or no mask."
-                )
+                raise self._leaves_out(mask, "", "no mask")
             counts = ops.logical_and(counts, inputs.expand_to(mask, len(figures.shape)))
         positions = tuple(range(1, len(figures.shape)))
         counted = ops.sum(ops.cast(counts, "float64"), axis=positions)
@@ -115,6 +111,21 @@ class SampleMean(StreamingMetric):
         weighted = weights * total / ops.maximum(counted, 1.0)
         # Not the product alone: a NaN with the weight 0 would give NaN.
         return ops.sum(ops.where(weights == 0, 0.0, weighted)), ops.sum(weights)
+
+    def _check_kept_mask(self, x, mask):
+        first = 1 if self.axis is None else self.axis % len(x.shape)
+        if len(mask.shape) > first:
+            received = ", which Keras keeps with `x`,"
+            raise self._leaves_out(
+                mask, received, "keras.ops.stop_gradient(x), without it"
+            )
+
+    def _leaves_out(self, mask, received, remedy):
+        return ValueError(
+            "`mask` must not leave out a part of a vector, since the size of a vector "
+            f"counts. Received: mask.shape={tuple(mask.shape)}{received} with axis="
+            f"{self.axis}. Give axis=-1, or {remedy}."
+        )
 
     def _counts(self, figures, vectors):
         """Whether each vector counts: not if it is constant and its figure is NaN."""

@@ -146,7 +146,26 @@ def test_a_mask_can_not_leave_out_a_part_of_a_vector(axis):
         metrics.Hoyer(axis=axis).update_state(
             activations(), mask=np.ones((30, 4), bool)
         )
-    assert f"Received: mask.shape=(30, 4) with axis={axis}." in str(error.value)
+    message = f"Received: mask.shape=(30, 4) with axis={axis}. Give axis=-1, or no mask"
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("axis", [None, 1, -2])
+def test_a_mask_that_keras_keeps_can_be_left_behind(axis):
+    words = np.array([[1, 2, 0], [3, 0, 0]])
+    x = keras.layers.Embedding(9, 4, mask_zero=True)(words)
+    metric = metrics.Hoyer(axis=axis)
+    with pytest.raises(ValueError, match="which Keras keeps with `x`") as error:
+        metric.update_state(x)
+    assert (
+        f"Received: mask.shape=(2, 3), which Keras keeps with `x`, with axis={axis}"
+        in (str(error.value))
+    )
+    # What the message says to do.
+    assert "keras.ops.stop_gradient(x)" in str(error.value)
+    metric.update_state(keras.ops.stop_gradient(x))
+    expected = metrics.hoyer(x.numpy(), axis).mean()
+    np.testing.assert_allclose(metric.result(), expected, rtol=1e-6)
 
 
 def test_silent_and_single_positions_do_not_count():
