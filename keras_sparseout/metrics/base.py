@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_sparseout.backend import numerics
-from keras_sparseout.metrics import inputs
+from keras_sparseout.metrics import inputs, targets
 from keras_sparseout.utils.types import Shape, Tensor
 
 
@@ -21,6 +21,9 @@ class StreamingMetric(keras.metrics.Metric):
     `compiles` says whether the sums are faster when compiled with XLA, and can be.
     `optional` is for one that a callback adds of its own accord, behind all others: a
     layer without one known number of units goes without it.
+
+    It measures the activations of one layer, not targets and predictions: give it to a
+    `SparsityTracker` or the like, and not to `compile(metrics=[...])`.
 
     The state is float64, in which counts stay exact up to 2^53.
 
@@ -64,6 +67,7 @@ class StreamingMetric(keras.metrics.Metric):
             result = self._figure(*(np.asarray(t, "float64") for t in totals))
         return ops.convert_to_numpy(result)
 
+    @targets.refused
     @numerics.unchecked()
     def update_state(
         self, x: Tensor, sample_weight: Tensor | None = None, mask: Tensor | None = None

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_sparseout.backend import numerics
-from keras_sparseout.metrics import functions, inputs
+from keras_sparseout.metrics import functions, inputs, targets
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Tensor
 
@@ -12,6 +12,7 @@ _registered = keras.saving.register_keras_serializable("keras_sparseout")
 
 
 @_registered
+@targets.refused
 @numerics.unchecked()
 def firing_rate(x: Tensor, *, threshold: float = 0.0) -> Tensor:
     """The share of samples and positions at which each unit fires.
@@ -48,6 +49,7 @@ def firing_rate(x: Tensor, *, threshold: float = 0.0) -> Tensor:
 
 
 @_registered
+@targets.refused
 @numerics.unchecked()
 def dead_units(x: Tensor, *, threshold: float = 0.0) -> Tensor:
     """The share of units that never fire, on any sample at any position.
@@ -86,6 +88,7 @@ def dead_units(x: Tensor, *, threshold: float = 0.0) -> Tensor:
 
 
 @_registered
+@targets.refused
 @numerics.unchecked()
 def lifetime_sparseness(x: Tensor) -> Tensor:
     """Treves and Rolls' sparseness of each unit over the samples and positions.
@@ -127,6 +130,7 @@ def lifetime_sparseness(x: Tensor) -> Tensor:
 
 
 @_registered
+@targets.refused
 @numerics.unchecked()
 def rms(x: Tensor) -> Tensor:
     """The root mean square of all activations.

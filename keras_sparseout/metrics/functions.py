@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_sparseout.backend import numerics
-from keras_sparseout.metrics import vectors
+from keras_sparseout.metrics import targets, vectors
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Tensor
 
@@ -13,6 +13,7 @@ _registered = keras.saving.register_keras_serializable("keras_sparseout")
 
 
 @_registered
+@targets.refused
 @numerics.unchecked()
 def hoyer(x: Tensor, axis: int | None = -1) -> Tensor:
     """Hoyer's sparsity of each vector along `axis`.
@@ -59,6 +60,7 @@ def hoyer(x: Tensor, axis: int | None = -1) -> Tensor:
 
 
 @_registered
+@targets.refused
 @numerics.unchecked()
 def gini(x: Tensor, axis: int | None = -1) -> Tensor:
     """The Gini index of the magnitudes in each vector along `axis`.
@@ -100,6 +102,7 @@ def gini(x: Tensor, axis: int | None = -1) -> Tensor:
 
 
 @_registered
+@targets.refused
 @numerics.unchecked()
 def zero_fraction(
     x: Tensor, axis: int | None = -1, *, threshold: float = 0.0, relative: bool = False
@@ -154,6 +157,7 @@ def zero_fraction(
 
 
 @_registered
+@targets.refused
 @numerics.unchecked()
 def population_sparseness(x: Tensor, axis: int | None = -1) -> Tensor:
     """Treves and Rolls' sparseness of each vector along `axis`.
@@ -198,6 +202,7 @@ def population_sparseness(x: Tensor, axis: int | None = -1) -> Tensor:
 
 
 @_registered
+@targets.refused
 @numerics.unchecked()
 def pq_index(
     x: Tensor, axis: int | None = -1, *, p: float = 1.0, q: float = 2.0
@@ -241,6 +246,7 @@ def pq_index(
 
 
 @_registered
+@targets.refused
 @numerics.unchecked()
 def kurtosis(x: Tensor, axis: int | None = -1) -> Tensor:
     """The excess kurtosis of each vector along `axis`.
