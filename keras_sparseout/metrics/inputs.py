@@ -108,7 +108,8 @@ def along_last(x: Tensor, axis: int | None) -> Tensor:
         return ops.reshape(x, (-1, math.prod(shape[1:])))
     if axis in (None, -1, rank - 1):
         return x
-    return ops.moveaxis(x, axis, -1)
+    # Keras takes no int of NumPy.
+    return ops.moveaxis(x, int(axis), -1)
 
 
 def check_batch(x: Tensor) -> None:

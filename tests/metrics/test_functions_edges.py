@@ -87,6 +87,7 @@ def test_the_kind_of_the_input_is_that_of_the_result(function):
         assert from_array.shape == (2, 1)
         assert function(x, axis=None).shape == (2,)
         assert function(x, axis=0).shape == (1, 3)
+        assert function(x, axis=np.int64(0)).shape == (1, 3)
 
 
 @each_function
