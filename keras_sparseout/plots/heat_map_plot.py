@@ -24,7 +24,8 @@ def heat_map(
 
     Args:
         history: A SparsityTracker, a dict of lists by log key, or what `fit` returns
-            if its logs have single layers (with more than 8: `per_layer=True`).
+            if its logs have single layers (with more than 8: `per_layer=True`) at each
+            epoch (with `validation_freq` give the tracker).
         metric: Name of the metric.
         path: A file to write too.
 

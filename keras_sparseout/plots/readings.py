@@ -124,14 +124,40 @@ class Readings:
             # `fit` logged it once an epoch, beside finer readings of a callback.
             ends = np.ceil(places - 1e-6)
             expected = np.arange(ends[0], ends[-1] + 1) if ends.size else ends
-        if count != len(expected):
+        if count == len(expected):
+            return expected
+        validated = self._validated() if key.startswith("val_") else ()
+        if not count or count != len(validated):
             self._fail(key, len(expected))
-        return expected
+        return validated
+
+    def _validated(self):
+        """Returns where in epochs a tracker saw validation, as with `validation_freq`.
+
+        What `fit` returns does not say it: it has a figure for each validation alone.
+        """
+        if "epoch" not in self._figures:
+            return ()
+        places = self._read("epoch")
+        count = len(places)
+        seen = np.zeros(count, bool)
+        for key, figures in self._figures.items():
+            # Probe data have no figures of training, and no need of validation.
+            has_twin = key.startswith("val_") and key[4:] in self._figures
+            if has_twin and hasattr(figures, "__len__") and len(figures) == count:
+                seen |= np.isfinite(self._read(key))
+        return places[seen]
 
     def _fail(self, key, expected):
+        remedy = "Put NaN where nothing was measured, or leave the key out."
+        if key.startswith("val_"):
+            remedy += (
+                " What `fit` returns does not say which epochs `validation_freq` chose,"
+                " a SparsityTracker does: give it, or {**run.history, "
+                "**tracker.history}."
+            )
         raise ValueError(
             "`history` must hold as many figures at each key as there are epochs, or "
             f"readings in 'epoch'. Received: history[{key!r}] with "
-            f"{len(self._figures[key])}, where {expected} are expected. Put NaN where "
-            "nothing was measured, or leave the key out."
+            f"{len(self._figures[key])}, where {expected} are expected. {remedy}"
         )

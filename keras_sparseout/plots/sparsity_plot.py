@@ -33,7 +33,8 @@ def sparsity(
             With more than 8 layers the logs of `fit` have only their mean, and a
             tracker has no accuracy: `{**run.history, **tracker.history}` has both.
             The list at "epoch" says where in epochs the readings are; without it they
-            are at epochs 1, 2, ...
+            are at epochs 1, 2, ... With `validation_freq` a tracker alone, or both as
+            above, says which epochs were validated.
         metric: Name of the metric, or a tuple of names: one panel each.
         accuracy: Key of the upper panel, which shows it for training and validation.
             If `history` has neither, or for None, there is no such panel.

@@ -88,6 +88,7 @@ def test_other_suffixes_are_refused(path):
         ({"hoyer/a": [1]}, None, ["Received: metric=None"]),
         ({"hoyer/a": [1], "hoyer/b": [1, 2]}, "hoyer", ["'hoyer/a'] with 1", "2 are"]),
         ({"hoyer/a": [1], "epoch": [1, 2, 3]}, "hoyer", ["with 1", "3 are expected"]),
+        ({"val_hoyer/a": [], "epoch": [1]}, "hoyer", ["with 0, where 1 are expected"]),
         ({"hoyer/a": ["x"]}, "hoyer", ["history['hoyer/a']=['x']", "list of numbers"]),
         ({"hoyer/a": [[1]]}, "hoyer", ["history['hoyer/a']=[[1]]"]),
     ],

@@ -233,6 +233,41 @@ def test_what_fit_returns_and_a_tracker_are_histories():
     assert len(plots.sparsity(tracker).axes) == 1
 
 
+@pytest.mark.parametrize(("chosen", "epochs"), [(2, [2, 4]), ([1, 4], [1, 4])])
+def test_a_tracker_says_which_epochs_were_validated(chosen, epochs):
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(8, activation="relu", name="dense")]
+    )
+    model.compile("sgd", "mse", metrics=["mae"], run_eagerly=True)
+    x, y = np.random.default_rng(0).normal(size=(8, 4)), np.ones((8, 8))
+    tracker = SparsityTracker(verbose=0)
+    options = {"validation_data": (x, y), "validation_freq": chosen, "epochs": 5}
+    run = model.fit(x, y, verbose=0, callbacks=[tracker], **options)
+    both = {**run.history, **tracker.history}
+    upper, panel = plots.sparsity(both, accuracy="mae").axes
+    np.testing.assert_array_equal(line(upper, "mae").get_xdata(), [1, 2, 3, 4, 5])
+    validated = line(upper, "val_mae")
+    np.testing.assert_array_equal(validated.get_xdata(), epochs)
+    np.testing.assert_array_equal(validated.get_ydata(), run.history["val_mae"])
+    measured = line(panel, "val_hoyer/dense")
+    np.testing.assert_array_equal(measured.get_xdata(), epochs)
+    np.testing.assert_array_equal(measured.get_ydata(), run.history["val_hoyer/dense"])
+    # Either may have two of five epochs.
+    for draw in (plots.sparsity, plots.heat_map):
+        with pytest.raises(ValueError, match="`validation_freq` chose") as error:
+            draw(run)
+        assert "history['val_hoyer/dense'] with 2, where 5 are" in str(error.value)
+        draw(tracker)
+        draw(both)
+
+
+def test_probe_data_do_not_say_which_epochs_were_validated():
+    history = {"epoch": [1, 2, 3, 4], "val_hoyer/a": [0.5, 0.6, np.nan, np.nan]}
+    history |= {"accuracy": [0.5] * 4, "val_accuracy": [0.6] * 2}
+    with pytest.raises(ValueError, match=r"history\['val_accuracy'\] with 2, where 4"):
+        plots.sparsity(history)
+
+
 @pytest.mark.parametrize("metric", [(), 3, ("hoyer", 3)])
 def test_metrics_are_names(metric):
     with pytest.raises(ValueError, match="`metric` must be the name") as error:
