@@ -29,8 +29,9 @@ class ActivationPenalty(AdjustableLayer):
     for "tar" a pair of timesteps t - 1, t counts if neither is masked. A batch without
     vectors adds 0, and so do vectors without elements. Sample weights do not count. As
     with `keras.layers.ActivityRegularization`, the loss in `evaluate` contains the
-    penalty too, and a layer inside an RNN cell fails. Under `tf.distribute` the penalty
-    is the mean over the replicas.
+    penalty too, a layer inside an RNN cell fails, and one inside a TimeDistributed adds
+    the sum over the timesteps. Under `tf.distribute` the penalty is the mean over the
+    replicas.
 
     "l1" shrinks all activations. Their scale (RMS) falls too, and the next layer can
     undo that with larger weights. "hoyer_square" ignores the scale: it is 1 if a single

@@ -230,6 +230,14 @@ def test_mixed_float16_trains_finitely():
     assert int(optimizer.iterations) >= 60 - 15
 
 
+def test_a_time_distributed_one_adds_the_sum_over_the_timesteps():
+    x = normal(3, 5, 4)
+    layer = keras.layers.TimeDistributed(ActivationPenalty(0.5))
+    layer(x)
+    total = sum(float(loss) for loss in layer.losses)
+    assert total == pytest.approx(5 * 0.5 * penalty_of(x, "l1")[0], rel=1e-5)
+
+
 def test_an_assigned_weight_takes_effect_at_the_next_step_without_a_retrace():
     class Counting(ActivationPenalty):
         calls = 0
