@@ -12,6 +12,7 @@ from keras_sparseout.layers import call_context, table_lookup
 from keras_sparseout.layers.adjustable import Knob
 from keras_sparseout.layers.weight_lookup import Weight
 from keras_sparseout.layers.weight_noise import WeightNoise
+from keras_sparseout.layers.wrapped_call import WrappedCall
 from keras_sparseout.ops import compiled_noise, masks, noise
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Tensor
@@ -80,7 +81,7 @@ class Bridgeout(WeightNoise):
         **kwargs: `name`, `trainable`, `activity_regularizer`, as for every Keras layer.
             It takes its dtype from `layer`.
 
-    Call arguments: Those of `layer`.
+    Call arguments: Those of `layer`, and `training`, by keyword.
 
     Output shape: Same as for `layer`.
 
@@ -159,18 +160,17 @@ class Bridgeout(WeightNoise):
                 f"shape {shape}. Leave it out, or name other `weights`."
             )
 
-    def call(
-        self, inputs: Any, *args: Any, training: bool = False, **kwargs: Any
-    ) -> Any:
+    @WrappedCall
+    def call(self, *args: Any, training: bool = False, **kwargs: Any) -> Any:
         """Calls the wrapped layer, in training on perturbed weights."""
         is_noisy = training and self._is_checked and not self._adds_no_noise(kwargs)
+        given = [*args, *kwargs.values()]
         # The wrapped layer tells which other arguments it takes.
-        has_inputs_alone = not (args or kwargs)
-        if is_noisy and has_inputs_alone and table_lookup.is_lookup(self.layer, inputs):
+        if is_noisy and len(given) == 1 and table_lookup.is_lookup(self.layer, *given):
             found = self._find_weights()
             if len(found) == 1 and found[0].variable is self.layer.embeddings:
-                return self._look_up(found[0], inputs)
-        return super().call(inputs, *args, training=training, **kwargs)
+                return self._look_up(found[0], *given)
+        return super().call(*args, training=training, **kwargs)
 
     def _look_up(self, weight, inputs):
         """What the wrapped layer returns, with noise on the looked-up rows alone."""

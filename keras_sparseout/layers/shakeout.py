@@ -79,7 +79,7 @@ class Shakeout(WeightNoise):
         **kwargs: `name`, `trainable`, `activity_regularizer`, as for every Keras layer.
             It takes its dtype from `layer`.
 
-    Call arguments: Those of `layer`.
+    Call arguments: Those of `layer`, and `training`, by keyword.
 
     Output shape: Same as for `layer`.
 

@@ -20,12 +20,13 @@ from keras_sparseout.layers.per_sequence_noise import (
 )
 from keras_sparseout.layers.weight_lookup import Weight
 from keras_sparseout.layers.weight_overlay import Overlay
+from keras_sparseout.layers.wrapped_call import WrappedCall, WrapperOfCalls
 from keras_sparseout.ops import masks
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Tensor
 
 
-class WeightNoise(PerSequenceNoise, keras.layers.Wrapper):
+class WeightNoise(PerSequenceNoise, WrapperOfCalls):
     """A layer that calls the layer it wraps on perturbed weights in training.
 
     A subclass overrides `perturb_weight`. Only the optimizer changes the weights
@@ -160,20 +161,20 @@ class WeightNoise(PerSequenceNoise, keras.layers.Wrapper):
         """
         raise NotImplementedError
 
-    def call(
-        self, inputs: Any, *args: Any, training: bool = False, **kwargs: Any
-    ) -> Any:
+    @WrappedCall
+    def call(self, *args: Any, training: bool = False, **kwargs: Any) -> Any:
         """Calls the wrapped layer, in training on perturbed weights."""
+        args, kwargs = self._with_input_first(args, kwargs)
         if not training or self._adds_no_noise(kwargs):
-            outputs = self.layer(inputs, *args, training=training, **kwargs)
+            outputs = self.layer(*args, training=training, **kwargs)
             if not self._is_checked:
                 self._check_weights(called=True)
             return outputs
         if not self._is_checked:
-            self._make_weights(inputs, *args, training=False, **kwargs)
+            self._make_weights(*args, training=False, **kwargs)
         values = self.noise_of_sequence() if self._is_cell else self.draw()
         with Overlay(values) as overlay:
-            outputs = self.layer(inputs, *args, training=training, **kwargs)
+            outputs = self.layer(*args, training=training, **kwargs)
         for loss in overlay.losses:
             self.add_loss(loss)
         return outputs
@@ -244,9 +245,7 @@ class WeightNoise(PerSequenceNoise, keras.layers.Wrapper):
         self, *args: Any, training: bool | None = None, **kwargs: Any
     ) -> Any:
         """Returns `KerasTensor`s like the outputs of the wrapped layer."""
-        if not args and "inputs" in kwargs:
-            # The wrapped layer may have another name for them.
-            args = (kwargs.pop("inputs"),)
+        args, kwargs = self._with_input_first(args, kwargs)
         if self._is_checked:
             return self.layer.compute_output_spec(*args, **kwargs)
         # Only a call makes its weights.

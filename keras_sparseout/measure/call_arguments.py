@@ -73,8 +73,8 @@ def _name_of_first(layer, kwargs):
 
 
 def _parameters(layer):
-    # Of the class: while it is read, something else stands in for the layer's method.
-    return list(inspect.signature(type(layer).call).parameters.values())[1:]
+    # Of the instance: a wrapper may have the arguments of the layer inside.
+    return list(inspect.signature(layer.call).parameters.values())
 
 
 def has_call(model: keras.Model) -> bool:

@@ -1,6 +1,7 @@
 """Reads or changes the calls of layers while a model is called or traced."""
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -97,6 +98,8 @@ class _StandIn:
         self.name = name
         self.own = vars(layer).get(name)
         self.call = getattr(layer, name)
+        # What `inspect.signature` returns for this.
+        self.__signature__ = inspect.signature(self.call)
         # Threads, their hooks, and functions that get what the layer was called with,
         # its mask, and what it returned.
         self.readers: list[tuple[int, Hooks, Callable[..., None]]] = []

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_sparseout.layers.bridgeout import Bridgeout
+from keras_sparseout.layers.shakeout import Shakeout
 
 L = keras.layers
 
@@ -84,3 +85,55 @@ def test_the_rank_of_the_input_is_checked_as_by_the_layer_itself():
     layer(keras.Input((4, 3)))
     with pytest.raises(ValueError, match="incompatible with the layer"):
         layer(keras.Input((4, 5)))
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda y: Bridgeout(y, 0.5), lambda y: Shakeout(y, 0.5, 0.1)]
+)
+def test_a_mask_reaches_the_layer_in_time_distributed(wrap):
+    lstm = L.LSTM(3)
+    x = np.random.default_rng(0).normal(size=(2, 2, 4, 5)).astype("float32")
+    mask = np.array([[[1, 1, 0, 0], [1, 0, 0, 0]], [[1, 1, 1, 0], [0, 0, 0, 0]]], bool)
+    expected = L.TimeDistributed(lstm)(x, mask=mask)
+    outputs = L.TimeDistributed(wrap(lstm))(x, mask=mask)
+    np.testing.assert_array_equal(outputs, expected)
+
+
+ATTENTION_CALLS = [
+    lambda layer, x, mask: layer(query=x, value=x),
+    lambda layer, x, mask: layer(value=x, query=x, training=False),
+    lambda layer, x, mask: layer(x, x, attention_mask=mask, use_causal_mask=True),
+    lambda layer, x, mask: layer(x, x, key=x, return_attention_scores=True)[1],
+]
+
+
+@pytest.mark.parametrize("call", ATTENTION_CALLS)
+def test_every_call_of_attention_works(call):
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    mask = np.tri(3, dtype=bool)[None]
+    layer = L.MultiHeadAttention(2, 3)
+    wrapped = Shakeout(layer, 0.5, 0.1, axis=0)
+    expected = call(layer, x, mask)
+    np.testing.assert_array_equal(call(wrapped, x, mask), expected)
+    inputs = keras.Input((3, 4)), keras.Input((3, 3), dtype="bool")
+    model = keras.Model(inputs, call(wrapped, *inputs))
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    outputs = copy([x, np.repeat(mask, 2, axis=0)])
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5)
+
+
+def test_the_input_goes_by_each_of_its_names():
+    x = ones(2, 5, 3)
+    lstm = L.LSTM(4)
+    layer = Bridgeout(lstm, 0.5)
+    expected = lstm(x)
+    np.testing.assert_array_equal(layer(sequences=x), expected)
+    np.testing.assert_array_equal(layer(inputs=x), expected)
+    np.testing.assert_array_equal(layer.call(training=False, sequences=x), expected)
+    table = L.Embedding(5, 2)
+    noisy = [Bridgeout(table, 0.5, seed=1) for _ in range(2)]
+    ids = np.arange(5)
+    by_name = noisy[0](training=True, inputs=ids)
+    np.testing.assert_array_equal(by_name, noisy[1](ids, training=True))
+    assert not np.allclose(by_name, table(ids))

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers as L
 
+from keras_sparseout.layers.bridgeout import Bridgeout
 from keras_sparseout.measure import call_arguments
 from keras_sparseout.measure.batch_statistics import BatchStatistics
 from keras_sparseout.measure.hooks import Hooks
@@ -42,6 +43,7 @@ class Compiled(L.Layer):
         (L.LSTM(2), "sequences", {"mask": MASK}),
         (Weighted(), "x", {"factor": 2.0}),
         (Compiled(), "x", {"factor": 2.0}),
+        (Bridgeout(L.LSTM(2), 0.5), "sequences", {"training": False}),
         (Anything(), "x", {}),
     ],
 )
@@ -77,6 +79,8 @@ def test_an_argument_is_found_by_place_and_by_name():
     assert call_arguments.named(Weighted(), "mask", (X, MASK), {}) is MASK
     assert call_arguments.named(Anything(), "mask", (X,), {"mask": MASK}) is MASK
     assert call_arguments.named(L.Dense(2), "mask", (X,), {}) is None
+    wrapper = Bridgeout(layer, 0.5)
+    assert call_arguments.named(wrapper, "mask", (X, None, MASK), {}) is MASK
 
 
 @pytest.mark.parametrize(
@@ -87,9 +91,12 @@ def test_an_argument_is_found_by_place_and_by_name():
         ((), {"mask": MASK, "factor": 2.0, "x": X}),
     ],
 )
-def test_hooks_read_the_input_and_its_mask(args, kwargs):
+@pytest.mark.parametrize("wrap", [lambda layer: layer, lambda y: Bridgeout(y, 0.0)])
+def test_hooks_read_the_input_and_its_mask(wrap, args, kwargs):
     layer, seen = Weighted(), []
     layer.supports_masking = True
+    layer.kernel = layer.add_weight(name="kernel")
+    layer = wrap(layer)
     watched = [WatchedLayer("a", layer, side, False) for side in ("input", "output")]
     with Hooks(watched, lambda *found: seen.append(found)):
         layer(*args, **kwargs)
