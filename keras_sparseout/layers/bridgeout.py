@@ -87,8 +87,8 @@ class Bridgeout(WeightNoise):
 
     Raises:
         ValueError: if an argument is out of range, also in a file or `set_weights`,
-            `layer` is no Keras layer or has no such floating-point weight, or
-            `noise_shape` does not broadcast to it.
+            `layer` is no Keras layer, has no such floating-point weight or a
+            tf.function of its own around it, or `noise_shape` does not broadcast to it.
         AttributeError: on assigning `rate` or `q` of a layer that is not adjustable.
 
     Source: Khan, Shah & Stavness (2018), "Bridgeout: Stochastic Bridge Regularization

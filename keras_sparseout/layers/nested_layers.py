@@ -1,9 +1,11 @@
 """What is inside a layer: the layers directly inside, and all objects of a kind."""
 
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import keras
+
+from keras_sparseout.backend import tracing
 
 T = TypeVar("T")
 
@@ -87,3 +89,26 @@ def held_by(
 
     visit(vars(layer))
     return found
+
+
+def check_traceable(
+    layers: Iterable[keras.layers.Layer],
+    matters: Callable[[keras.layers.Layer], Any],
+    argument: str,
+    what: str,
+) -> None:
+    """Raises if a layer traces itself: it would keep its graph beyond this call.
+
+    Args:
+        layers: The layers.
+        matters: Function of a layer: whether a graph that it keeps does harm.
+        argument: Name of the argument with the layers, for the message.
+        what: What must not be in such a graph, for the message.
+    """
+    for layer in layers:
+        if tracing.is_tf_function(layer.call) and matters(layer):
+            raise ValueError(
+                f"`{argument}` must have no tf.function around {what}. Received: "
+                f"{argument} with {layer.name!r}, whose `call` is one. Take "
+                "@tf.function off it: Keras compiles the whole step."
+            )

@@ -85,8 +85,9 @@ class Shakeout(WeightNoise):
 
     Raises:
         ValueError: if an argument is out of range, also in a file or `set_weights`,
-            `layer` is no Keras layer or has no such floating-point weight, or the axis
-            of its input units is not known.
+            `layer` is no Keras layer, has no such floating-point weight or a
+            tf.function of its own around it, or the axis of its input units
+            is not known.
         AttributeError: on assigning `rate` or `c` of a layer that is not adjustable.
 
     Source: Kang, Li & Tao (2016), "Shakeout: A New Regularized Deep Neural Network

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sparseout.layers import call_context, weight_lookup
+from keras_sparseout.layers import call_context, nested_layers, weight_lookup
 from keras_sparseout.layers.per_sequence_noise import (
     PerSequenceNoise,
     bidirectional_remedy,
@@ -143,7 +143,12 @@ class WeightNoise(PerSequenceNoise, WrapperOfCalls):
     def check_weight(self, weight: Weight) -> None:
         """Raises unless `perturb_weight` can take `weight`."""
         validation.check_floating(weight.variable.dtype, weight.variable.name)
-        for inner in weight_lookup.layers_within(self.layer):
+        inside = weight_lookup.layers_within(self.layer)
+        nested_layers.check_traceable(
+            *(inside, lambda y: any(v is weight.variable for v in y.weights)),
+            *("layer", "the weights that are perturbed"),
+        )
+        for inner in inside:
             normalizes = isinstance(inner, keras.layers.SpectralNormalization)
             if normalizes and inner.built and inner.kernel is weight.variable:
                 raise _is_normalized(self, weight)

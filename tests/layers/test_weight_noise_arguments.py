@@ -6,6 +6,7 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_sparseout.layers.bridgeout import Bridgeout
 from keras_sparseout.layers.shakeout import Shakeout
@@ -100,6 +101,44 @@ def test_integer_weights_are_refused(make):
     with pytest.raises(ValueError, match="`count` must be real floating") as error:
         make(Counting(2), 0.5, SECOND[make], weights="count")(ones(2, 3))
     assert "count.dtype=int32" in str(error.value)
+
+
+class Compiled(L.Layer):
+    """Traces itself, around a layer."""
+
+    def __init__(self, inner):
+        super().__init__(name="compiled")
+        self.inner = inner
+        self.scale = self.add_weight(name="scale", initializer="ones")
+
+    @tf.function
+    def call(self, x):
+        return self.scale * self.inner(x)
+
+
+@every_layer
+@pytest.mark.parametrize("training", [False, True])
+def test_a_layer_that_traces_itself_is_refused(make, training):
+    message = "`layer` must have no tf.function around the weights .* with 'compiled'"
+    dense = L.Dense(2)
+    # Its weights are made by the call.
+    layer = make(keras.Sequential([Compiled(dense)]), 0.5, SECOND[make])
+    with pytest.raises(ValueError, match=message):
+        layer(ones(1, 4), training=training)
+    assert dense.built
+    layer = make(Compiled(dense), 0.5, SECOND[make])
+    with pytest.raises(ValueError, match=message):
+        layer.build((None, 4))
+
+
+@every_layer
+def test_one_that_traces_itself_may_be_beside_the_weights(make):
+    inner = Compiled(L.ReLU())
+    layer = make(keras.Sequential([L.Dense(2), inner]), 0.5, SECOND[make], seed=1)
+    x = ones(1, 4)
+    noisy = [np.asarray(layer(x, training=True)) for _ in range(8)]
+    assert len({y.tobytes() for y in noisy}) > 1
+    np.testing.assert_array_equal(layer(x), layer.layer(x))
 
 
 @pytest.mark.parametrize("noise_shape", [(None,), (None, 1, None), (None, 5), (2, 1)])

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_sparseout.backend import tensors, tracing
-from keras_sparseout.layers import call_context
+from keras_sparseout.layers import call_context, nested_layers
 from keras_sparseout.layers.per_sequence_noise import PerSequenceNoise, is_dropout_cell
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.hooks import Around, Overrides
@@ -229,14 +229,12 @@ def _call_with(
 
 
 def _check_traceable(model: keras.Model) -> None:
-    """Raises if a layer traces itself: it would keep its graph beyond this call."""
-    for layer in (model, *(w.layer for w in layer_selection.all_layers(model))):
-        if tracing.is_tf_function(layer.call) and layer.non_trainable_variables:
-            raise ValueError(
-                "`model` must have no tf.function around its noise or its statistics. "
-                f"Received: model with {layer.name!r}, whose `call` is one. Take "
-                "@tf.function off it: Keras compiles the whole step."
-            )
+    nested_layers.check_traceable(
+        [model, *(w.layer for w in layer_selection.all_layers(model))],
+        lambda layer: layer.non_trainable_variables,
+        "model",
+        "its noise or its statistics",
+    )
 
 
 def _check_output(output: Any) -> None:
