@@ -92,10 +92,13 @@ def sparseout(
     validation.check_dense(x, "x")
     x = ops.convert_to_tensor(x)
     validation.check_floating(x.dtype)
+    x = tensors.value_of(x)
     rate = _check_number("rate", rate, validation.check_rate)
     if ops.is_tensor(rate):
         rate = ops.cast(rate, "float32")
     q = _check_number("q", q, validation.check_q)
+    if ops.is_tensor(q):
+        q = tensors.value_of(q)
     epsilon = validation.check_epsilon(epsilon)
     validation.check_bool("stop_gradient", stop_gradient)
     target_fraction = validation.check_target_fraction(target_fraction)
@@ -119,6 +122,7 @@ def sparseout(
         )
     mask = ops.convert_to_tensor(mask)
     mask_shape = _check_mask(mask, x)
+    mask = tensors.value_of(mask)
     _, x = masks.resolve(mask_shape, x)
     limit = None
     if target_fraction < 1:

@@ -199,6 +199,27 @@ def test_rate_and_q_in_tensors_agree_with_numbers(q):
             np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("stop_gradient", [True, False])
+@pytest.mark.parametrize("make", [tf.Variable, keras.Variable])
+@pytest.mark.parametrize("given", [False, True])
+def test_variables_are_read_and_x_gets_its_gradient(given, make, stop_gradient):
+    x = np.array([4.0, -2.0, 0.25], "float32")
+    mask = np.array([True, False, True])
+    settings = {"stop_gradient": stop_gradient}
+    settings.update({"mask": mask} if given else {"seed": 3})
+    expected = value_and_gradient(tf.constant(x), None, 0.5, 1.5, **settings)
+    if given:
+        settings["mask"] = make(mask)
+    x, rate, q = make(x), make(np.float32(0.5)), make(np.float32(1.5))
+    sources = [getattr(v, "value", v) if make is keras.Variable else v for v in (x, q)]
+    with tf.GradientTape() as tape:
+        y = ops.sparseout(x, rate, q, **settings)
+    gradient, gradient_of_q = tape.gradient(y, sources)
+    np.testing.assert_allclose(y, expected[0], rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected[1], rtol=1e-6)
+    assert gradient_of_q is None
+
+
 @pytest.mark.onednn
 def test_compiled_agrees_with_plain_on_a_given_mask():
     rng = np.random.default_rng(8)

@@ -18,6 +18,15 @@ def is_sparse(x: Any) -> bool:
     return isinstance(x, tf.SparseTensor)
 
 
+def value_of(x: Any) -> Tensor:
+    """Returns a tensor as it is, and the value of a variable.
+
+    A function with a gradient of its own may not read variables that are trained.
+    `keras.ops.convert_to_tensor` leaves them as they are.
+    """
+    return tf.convert_to_tensor(x)
+
+
 def ensure_shape(x: Tensor, shape: Sequence[int | None]) -> Tensor:
     """Returns `x` with the static `shape`, which is asserted when the graph runs.
 
