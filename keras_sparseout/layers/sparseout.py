@@ -216,14 +216,10 @@ class Sparseout(SeededLayer):
         validation.check_noise_shape_fits(self._noise_shape, shape)
 
     def _check_rank_may_be_unknown(self):
-        if self._target_fraction < 1:
-            raise ValueError(
-                f"Layer {self.name!r}: `inputs` must have a known rank if "
-                "`target_fraction` is below 1, since the rank tells what the units of "
-                "a sample are. Received: inputs of unknown rank with target_fraction="
-                f"{self._target_fraction!r}. Set their shape with tf.ensure_shape, or "
-                "give `noise_shape`, which has an entry for each dimension."
-            )
+        try:
+            validation.check_has_units(self._target_fraction, None)
+        except ValueError as error:
+            raise ValueError(f"Layer {self.name!r}: {error}") from None
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

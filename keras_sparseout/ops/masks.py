@@ -242,10 +242,11 @@ def seed_pair(
 
 def check_scalar(name: str, tensor: Tensor) -> Tensor:
     """Returns `tensor`; raises unless it is a scalar."""
-    if tuple(tensor.shape) != ():
+    shape = validation.shape_of(tensor)
+    if shape != ():
         raise ValueError(
             f"`{name}`, where it is a tensor, must be a scalar. Received: {name} of "
-            f"shape {tuple(tensor.shape)}. Give one number for all elements."
+            f"shape {shape or 'unknown'}. Give one number for all elements."
         )
     return tensor
 

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_sparseout.backend import compiling, numerics, tensors
-from keras_sparseout.ops import masks, targeting
+from keras_sparseout.backend import compiling, numerics, tensors, unknown_rank
+from keras_sparseout.ops import masks, noise_arguments, targeting
 from keras_sparseout.ops.multiplier import is_cheap, saturate, times_n
 from keras_sparseout.utils import validation
 from keras_sparseout.utils.types import Shape, Tensor
@@ -45,7 +45,7 @@ def sparseout(
     or upstream gradients pass through unchanged.
 
     Args:
-        x: Tensor of real floating-point numbers, of any shape.
+        x: Tensor of real floating-point numbers, of any shape, even of unknown rank.
         rate: Drop rate in [0, 1], a number or a scalar float32 tensor. Without `mask`
             it is rounded to a multiple of 2^-32.
         q: Exponent of the noise's variance, a number >= 0 that is finite in float32, or
@@ -90,46 +90,64 @@ def sparseout(
     [8.0, 0.0, 0.5, 0.0]
     """
     validation.check_dense(x, "x")
+    noise_arguments.check_not_symbolic("x", x)
     x = ops.convert_to_tensor(x)
     validation.check_floating(x.dtype)
     x = tensors.value_of(x)
-    rate = _check_number("rate", rate, validation.check_rate)
+    rate = noise_arguments.check_number("rate", rate, validation.check_rate)
     if ops.is_tensor(rate):
         rate = ops.cast(rate, "float32")
-    q = _check_number("q", q, validation.check_q)
+    q = noise_arguments.check_number("q", q, validation.check_q)
     if ops.is_tensor(q):
         q = tensors.value_of(q)
-    epsilon = validation.check_epsilon(epsilon)
-    validation.check_bool("stop_gradient", stop_gradient)
+    settings: dict[str, Any] = {
+        "epsilon": validation.check_epsilon(epsilon),
+        "stop_gradient": validation.check_bool("stop_gradient", stop_gradient),
+    }
     target_fraction = validation.check_target_fraction(target_fraction)
-    validation.check_has_units(target_fraction, x.shape, "x")
-    if mask is None:
-        noise_shape = validation.check_noise_shape(noise_shape)
-        validation.check_noise_shape_fits(noise_shape, x.shape)
-        pair = masks.seed_pair(_check_seed(seed))
-        return draw_and_perturb(
-            *(x, rate, q, pair),
-            noise_shape=noise_shape,
-            epsilon=epsilon,
-            stop_gradient=stop_gradient,
-            target_fraction=target_fraction,
+    noise_shape = validation.check_noise_shape(noise_shape)
+    if mask is not None:
+        if noise_shape is not None or seed is not None:
+            raise ValueError(
+                "`mask` must come without `noise_shape` and `seed`, which are for "
+                f"drawing one. Received: noise_shape={noise_shape!r}, seed={seed!r}. "
+                "Leave out either `mask` or both of them."
+            )
+        noise_arguments.check_not_symbolic("mask", mask)
+        mask = ops.convert_to_tensor(mask)
+        return _on_mask(x, mask, 1 - rate, q, target_fraction, settings)
+    if noise_shape is not None and validation.shape_of(x) is None:
+        x = tensors.ensure_shape(x, [None] * len(noise_shape))
+    shape = validation.shape_of(x)
+    validation.check_has_units(target_fraction, shape, "x")
+    settings.update(noise_shape=noise_shape, target_fraction=target_fraction)
+    pair = masks.seed_pair(noise_arguments.check_seed(seed))
+    if shape is None:
+        return unknown_rank.call_flat(
+            lambda x: draw_and_perturb(x, rate, q, pair, **settings), x
         )
-    if noise_shape is not None or seed is not None:
-        raise ValueError(
-            "`mask` must come without `noise_shape` and `seed`, which are for drawing "
-            f"one. Received: noise_shape={noise_shape!r}, seed={seed!r}. Leave out "
-            "either `mask` or both of them."
-        )
-    mask = ops.convert_to_tensor(mask)
-    mask_shape = _check_mask(mask, x)
+    validation.check_noise_shape_fits(noise_shape, shape)
+    return draw_and_perturb(x, rate, q, pair, **settings)
+
+
+def _on_mask(x, mask, keep_prob, q, target_fraction, settings):
+    """Computes `sparseout` on a mask that is given."""
+    noise_arguments.check_boolean(mask)
     mask = tensors.value_of(mask)
-    _, x = masks.resolve(mask_shape, x)
-    limit = None
-    if target_fraction < 1:
-        with numerics.unchecked():
-            limit = targeting.limits(x, target_fraction, mask_shape)
-    settings: dict[str, Any] = {"epsilon": epsilon, "stop_gradient": stop_gradient}
-    return perturb(x, mask, 1 - rate, q, limit=limit, **settings)
+    validation.check_has_units(target_fraction, validation.shape_of(x), "x")
+    if validation.shape_of(mask) is None:
+        validation.check_has_units(target_fraction, None, "mask")
+    elif validation.shape_of(x) is not None:
+        mask_shape = noise_arguments.shape_of_mask(mask, x)
+        _, x = masks.resolve(mask_shape, x)
+        limit = None
+        if target_fraction < 1:
+            with numerics.unchecked():
+                limit = targeting.limits(x, target_fraction, mask_shape)
+        return perturb(x, mask, keep_prob, q, limit=limit, **settings)
+    return unknown_rank.call_flat(
+        lambda x, mask: perturb(x, mask, keep_prob, q, **settings), x, mask
+    )
 
 
 def draw_and_perturb(
@@ -304,35 +322,3 @@ def _saturate_if_needed(product, v, dtype):
         with_gradients=2,
     )
     return call(product, v)
-
-
-def _check_number(name, value, check):
-    return masks.check_scalar(name, value) if ops.is_tensor(value) else check(value)
-
-
-def _check_seed(seed):
-    if isinstance(seed, keras.random.SeedGenerator) or ops.is_tensor(seed):
-        return seed
-    return validation.check_seed(seed)
-
-
-def _check_mask(mask, x):
-    """Returns the shape of `mask`, with as many dimensions as `x`."""
-    dtype = keras.backend.standardize_dtype(mask.dtype)
-    if dtype != "bool":
-        raise ValueError(
-            "`mask` must be boolean, True where a unit is kept. Received: "
-            f'mask.dtype={dtype}. Convert it with keras.ops.cast(mask, "bool").'
-        )
-    # From the right, as broadcasting goes; a missing dimension counts as 1.
-    shape = (1,) * (len(x.shape) - len(mask.shape)) + tuple(mask.shape)
-    if len(shape) != len(x.shape) or any(
-        None not in (size, dim) and size not in (1, dim)
-        for size, dim in zip(shape, x.shape, strict=True)
-    ):
-        raise ValueError(
-            "`mask` must have a shape that broadcasts to the shape of `x`. Received: "
-            f"mask.shape={tuple(mask.shape)} for x.shape={tuple(x.shape)}. Give one "
-            "entry for each dimension, of size 1 where all units share one draw."
-        )
-    return shape

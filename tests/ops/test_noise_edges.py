@@ -203,3 +203,66 @@ def test_tensors_of_rate_and_q_are_scalars(name):
     with pytest.raises(ValueError, match=f"`{name}`, where it is a tensor") as error:
         ops.sparseout(X, **arguments)
     assert f"Received: {name} of shape (2,)" in str(error.value)
+
+
+VALUES = np.array([[4.0, -1.0, 0.25], [-2.0, 3.0, -0.5]], "float32")
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"seed": 1},
+        {"seed": 1, "noise_shape": (None, 1)},
+        {"seed": 1, "noise_shape": (None, None), "target_fraction": 0.5},
+        {"mask": VALUES > 0},
+        {"mask": VALUES[:, :1] > 0},
+        {"mask": [True, False, True]},
+    ],
+    ids=str,
+)
+def test_of_unknown_rank_it_gives_what_it_gives_otherwise(kwargs):
+    def call(x):
+        return value_and_gradient(x, None, 0.5, 1.0, **kwargs)
+
+    unknown = tf.function(call, [tf.TensorSpec(None)], autograph=False)
+    for found, expected in zip(unknown(VALUES), call(tf.constant(VALUES)), strict=True):
+        assert found.shape == VALUES.shape
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_mask_of_unknown_rank_may_not_enlarge_x():
+    @tf.function(input_signature=[tf.TensorSpec(None, "bool")], autograph=False)
+    def call(mask):
+        return ops.sparseout(VALUES, 0.5, mask=mask)
+
+    for mask in (VALUES > 0, VALUES[0] > 0):
+        assert call(mask).shape == VALUES.shape
+        np.testing.assert_array_equal(call(mask), 2 * VALUES * mask)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="no greater than"):
+        call(np.ones((2, 2, 3), bool))
+
+
+@pytest.mark.parametrize(
+    ("specs", "name"),
+    [
+        ([tf.TensorSpec(None)], "x"),
+        ([tf.TensorSpec(None), tf.TensorSpec((2, 3), "bool")], "x"),
+        ([tf.TensorSpec((2, 3)), tf.TensorSpec(None, "bool")], "mask"),
+    ],
+)
+def test_units_need_a_known_rank(specs, name):
+    def call(x, mask=None):
+        return ops.sparseout(x, 0.5, mask=mask, target_fraction=0.5)
+
+    rule = f"`{name}` must have a known rank if .* Received: {name} of unknown rank"
+    with pytest.raises(ValueError, match=rule):
+        tf.function(call, specs, autograph=False).get_concrete_function()
+
+
+@pytest.mark.parametrize("name", ["x", "mask"])
+def test_a_symbolic_tensor_is_for_the_layer(name):
+    kwargs = {"x": VALUES, name: keras.Input((3,), dtype="bool")}
+    message = f"`{name}` must be an array .* Received: {name} of type KerasTensor"
+    with pytest.raises(ValueError, match=message) as error:
+        ops.sparseout(rate=0.5, **kwargs)
+    assert "the layer keras_sparseout.Sparseout" in str(error.value)

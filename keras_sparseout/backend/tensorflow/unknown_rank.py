@@ -7,9 +7,17 @@ import tensorflow as tf
 from keras_sparseout.utils.types import Tensor
 
 
-def call_flat(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Calls an elementwise function on the elements of `x` as a vector."""
-    return tf.reshape(function(tf.reshape(x, [-1])), tf.shape(x))
+def call_flat(function: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
+    """Calls an elementwise function on the elements of `x` as a vector.
+
+    Args:
+        function: Function of the elements of `x`, and of those of `others`.
+        x: Tensor.
+        *others: Tensors that broadcast to `x`, which is asserted when the graph runs.
+    """
+    shape = tf.shape(x)
+    vectors = [tf.reshape(tf.broadcast_to(y, shape), [-1]) for y in others]
+    return tf.reshape(function(tf.reshape(x, [-1]), *vectors), shape)
 
 
 def merge_dimensions(

@@ -53,10 +53,23 @@ def noise_shape_fits(noise_shape: Shape | None, shape: Sequence[int | None]) -> 
 
 
 def check_has_units(
-    target_fraction: float, shape: Sequence[int | None], name: str = "inputs"
+    target_fraction: float, shape: Sequence[int | None] | None, name: str = "inputs"
 ) -> None:
-    """Raises unless all units are perturbed, or there are samples with units."""
-    if target_fraction < 1 and len(shape) < 2:
+    """Raises unless all units are perturbed, or there are samples with units.
+
+    A `shape` of None is one of unknown rank.
+    """
+    if target_fraction == 1:
+        return
+    if shape is None:
+        raise ValueError(
+            f"`{name}` must have a known rank if `target_fraction` is below 1, since "
+            f"the rank tells what the units of a sample are. Received: {name} of "
+            f"unknown rank with target_fraction={target_fraction!r}. Set the shape "
+            "with tf.ensure_shape. Where a mask is drawn, `noise_shape` tells the rank "
+            "too."
+        )
+    if len(shape) < 2:
         raise ValueError(
             f"`{name}` must have a batch dimension and the units of a sample after it "
             f"if `target_fraction` is below 1. Received: {name}.shape={tuple(shape)} "
