@@ -26,6 +26,8 @@ _REMEDIES = {
 def real_tensor(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Returns `x` as a tensor of float32 or float64, and `restore` of its kind.
 
+    Its rank is known.
+
     `restore` turns a tensor into an array, unless `x` was a tensor.
     """
     remedy = remedy_for_kind(x)
@@ -41,6 +43,11 @@ def real_tensor(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         dtype, real = x.dtype, False
     if not real:
         raise _not_real(f"x.dtype={dtype}", _remedy_for(str(dtype)))
+    if validation.shape_of(x) is None:
+        raise ValueError(
+            "`x` must have a known rank, which tells where the samples and the units "
+            "are. Received: x of unknown rank. Set its shape with tf.ensure_shape."
+        )
     wide = "float64" if dtype == "float64" else "float32"
     return ops.cast(ops.convert_to_tensor(x), wide), restore
 
@@ -127,10 +134,11 @@ def check_sample_weight(sample_weight: Tensor | None, x: Tensor) -> Tensor:
     if sample_weight is None:
         return ops.ones(ops.shape(x)[:1], "float64")
     weights = ops.cast(ops.convert_to_tensor(sample_weight), "float64")
-    if len(weights.shape) != 1 or not _begins(weights.shape, x.shape):
+    shape = validation.shape_of(weights)
+    if shape is None or len(shape) != 1 or not _begins(shape, x.shape):
         raise ValueError(
             "`sample_weight` must hold one number for each sample. Received: "
-            f"sample_weight.shape={tuple(weights.shape)} for x.shape={tuple(x.shape)}."
+            f"sample_weight.shape={_shown(shape)} for x.shape={tuple(x.shape)}."
             " Give an array of shape (samples,)."
         )
     return weights
@@ -139,10 +147,11 @@ def check_sample_weight(sample_weight: Tensor | None, x: Tensor) -> Tensor:
 def check_mask(mask: Tensor, x: Tensor) -> Tensor:
     """Returns `mask` as a boolean tensor, for positions of `x` or blocks of them."""
     mask = ops.cast(ops.convert_to_tensor(mask), "bool")
-    if not len(mask.shape) or not _begins(mask.shape, x.shape[:-1]):
+    shape = validation.shape_of(mask)
+    if not shape or not _begins(shape, x.shape[:-1]):
         raise ValueError(
             "`mask` must have the shape of `x` without its last axis, or the beginning "
-            f"of that. Received: mask.shape={tuple(mask.shape)} for x.shape="
+            f"of that. Received: mask.shape={_shown(shape)} for x.shape="
             f"{tuple(x.shape)}. Give for example one value for each timestep."
         )
     return mask
@@ -174,6 +183,10 @@ def rows(
 
 def _same(x):
     return x
+
+
+def _shown(shape):
+    return "unknown" if shape is None else shape
 
 
 def _begins(shape, whole):

@@ -144,6 +144,34 @@ def test_functions_and_streaming_metrics_refuse_them_in_the_same_words(kind):
     assert_refused(kind, metrics.ActivationHistogram().update_state)
 
 
+STREAMING = (metrics.Hoyer, metrics.RMS, metrics.DeadUnits, metrics.ActivationHistogram)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(metrics.hoyer, metrics.gini, metrics.zero_fraction),
+        *(metrics.rms, metrics.firing_rate),
+        *(lambda x, make=make: make().update_state(x) for make in STREAMING),
+    ],
+)
+def test_an_unknown_rank_is_refused(call):
+    message = "`x` must have a known rank.* Received: x of unknown rank. Set its shape"
+    unknown = tf.function(call, [tf.TensorSpec(None)], autograph=False)
+    with pytest.raises(ValueError, match=message):
+        unknown.get_concrete_function()
+
+
+@pytest.mark.parametrize("name", ["mask", "sample_weight"])
+def test_an_unknown_rank_of_what_counts_is_refused(name):
+    def call(counts):
+        metrics.RMS().update_state(np.ones((2, 3, 4)), **{name: counts})
+
+    unknown = tf.function(call, [tf.TensorSpec(None)], autograph=False)
+    with pytest.raises(ValueError, match=f"Received: {name}.shape=unknown for x.shape"):
+        unknown.get_concrete_function()
+
+
 @pytest.mark.parametrize(
     "x", [[[3, 4]], keras.Variable([[3.0, 4.0]]), np.array([[3, 4]], "uint8")], ids=str
 )
