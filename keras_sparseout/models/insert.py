@@ -55,8 +55,10 @@ def insert(
             tensor; a recurrent layer may have initial states too.
 
     Returns:
-        The new model, of the class of `model`. A functional model of a class whose
-        `__init__` takes other arguments becomes a plain functional model. Where
+        The new model, of the class of `model`, with what the `get_config` of that class
+        adds to that of Keras as arguments, and with its attributes that are numbers or
+        strings. If its `__init__` takes other arguments, the new model is a plain one;
+        where that would compute or train otherwise, it is an error. Where
         something is inserted after the last layer, its output is the model's; an output
         that had its name from the layer now has it from the new one, and losses and
         metrics given by that name follow.

@@ -59,8 +59,7 @@ def strip(
         verbose: 1 prints what it did, 0 nothing.
 
     Returns:
-        The new model. A functional model of a class whose `__init__` takes other
-        arguments becomes a plain functional model.
+        The new model, of the class of `model` if `insert` keeps that.
 
     Raises:
         ValueError: if `model` is a subclassed model, one of its layers can't be made

@@ -1,17 +1,8 @@
 """Models whose layers and calls Keras knows: which these are, and what is in them."""
 
-import inspect
-
 import keras
 
 from keras_sparseout.models.copying.layer_copies import listed, parts_of
-
-# What a class of models may have of its own, so that a plain model does not do.
-_OF_CALLS = {"call", "__call__", "compute_mask"}
-_OF_TRAINING = {
-    *("train_step", "test_step", "predict_step", "fit", "evaluate", "predict"),
-    *("compute_loss", "compute_metrics", "compile", "compile_from_config"),
-}
 
 
 def has_graph(layer: object) -> bool:
@@ -96,39 +87,3 @@ def in_several_places(model: keras.Model) -> set[int]:
 
     visit(model)
     return several
-
-
-def constructor_of(model: keras.Model, *, is_inner: bool) -> type[keras.Model]:
-    """Returns the class that makes a copy of a model with a graph from its graph.
-
-    It is the model's own class, or a plain one if that class has another `__init__`.
-
-    Args:
-        model: The model.
-        is_inner: Whether it is inside another model, which trains it.
-
-    Raises:
-        ValueError: if a plain model would compute, or train, otherwise.
-    """
-    if isinstance(model, keras.Sequential):
-        plain, own = keras.Sequential, _OF_CALLS
-    else:
-        plain = type(keras.Model(model.input, model.output))
-        own = _OF_CALLS if is_inner else {*_OF_CALLS, *_OF_TRAINING}
-    mine = inspect.signature(type(model).__init__).parameters
-    passes_on = [p.kind for p in mine.values()][1:] == [
-        inspect.Parameter.VAR_POSITIONAL,
-        inspect.Parameter.VAR_KEYWORD,
-    ]
-    if passes_on or [*mine] == [*inspect.signature(plain.__init__).parameters]:
-        return type(model)
-    above = type(model).__mro__[: type(model).__mro__.index(plain)]
-    changed = sorted(own & {name for cls in above for name in vars(cls)})
-    if changed:
-        raise ValueError(
-            "`model` must be made by (inputs, outputs) or (layers) if its class has "
-            f"a `{changed[0]}` of its own. Received: model={model.name!r} of class "
-            f"{type(model).__name__}, with another `__init__`. Give "
-            "keras.Model(model.input, model.output), which has the same layers."
-        )
-    return plain

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import keras
 
-from keras_sparseout.models.copying import compile_state, operation_names
+from keras_sparseout.models.copying import compile_state, operation_names, own_classes
 from keras_sparseout.models.copying.layer_copies import (
     Part,
     copy_of,
@@ -18,7 +18,6 @@ from keras_sparseout.models.copying.layer_copies import (
 from keras_sparseout.models.copying.layer_states import StateCopies
 from keras_sparseout.models.copying.model_graphs import (
     check_model,
-    constructor_of,
     has_graph,
     in_several_places,
     inside,
@@ -87,7 +86,7 @@ class _Rebuilding:
 
     def copy_model(self, model: keras.Model, *, is_inner: bool = True) -> keras.Model:
         """Makes a model anew, without its state."""
-        constructor = constructor_of(model, is_inner=is_inner)
+        constructor = own_classes.constructor_of(model, is_inner=is_inner)
         if isinstance(model, keras.Sequential):
             new = self._copy_sequential(model, constructor)
         else:
@@ -102,7 +101,8 @@ class _Rebuilding:
         new = self._copy_graph(model, model.input, model.output)
         if type(new) is constructor:
             return new
-        return constructor(new.input, new.output, name=model.name)
+        graph = new.input, new.output
+        return own_classes.make(model, constructor, graph, vars(new))
 
     def _copy_graph(self, model, inputs, outputs):
         # The same layers in a model that is not compiled: Keras would compile the copy.
@@ -133,7 +133,8 @@ class _Rebuilding:
             # A Sequential model hides the layer of its input.
             twin = keras.Model(inputs[0], model.outputs[0])
             layers.insert(0, _new_inputs(twin))
-        return constructor(layers, name=model.name)
+        plain = vars(keras.Sequential())
+        return own_classes.make(model, constructor, (layers,), plain)
 
     def _copy_as_functional(self, model, inputs):
         """Copies a Sequential model some of whose layers become operations."""
