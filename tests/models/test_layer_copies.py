@@ -197,6 +197,33 @@ def test_a_mask_that_was_let_through_from_outside_is():
     assert_same_outputs(model, copied(model), IDS)
 
 
+class Linear(L.Layer):
+    """As in Keras' guide: its weights have no names, so that Keras numbers them."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], self.units))
+        self.b = self.add_weight(shape=(self.units,))
+
+    def call(self, x):
+        return x @ self.w + self.b
+
+
+def test_weights_without_names_are_copied_in_order():
+    model = with_last(Linear(8), Linear(8))
+    model.compile(keras.optimizers.Adam(0.1), "mse", run_eagerly=True)
+    y = X[:, :2]
+    model.train_on_batch(X, y)
+    new = models.insert(model, {"last": lambda layer: L.Activation("linear")})
+    assert_same_outputs(model, new, X)
+    for each in (model, new):
+        each.train_on_batch(X, y)
+    assert_same_outputs(model, new, X)
+
+
 def test_what_no_config_can_have_is_named():
     leaky = functools.partial(keras.ops.leaky_relu, negative_slope=0.3)
     for made in (L.Dense(3, leaky), L.TimeDistributed(L.Dense(3, leaky))):

@@ -1,5 +1,7 @@
 """Copies what a layer has learned, and what it was set to, into its copy."""
 
+import itertools
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 
@@ -7,6 +9,8 @@ import keras
 
 from keras_sparseout.backend import variables
 from keras_sparseout.layers import nested_layers
+
+_AUTOMATIC = re.compile(r"variable(_\d+)?")
 
 
 class StateCopies:
@@ -98,17 +102,18 @@ class StateCopies:
         return layer if inside is None else self._innermost(inside)
 
     def _copy_variables(self, old, new):
-        mine, others = _own_variables(old), _own_variables(new)
+        mine, others = _named(_own_variables(old)), _named(_own_variables(new))
         if type(old) is not type(new):
-            # Another class has other ones of its own: rates, seeds.
-            others = {v.name: v for v in others}
-            mine = [v for v in mine if v.name in others]
-            others = [others[v.name] for v in mine]
-        names = {v.name for v in mine}
-        if len(names) == len(mine) and names == {v.name for v in others}:
+            # Another class has other ones of its own: rates, seeds, some without names.
+            by_name = dict(others)
+            mine = [(name, v) for name, v in mine if v.name in by_name]
+            others = [(name, by_name[name]) for name, _ in mine]
+        names = {name for name, _ in mine}
+        if len(names) == len(mine) and names == {name for name, _ in others}:
             # Keras quantizes a layer that is built in another order than a new one.
-            others = [next(v for v in others if v.name == w.name) for w in mine]
-        if [_kind(v) for v in mine] != [_kind(v) for v in others]:
+            by_name = dict(others)
+            others = [(name, by_name[name]) for name, _ in mine]
+        if [*map(_kind, mine)] != [*map(_kind, others)]:
             raise ValueError(
                 "`model` must have layers that make their weights again from their "
                 f"configs. Received: model with the layer {old.name!r} of class "
@@ -116,7 +121,7 @@ class StateCopies:
                 f"{_text(others)}. Build them in `__init__` or `build`, or give "
                 f"{type(old).__name__} a `get_config` that has all its arguments."
             )
-        for variable, its_copy in zip(mine, others, strict=True):
+        for (_, variable), (_, its_copy) in zip(mine, others, strict=True):
             its_copy.assign(variable)
             if its_copy.trainable != variable.trainable:
                 its_copy.trainable = variable.trainable
@@ -148,17 +153,17 @@ def _build_as(old, new):
 
 def _check_shapes(old, new):
     """Raises if a variable of `new` has another shape than in `old`."""
-    mine, others = _own_variables(old), _own_variables(new)
-    shapes = {v.name: v.shape for v in mine}
+    mine, others = _named(_own_variables(old)), _named(_own_variables(new))
+    shapes = {name: v.shape for name, v in mine}
     if len(shapes) < len(mine):
         return
-    for variable in others:
-        shape = shapes.get(variable.name, variable.shape)
+    for name, variable in others:
+        shape = shapes.get(name, variable.shape)
         if tuple(shape) != tuple(variable.shape):
             raise ValueError(
                 "`model` must have layers whose weights have the same shapes when they "
                 f"are made again. Received: model with the layer {old.name!r} of class "
-                f"{type(old).__name__}, whose {variable.name} has the shape "
+                f"{type(old).__name__}, whose {name} has the shape "
                 f"{tuple(shape)}, and made again {tuple(variable.shape)}. Insert only "
                 "layers that keep the shape of their input, and give layers of your "
                 "own a `get_config` that returns all arguments of their `__init__`."
@@ -194,9 +199,23 @@ def _own_variables(layer):
     return found
 
 
-def _kind(variable):
-    return variable.name, tuple(variable.shape), variable.dtype
+def _named(found):
+    """Returns each variable with its name, numbered here where Keras numbers it.
+
+    Keras counts variables without a name in all of the program: "variable_7".
+    """
+    numbers = itertools.count()
+    return [
+        (f"variable {next(numbers)}" if _AUTOMATIC.fullmatch(v.name) else v.name, v)
+        for v in found
+    ]
+
+
+def _kind(named):
+    name, variable = named
+    return name, tuple(variable.shape), variable.dtype
 
 
 def _text(found):
-    return ", ".join(f"{v.name} {tuple(v.shape)}" for v in found) or "no variables"
+    texts = [f"{name} {tuple(v.shape)}" for name, v in found]
+    return ", ".join(texts) or "no variables"
