@@ -201,6 +201,30 @@ def test_the_optimizer_itself_is_copied():
     assert new.optimizer.learning_rate == np.float32(0.3)
 
 
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.3
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        keras.optimizers.LossScaleOptimizer,
+        lambda inner: keras.optimizers.MultiOptimizer(
+            keras.optimizers.OptimizerMap(default_optimizer=inner)
+        ),
+    ],
+    ids=["LossScaleOptimizer", "MultiOptimizer"],
+)
+def test_schedules_of_ones_own_are_copied_inside_other_optimizers(around):
+    model = crossed()
+    model.compile(around(keras.optimizers.SGD(Schedule())), "mse")
+    assert insert(model, {"beside": nothing}).compiled
+
+
 def test_what_cannot_be_compiled_is_said():
     model = crossed()
     model.compile("sgd", "mse", metrics=[lambda y, y_pred: y_pred])

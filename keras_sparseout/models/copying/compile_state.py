@@ -130,13 +130,24 @@ def compile_like(
     config["loss"] = None
     known = _in_metrics(old)
     if old.optimizer is not None:
-        known |= custom_objects(old.optimizer)
+        known |= _in_optimizer(old.optimizer)
         # The config may have none (an .h5 was saved), or one without its loss scale.
         config["optimizer"] = keras.saving.serialize_keras_object(old.optimizer)
     with keras.saving.custom_object_scope(known):
         arguments = keras.saving.deserialize_keras_object(config)
     arguments["loss"] = _renamed(old.loss, old, new)
     new.compile(**arguments, auto_scale_loss=False)
+
+
+def _in_optimizer(optimizer):
+    """The classes and functions of an optimizer that Keras may not know, by name."""
+    known = custom_objects(optimizer)
+    # In mixed precision it is around the one that was given; it may have several.
+    inner = getattr(optimizer, "inner_optimizer", None)
+    for each in [*getattr(optimizer, "optimizers", []), inner]:
+        if each is not None:
+            known = {**_in_optimizer(each), **known}
+    return known
 
 
 def _in_metrics(model):
