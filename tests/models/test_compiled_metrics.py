@@ -102,3 +102,18 @@ def test_metrics_of_this_package_leave_the_others_in_place(make, metrics, names)
         output, _, kind = name.rpartition("_")
         error = np.abs(y[output or "a"]) ** (2 if kind == "mse" else 1)
         assert found[name] == pytest.approx(error.mean(), rel=1e-5)
+
+
+class WithoutConfig(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.1
+
+
+def test_strip_prints_what_it_did_where_nothing_can_be_compiled(capsys):
+    model = keras.Sequential([keras.Input((8,)), ks.Sparseout(0.5, name="drop")])
+    optimizer = keras.optimizers.SGD(WithoutConfig())
+    model.compile(optimizer, "mse", metrics=[mine()])
+    with pytest.warns(UserWarning, match="is not compiled, since Keras"):
+        plain = strip(model)
+    assert not plain.compiled
+    assert capsys.readouterr().out == "strip: removed drop\n"

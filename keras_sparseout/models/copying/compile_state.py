@@ -48,8 +48,15 @@ def copy(
 
 
 def metrics_of_package(model: keras.Model) -> list[str]:
-    """Returns the names of the metrics of this package that a model has."""
-    config = _compile_config(model) if model.compiled else {}
+    """Returns the names of the metrics of this package that a model has.
+
+    There are none where Keras can't write what the model was compiled with, so that its
+    copy is not compiled.
+    """
+    try:
+        config = _compile_config(model) if model.compiled else {}
+    except Exception:  # Whatever an object raises that has no config.
+        return []
     kept: list[str] = []
     for key in ("metrics", "weighted_metrics"):
         _without_package(config.get(key), _outputs_of(model), kept)
