@@ -79,7 +79,7 @@ def sparsify(
         y: Labels of the samples, if `x` has none. The table then has loss and metrics.
             Dicts of labels and metrics go by the names of the outputs of `model`.
         metrics: Metrics to use with labels, as for `compile`. None: what the model is
-            compiled with.
+            compiled with. One that has a figure for each class counts as their mean.
         layers: Where to put thresholds, as in `activation_sparsity`: layers, paths,
             regular expressions, types, or names of activations or types.
         where: "before" or "after" these layers.

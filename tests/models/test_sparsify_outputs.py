@@ -87,6 +87,18 @@ def test_the_table_has_the_names_of_the_model():
     assert new.output_names == ["a_threshold", "b"]
 
 
+def test_a_metric_with_a_figure_for_each_class_counts_as_their_mean():
+    model = two_outputs()
+    labels = np.eye(2)[np.arange(60) % 2]
+    metric = keras.metrics.F1Score()
+    found = scores(model, "a", [metric, None], {"x": X, "y": [labels, labels]})
+    metric.reset_state()
+    metric.update_state(labels, run(model, X)[0])
+    figures = np.asarray(metric.result())
+    assert figures.shape == (2,)
+    assert found == {"a_f1_score": pytest.approx(figures.mean())}
+
+
 class Largest(kl.Layer):
     """The number of the largest logit."""
 

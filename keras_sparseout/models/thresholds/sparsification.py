@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_sparseout.layers.target_sparsity import TargetSparsity
@@ -137,12 +138,14 @@ class Sparsification:
     def scores(self, data: Mapping[str, Any]) -> dict[str, float]:
         """Returns the loss and metrics with the present thresholds, by name.
 
+        A metric that has a figure for each class counts as their mean.
+
         Args:
             data: The arguments of `evaluate`.
         """
         scores = self.found.model.evaluate(**data, verbose=0, return_dict=True)
         return {
-            name: float(score)
+            name: float(np.mean(score))
             for name, score in scores.items()
             if self._shows_loss or not name.endswith("loss")
         }
