@@ -79,7 +79,9 @@ def sparsify(
         y: Labels of the samples, if `x` has none. The table then has loss and metrics.
             Dicts of labels and metrics go by the names of the outputs of `model`.
         metrics: Metrics to use with labels, as for `compile`. None: what the model is
-            compiled with. One that has a figure for each class counts as their mean.
+            compiled with; where Keras can't evaluate a copy that is compiled so, a line
+            below the table says why, or with `y` an error. Figures for each class count
+            as their mean.
         layers: Where to put thresholds, as in `activation_sparsity`: layers, paths,
             regular expressions, types, or names of activations or types.
         where: "before" or "after" these layers.
@@ -147,8 +149,8 @@ def sparsify(
     before, after = {}, {}
     if labelled:
         # Labels and metrics that do not fit raise before the work.
-        work.use_metrics(metrics)
-        before = work.scores(_evaluated(x, y, data, first))
+        evaluated = _evaluated(x, y, data, first)
+        before = work.first_scores(metrics, evaluated, are_asked=y is not None)
     if options.budget is None:
         work.reach_targets()
     else:
@@ -157,7 +159,7 @@ def sparsify(
         few.first_for(model)
         work.stay_within(options.budget, _first_samples(few, wanted))
     new = work.new_model()
-    if labelled:
+    if before:
         after = work.scores(_evaluated(x, y, data, first))
     scores = {name: (before[name], value) for name, value in after.items()}
     table = work.table(notes, scores)

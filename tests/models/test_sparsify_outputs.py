@@ -43,11 +43,16 @@ def labelled(kind):
     return {"x": Batches()} if kind == "PyDataset" else {"x": X, "y": BOTH}
 
 
-def scores(model, name, metrics, data):
-    """What `sparsify` shows before there are thresholds after the layer `name`."""
+def started(model, name):
+    """The work of `sparsify` for thresholds after the layer `name`."""
     options = arguments.check(0.5, None, [name], "after", None, None)
     place = Place(name, model.get_layer(name))
-    work = Sparsification(model, [place], options, [X], lambda: None)
+    return Sparsification(model, [place], options, [X], lambda: None)
+
+
+def scores(model, name, metrics, data):
+    """What `sparsify` shows before there are thresholds after the layer `name`."""
+    work = started(model, name)
     work.use_metrics(metrics)
     return work.scores(data)
 
@@ -97,6 +102,54 @@ def test_a_metric_with_a_figure_for_each_class_counts_as_their_mean():
     figures = np.asarray(metric.result())
     assert figures.shape == (2,)
     assert found == {"a_f1_score": pytest.approx(figures.mean())}
+
+
+def one_output(cls=keras.Model, **options):
+    model = two_outputs()
+    model = cls(model.input, model.outputs[0])
+    model.compile(**options, run_eagerly=True)
+    return model
+
+
+class OwnCompile(keras.Model):
+    def compile(self, optimizer, *, run_eagerly):
+        super().compile(optimizer, "mse", run_eagerly=run_eagerly)
+
+
+@pytest.mark.filterwarnings("ignore:The copy of .* is not compiled:UserWarning")
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (
+            one_output(loss="mse", metrics=[lambda y, y_pred: y_pred]),
+            "Keras can't make again what it was compiled with",
+        ),
+        (one_output(OwnCompile, optimizer="sgd"), "a `compile` of its own"),
+        (one_output(metrics=["mae"]), "it is compiled without a loss"),
+    ],
+    ids=["lambda", "own compile", "no loss"],
+)
+def test_scores_that_keras_has_not_are_left_out_or_said(model, says):
+    work, data = started(model, "h"), {"x": X, "y": Y, "batch_size": 60}
+    assert work.first_scores(None, data, are_asked=False) == {}
+    with pytest.raises(ValueError, match=says) as error:
+        work.first_scores(None, data, are_asked=True)
+    assert "`metrics` must be given with `y` if" in str(error.value)
+    if type(model) is OwnCompile:
+        with pytest.raises(ValueError, match="`metrics` must be left out if"):
+            work.use_metrics("mae")
+        return
+    found = work.first_scores("mae", data, are_asked=True)["mae"]
+    assert found == pytest.approx(np.abs(run(model, X) - Y).mean())
+
+
+@pytest.mark.filterwarnings("ignore:The copy of .* is not compiled:UserWarning")
+def test_a_line_says_why_there_are_no_scores():
+    model = one_output(loss="mse", metrics=[lambda y, y_pred: y_pred])
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(60)
+    _, table = sparsify(model, data, 0.5, return_table=True, verbose=0)
+    assert not table.metrics
+    assert "Loss and metrics left out: Keras can't make again" in str(table)
 
 
 class Largest(kl.Layer):

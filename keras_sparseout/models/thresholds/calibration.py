@@ -1,6 +1,7 @@
 """Finds thresholds on data: runs a copy of the model that counts magnitudes."""
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -54,7 +55,10 @@ class Calibration:
 
         self.places = places
         self.batches = batches
-        self.model = insert(model, {p.layer: make for p in places}, where=where)
+        with warnings.catch_warnings():
+            # That of the model with the thresholds says it.
+            warnings.filterwarnings("ignore", "The copy of .* is not compiled")
+            self.model = insert(model, {p.layer: make for p in places}, where=where)
         self.calibrators = [made[id(p.layer)] for p in places]
         self._tick = tick
         self._runs: dict[str, Any] = {}

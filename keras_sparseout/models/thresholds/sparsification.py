@@ -61,6 +61,7 @@ class Sparsification:
         self._before: Measured
         self._left_alone: set[str] = set()
         self._shows_loss = True
+        self._unscored: list[str] = []
 
     def begin(self) -> None:
         """Measures the model as it is; raises if the data do not do."""
@@ -125,15 +126,43 @@ class Sparsification:
         if is_renamed:
             # Labels, metrics and the table go by the names of the user's model.
             model.output_names = names
-        if metrics is None and is_renamed:
-            compile_state.compile_like(self.model, model)
-        elif metrics is not None:
-            model.compile(
-                # Keras evaluates no model without a loss.
-                loss=_no_loss,
-                metrics=arguments.as_list(metrics),
-                jit_compile=False,
-            )
+        if metrics is not None:
+            self._compile_with(metrics)
+        elif is_renamed or not model.compiled:
+            try:
+                compile_state.compile_like(self.model, model)
+            except Exception as error:
+                raise _Unscored(
+                    "Keras can't make again what it was compiled with "
+                    f"({_first_line(error)})"
+                ) from error
+
+    def first_scores(
+        self, metrics: Any, data: Mapping[str, Any], *, are_asked: bool
+    ) -> dict[str, float]:
+        """Returns the scores without thresholds; none if the model does not do.
+
+        Args:
+            metrics: As `use_metrics` takes it.
+            data: As `scores` takes it.
+            are_asked: Whether the user gave labels for them, apart from the data.
+
+        Raises:
+            ValueError: if they are asked for, and the model does not do.
+        """
+        try:
+            self.use_metrics(metrics)
+            return self.scores(data)
+        except _Unscored as error:
+            if are_asked:
+                raise ValueError(
+                    "`metrics` must be given with `y` if a copy of the model can't be "
+                    "evaluated as the model is compiled. Received: metrics=None, and "
+                    f"model={self.model.name!r}: {error}. Give for example "
+                    "metrics=[keras.metrics.SparseCategoricalAccuracy()]."
+                ) from error
+            self._unscored = [f"Loss and metrics left out: {error}."]
+            return {}
 
     def scores(self, data: Mapping[str, Any]) -> dict[str, float]:
         """Returns the loss and metrics with the present thresholds, by name.
@@ -143,7 +172,15 @@ class Sparsification:
         Args:
             data: The arguments of `evaluate`.
         """
-        scores = self.found.model.evaluate(**data, verbose=0, return_dict=True)
+        model = self.found.model
+        try:
+            scores = model.evaluate(**data, verbose=0, return_dict=True)
+        except ValueError as error:
+            # Layers may add one when they are called, which Keras finds out then.
+            if self._shows_loss and model.loss is None:
+                because = f"it is compiled without a loss ({_first_line(error)})"
+                raise _Unscored(because) from error
+            raise
         return {
             name: float(np.mean(score))
             for name, score in scores.items()
@@ -173,8 +210,27 @@ class Sparsification:
             (after.macs, self._before.effective, after.effective),
             self._change(),
             scores,
-            [*notes, *self._notes(after)],
+            [*notes, *self._notes(after), *self._unscored],
         )
+
+    def _compile_with(self, metrics: Any) -> None:
+        """Compiles the copy for metrics that the user gave."""
+        model = self.found.model
+        try:
+            model.compile(
+                # Keras evaluates no model without a loss.
+                loss=_no_loss,
+                metrics=arguments.as_list(metrics),
+                jit_compile=False,
+            )
+        except TypeError as error:
+            raise ValueError(
+                "`metrics` must be left out if the class of the model has a `compile` "
+                f"that does not take `loss` and `metrics`. Received: metrics="
+                f"{metrics!r}, and model={self.model.name!r} of class "
+                f"{type(model).__name__}, for which it raises {_first_line(error)}. "
+                "Leave out `metrics` and `y`."
+            ) from error
 
     def _centre(self) -> None:
         """Finds the centres, and puts them into the calibration and its biases."""
@@ -232,6 +288,15 @@ class Sparsification:
             ("Products not counted", after.uncounted),
         ]
         return [f"{text}: {some_of(names)}." for text, names in lines if names]
+
+
+class _Unscored(Exception):
+    """Says why a copy of the model can't be evaluated as the model is compiled."""
+
+
+def _first_line(error: Exception) -> str:
+    line = "".join(str(error).splitlines()[:1]).rstrip(".")
+    return f"{type(error).__name__}: {line}"
 
 
 def _no_loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
