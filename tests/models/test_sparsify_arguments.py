@@ -191,3 +191,11 @@ def test_layers_in_code_that_cannot_be_changed():
     lstm = keras.Sequential([keras.Input((4, 16)), kl.LSTM(4, name="lstm")])
     with pytest.raises(ValueError, match="inside an RNN cell"):
         sparsify(lstm, x, 0.5, layers="lstm/lstm_cell")
+
+
+def test_a_layer_that_is_called_on_two_widths_has_one_threshold():
+    x, relu = keras.Input((16,)), kl.ReLU(name="both")
+    y = relu(kl.Dense(4)(relu(kl.Dense(6)(x))))
+    model = keras.Model(x, kl.Dense(2)(y))
+    with pytest.raises(ValueError, match="layer 'both', called on 4 and 6"):
+        sparsify(model, X, 0.5, layers="both", where="after", axis=-1)

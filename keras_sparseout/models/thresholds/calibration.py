@@ -60,9 +60,21 @@ class Calibration:
             warnings.filterwarnings("ignore", "The copy of .* is not compiled")
             self.model = insert(model, {p.layer: make for p in places}, where=where)
         self.calibrators = [made[id(p.layer)] for p in places]
+        if axis is not None:
+            self._check_widths()
         self._tick = tick
         self._runs: dict[str, Any] = {}
         self._change = tracing.graph_function(self._traced_change)
+
+    def _check_widths(self) -> None:
+        for place, calibrator in zip(self.places, self.calibrators, strict=True):
+            if len(calibrator.widths) > 1:
+                widths = " and ".join(sorted(map(str, calibrator.widths)))
+                raise ValueError(
+                    "`axis` must be None where a layer is called on different numbers "
+                    f"of units. Received: axis=-1 for layer {place.name!r}, called on "
+                    f"{widths}. Leave it out for one threshold a layer."
+                )
 
     def thresholds(self) -> list[np.ndarray]:
         """Returns the thresholds, by place."""

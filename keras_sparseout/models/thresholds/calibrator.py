@@ -29,6 +29,8 @@ class Calibrator(keras.layers.Layer):
         centre: Variable: one number, or one for each unit.
         restored: Variable: the part of the centre that is added back.
         counts: Variable: the counts of magnitudes.
+        widths: How many units its inputs have, one number for all calls but in a layer
+            that acts on each element.
         sampled: What the traced call has sampled: NaN in padding, groups last.
     """
 
@@ -38,6 +40,7 @@ class Calibrator(keras.layers.Layer):
     def __init__(self, axis: Literal[-1] | None, **kwargs: Any) -> None:
         super().__init__(trainable=False, **kwargs)
         self.axis = axis
+        self.widths: set[int | None] = set()
         self.supports_masking = True
 
     def build(self, input_shape: Shape) -> None:
@@ -90,6 +93,7 @@ class Calibrator(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the shape of the inputs."""
+        self.widths.add(input_shape[-1])
         return input_shape
 
     def reset(self) -> None:
