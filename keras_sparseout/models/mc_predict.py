@@ -7,14 +7,14 @@ from typing import Any, Literal, overload
 import keras
 import numpy as np
 
-from keras_sparseout.backend import tracing
+from keras_sparseout.backend import tracing, variables
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.probe_data import ProbeData, as_tensor
 from keras_sparseout.models.sampling.noisy_step import NoisyStep
 from keras_sparseout.models.sampling.own_seeds import seeds_of
 from keras_sparseout.utils import validation
-from keras_sparseout.utils.types import Data
+from keras_sparseout.utils.types import Data, Tensor
 
 _PASSES_WITHOUT_BAR = 200
 
@@ -188,7 +188,7 @@ class _Moments:
 
     def add(self, outputs: Any) -> None:
         """Adds the outputs of one pass, a structure of tensors."""
-        outputs = keras.tree.map_structure(keras.ops.convert_to_numpy, outputs)
+        outputs = keras.tree.map_structure(_as_array, outputs)
         if self._keep:
             self._kept.append(outputs)
         values = [a.astype("float64") for a in keras.tree.flatten(outputs)]
@@ -274,3 +274,9 @@ def _join(batches: list[Any], axis: int = 0) -> Any:
         return np.concatenate(arrays, axis=axis)
 
     return keras.tree.map_structure(join, *batches)
+
+
+def _as_array(output: Tensor) -> np.ndarray:
+    # NumPy warns of what Keras does with bfloat16.
+    dense = keras.ops.convert_to_tensor(output, sparse=False, ragged=False)
+    return np.asarray(variables.to_numpy(dense))

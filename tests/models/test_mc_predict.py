@@ -187,6 +187,7 @@ def test_a_model_that_must_know_its_batch_size():
     assert (deviation > 0).any()
 
 
+@pytest.mark.filterwarnings("error:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(
     ("dtype", "kept"),
     [("float16", "float32"), ("bfloat16", "float32"), ("float64", "float64")],

@@ -35,6 +35,7 @@ def sparsified():
     return model, *sparsify(model, X, 0.6, return_table=True, verbose=0)
 
 
+@pytest.mark.filterwarnings("error:__array__ implementation:DeprecationWarning")
 def test_zeros_on_unseen_data_are_on_target():
     model = gated()
     model.compile("adam", "mse")

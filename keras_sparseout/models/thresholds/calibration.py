@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sparseout.backend import tracing
+from keras_sparseout.backend import tracing, variables
 from keras_sparseout.models.insert import insert
 from keras_sparseout.models.thresholds.calibrator import Calibrator
 from keras_sparseout.models.thresholds.places import Place, Side
@@ -78,7 +78,8 @@ class Calibration:
 
     def thresholds(self) -> list[np.ndarray]:
         """Returns the thresholds, by place."""
-        return [ops.convert_to_numpy(c.threshold.value) for c in self.calibrators]
+        found = [variables.to_numpy(c.threshold) for c in self.calibrators]
+        return [np.asarray(threshold) for threshold in found]
 
     def assign(self, thresholds: Iterable[Tensor | float]) -> None:
         """Sets the thresholds, by place."""
