@@ -1,12 +1,14 @@
 """Counts the multiply-accumulates (MACs) of a model, in its layers and elsewhere."""
 
-import re
+import functools
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import keras
 
-from keras_sparseout.backend import graph, operation_macs
+from keras_sparseout.backend import graph, operation_macs, tracing
+from keras_sparseout.measure import hooks
 from keras_sparseout.measure.layer_calls import LayerCall
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.summary import layer_macs
@@ -57,6 +59,26 @@ class ModelMacs:
         self.mismatches: dict[Products, Tensor] = {}
         self.uncounted: dict[str, str] = {}
         self._operations_of_layers: set[str] = set()
+        self._scopes: dict[str, str] = {}
+
+    def noting_scopes(self) -> AbstractContextManager[None]:
+        """Notes in which scopes the layers are called in this context."""
+        graph_now = tracing.current_graph()
+
+        def noted(name, call, /, *args, **kwargs):
+            # Keras opens a scope for each call of a layer. Its name does not tell the
+            # layer: a second one of "dense" is "dense_1", which may be a layer too.
+            # Where a layer calls a part without a scope, the operations are its own.
+            if tracing.current_graph() is graph_now:
+                self._scopes.setdefault(tracing.current_scope(), name)
+            return call(*args, **kwargs)
+
+        return hooks.Overrides(
+            [
+                (w.layer, "call", functools.partial(noted, name))
+                for name, w in self.layers.items()
+            ]
+        )
 
     def count_layer(
         self, name: str, calls: Iterable[tuple[LayerCall, LayerCall]]
@@ -122,22 +144,9 @@ class ModelMacs:
 
     def _owner(self, operation: str) -> tuple[str, str]:
         """Returns the name and the class of the layer that an operation belongs to."""
-        # Keras opens a scope for each layer that it calls. The innermost scope decides,
-        # then how many layers of the path have a scope.
         scopes = operation.split("/")[:-1]
-        owner, best = (self.model.name, type(self.model).__name__), (0, 0)
-        for name, watched in self.layers.items():
-            path = [*name.split("/")[:-1], watched.layer.name]
-            depths = [_depth(part, scopes) for part in path]
-            match = depths[-1], sum(depth > 0 for depth in depths)
-            if depths[-1] and match > best:
-                owner, best = (name, type(watched.layer).__name__), match
-        return owner
-
-
-def _depth(layer: str, scopes: Sequence[str]) -> int:
-    """Returns which of `scopes` is the last one of a layer, from 1 on; 0 if none is."""
-    # Keras numbers scopes of the same name.
-    pattern = re.compile(re.escape(layer) + r"(_\d+)*")
-    depths = [i for i, scope in enumerate(scopes, 1) if pattern.fullmatch(scope)]
-    return max(depths, default=0)
+        for depth in range(len(scopes), 0, -1):
+            name = self._scopes.get("/".join(scopes[:depth]))
+            if name is not None:
+                return name, type(self.layers[name].layer).__name__
+        return self.model.name, type(self.model).__name__

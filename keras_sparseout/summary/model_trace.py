@@ -98,7 +98,7 @@ def trace(
     # In the scope assignments to variables have no effect: recurrent states, and the
     # seeds of layers that draw even at inference, do not change.
     with keras.StatelessScope():
-        with step.reading():
+        with step.reading(), counted.noting_scopes():
             outputs = model(batch, training=False)
         called = set(step.calls())
         unread = [name for name in layers.listed if name not in called]

@@ -152,6 +152,30 @@ class Convolving(kl.Layer):
         return tf.nn.conv1d(x, tf.ones((2, x.shape[-1], x.shape[-1])), 1, "SAME")
 
 
+class OtherMixing(Mixing):
+    pass
+
+
+def test_products_belong_to_the_layer_that_makes_them_whatever_its_name():
+    # Keras numbers the scopes of calls, and layers may have such names too.
+    inputs = keras.Input((4, 4))
+    first, other = Mixing(name="mix"), OtherMixing(name="mix_1")
+    x = inputs
+    for layer in (first, other, other):
+        x = kl.Dense(4)(layer(x))
+    loops = [InALoop(name=name) for name in ("op", "op_1", "op_2")]
+    for layer in (*loops, loops[0]):
+        x = layer(x)
+    model = keras.Model(inputs, x)
+    table = activation_sparsity(model, rectified(2, 4, 4), layers="mix")
+    totals = {kind: macs for kind, (_, macs) in table.macs_by_kind.items()}
+    # A kernel of 3 columns, a square of 4, their product.
+    mixed = 4 * 4 * 3 + 64 + 48
+    assert totals == {"OtherMixing": 2 * mixed, "Mixing": mixed, "Dense": 3 * 48}
+    (note,) = [note for note in table.notes if "not counted" in note]
+    assert all(f"{layer.name} (InALoop)" in note for layer in loops)
+
+
 class Doubling(kl.Layer):
     def call(self, x):
         return tf.map_fn(lambda row: row * 2, x)

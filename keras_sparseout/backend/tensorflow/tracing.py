@@ -119,6 +119,11 @@ def current_graph() -> Any | None:
     return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
 
 
+def current_scope() -> str:
+    """The path of the scope in which new operations are made; "" outside of any."""
+    return tf.get_current_name_scope()
+
+
 def outside_graph() -> AbstractContextManager[None]:
     """Runs what is in this context at once, not in the graph that is being traced."""
     return tf.init_scope()
