@@ -56,7 +56,8 @@ def sparsify(
     never all of them are cut. The table says both.
 
     Layers that the data themselves feed, such as the first convolution, are left alone
-    unless they are named: what they take is no activations. Layers inside others, such
+    unless they are named: what they take is no activations. Products without weights,
+    as where patches are cut out, leave data what they are. Layers inside others, such
     as the projections of MultiHeadAttention or a model in a TimeDistributed, are out of
     reach; the table lists them. A layer that is called several times has one threshold.
 

@@ -12,6 +12,7 @@ from keras_sparseout.backend import graph
 def traced():
     """Tensors of a graph, by what they are."""
     tensors = argparse.Namespace()
+    tensors.variable = tf.Variable(2.0)
 
     @tf.function(autograph=False)
     def function(x):
@@ -23,6 +24,7 @@ def traced():
         looped = tf.map_fn(lambda row: tf.matmul(row, row), tensors.shifted)
         tensors.end = looped + tensors.zeros
         tensors.alone = tf.constant(1.0) + 2.0
+        tensors.weight = tensors.variable * 2.0
         return tensors.end
 
     function.get_concrete_function(tf.TensorSpec((None, 3, 3)))
@@ -60,6 +62,13 @@ def test_dependents_follow_shapes_too(traced):
     names = graph.dependents(traced.x.graph, [traced.x])
     assert {traced.zeros.op.name, traced.largest.op.name, traced.end.op.name} <= names
     assert traced.alone.op.name not in names
+
+
+def test_variables_are_told_from_constants(traced):
+    [handle] = graph.variables(traced.x.graph)
+    names = graph.dependents(traced.x.graph, [handle])
+    assert traced.weight.op.name in names
+    assert names.isdisjoint({traced.alone.op.name, traced.end.op.name})
 
 
 def test_types_of_operations_inside_of_loops(traced):

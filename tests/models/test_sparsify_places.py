@@ -61,6 +61,43 @@ def test_rows_of_a_table_are_activations():
     assert names_of(choose(first, np.zeros((2, 6), "int32"))) == ["d"]
 
 
+class Patches(kl.Layer):
+    def call(self, x):
+        return keras.ops.image.extract_patches(x, 4)
+
+
+class Correlations(kl.Layer):
+    def call(self, x):
+        return keras.ops.matmul(keras.ops.transpose(x, (0, 2, 1)), x)
+
+
+class Palette(kl.Layer):
+    def call(self, x):
+        return keras.ops.take(np.eye(4, dtype="float32"), x, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (Patches, normal(2, 8, 8, 3)),
+        (lambda: kl.MelSpectrogram(fft_length=8, num_mel_bins=4), normal(2, 32)),
+        (Correlations, normal(2, 5, 4)),
+        (Palette, np.zeros((2, 5), "int32")),
+    ],
+)
+def test_what_products_without_weights_make_of_the_data_is_data(layer, x):
+    model = keras.Sequential([keras.Input(x.shape[1:], dtype=x.dtype), layer()])
+    # Its weights, of a mean and a variance, are no factors of products either.
+    model.add(kl.BatchNormalization())
+    model.add(layer() if layer is Correlations else kl.Flatten())
+    frozen = kl.Dense(4, name="first", trainable=False)
+    for added in (frozen, kl.ReLU(), kl.Dense(2, name="second")):
+        model.add(added)
+    places = choose(model, x)
+    assert names_of(places) == ["second"]
+    assert "the data themselves go in: first." in places.notes[0]
+
+
 def test_layers_inside_others_are_out_of_reach():
     inputs = keras.Input((5, 8))
     x = kl.Dense(8, name="embed")(inputs)

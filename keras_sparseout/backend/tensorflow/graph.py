@@ -61,6 +61,12 @@ def dependents(graph: Graph, tensors: Iterable[Tensor]) -> set[str]:
     return names
 
 
+def variables(graph: Graph) -> list[Tensor]:
+    """Returns the handles of the variables that the operations of a graph read."""
+    tensors = (x for operation in graph.get_operations() for x in operation.outputs)
+    return [x for x in tensors if x.dtype == "resource" and not x.op.inputs]
+
+
 def types_in(operation: Operation) -> Iterator[str]:
     """Yields the type of an operation and of all in the functions that it calls."""
     yield operation.type

@@ -208,25 +208,32 @@ def _read(
 
 
 def _behind_weights(inputs: Sequence[Any], outputs: Sequence[Any]) -> set[str]:
-    """Names of the operations whose values come from products, or rows of a table."""
+    """Names of the operations whose values come from products with weights.
+
+    Or from rows of a table of them, as an Embedding takes. Products with constants, as
+    in a spectrogram or where patches are cut out, or of the data with themselves, leave
+    data what they are.
+    """
     if not outputs:
         return set()
     traced = outputs[0].graph
     active = graph.dependents(traced, inputs)
+    weights = graph.dependents(traced, graph.variables(traced)) - active
     sources = [
         operation.outputs[0]
         for operation in traced.get_operations()
         if operation.name in active
         and operation.outputs
-        and (operation_macs.has_products(operation) or _looks_up(operation, active))
+        and any(x.op.name in weights for x in _factors(operation))
     ]
     return graph.dependents(traced, sources)
 
 
-def _looks_up(operation: graph.Operation, active: set[str]) -> bool:
-    """Whether an operation takes rows of a table of weights, as an Embedding does."""
-    is_gather = operation.type in ("Gather", "GatherV2", "ResourceGather")
-    return is_gather and operation.inputs[0].op.name not in active
+def _factors(operation: graph.Operation) -> Sequence[Any]:
+    """The factors of the products in an operation, or the table that it looks up in."""
+    if operation.type in ("Gather", "GatherV2", "ResourceGather"):
+        return operation.inputs[:1]
+    return operation.inputs if operation_macs.has_products(operation) else ()
 
 
 def _within_reach(model: keras.Model) -> set[int]:
