@@ -346,7 +346,7 @@ class SparsityController(MeasuringCallback):
         with upkeep.recomputed():
             probed = None if self._probe is None else self._probe.read()
             figures = control.end_epoch(training.epoch_sums, probed, self._loss)
-        control.judge(epoch, logs)
+        control.judge(epoch, logs, upkeep.validated_weights)
         upkeep.end_epoch(epoch, control)
         self._log.end_epoch(control.figures.probed, logs)
         self._tell(figures, logs)

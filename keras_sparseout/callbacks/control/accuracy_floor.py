@@ -102,6 +102,7 @@ class AccuracyFloor:
         self._held: _Epoch | None = None
         self._held_weights: list[np.ndarray] = []
         self._held_control: list[np.ndarray] = []
+        self._held_averaged = False
         self.aims: np.ndarray | None = None
         self.ramp, self.new_ramp = 0.0, False
 
@@ -144,6 +145,7 @@ class AccuracyFloor:
         logs: Mapping[str, Any],
         outcomes: Sequence[Outcome],
         control: Sequence[np.ndarray] = (),
+        validated: Sequence[np.ndarray] = (),
     ) -> None:
         """Takes in what an epoch came to, and sets the aims of the next one.
 
@@ -153,6 +155,8 @@ class AccuracyFloor:
                 count.
             outcomes: What each group came to.
             control: Numbers of the control in the step, which belong to the weights.
+            validated: The weights that the validation saw, if they are not those of the
+                model now: averages that another callback put in.
 
         Raises:
             ValueError: if the logs of the first epoch do not have what is asked for. An
@@ -172,7 +176,7 @@ class AccuracyFloor:
         known = np.where(np.isfinite(known), known, instead)
         kept = self._limits.keeps(score, [*self._scores, score])
         self._epochs.append(_Epoch(epoch, score, kept, known))
-        self._hold(control)
+        self._hold(control, validated)
         self._aim()
 
     def restore(self) -> tuple[np.ndarray, list[np.ndarray]] | None:
@@ -188,7 +192,8 @@ class AccuracyFloor:
             return None
         self._model.set_weights(self._held_weights)
         why = self._why(self._epochs[-1])
-        floor_messages.say_restored(self._messages, self._held.number + 1, why)
+        number, averaged = self._held.number + 1, self._held_averaged
+        floor_messages.say_restored(self._messages, number, why, averaged)
         return self._held.figures, self._held_control
 
     def conclude(self, outcomes: Sequence[Outcome]) -> None:
@@ -270,7 +275,9 @@ class AccuracyFloor:
         start = self._pushed[0].figures
         return floor_search.missing(figures, start, self._targets)
 
-    def _hold(self, control: Sequence[np.ndarray]) -> None:
+    def _hold(
+        self, control: Sequence[np.ndarray], validated: Sequence[np.ndarray]
+    ) -> None:
         """Keeps the weights of the sparsest epoch that keeps the floor."""
         held, last = self._held, self._epochs[-1]
         # The lowest loss may have fallen since.
@@ -281,7 +288,8 @@ class AccuracyFloor:
         held = self._held
         if held is None or self._missing(last.figures) <= self._missing(held.figures):
             self._held, self._held_control = last, list(control)
-            self._held_weights = self._model.get_weights()
+            self._held_averaged = len(validated) > 0
+            self._held_weights = list(validated) or self._model.get_weights()
 
     def _aim(self) -> None:
         """Sets the aims of the next epoch."""

@@ -182,18 +182,25 @@ class ControlledLayers:
                 group.check_reach()
         return figures
 
-    def judge(self, epoch: int, logs: Mapping[str, Any] | None) -> None:
+    def judge(
+        self,
+        epoch: int,
+        logs: Mapping[str, Any] | None,
+        validated: Sequence[np.ndarray] = (),
+    ) -> None:
         """Looks at the logs of an epoch, which tell how far the groups may go.
 
         Args:
             epoch: Number of the epoch.
             logs: Keras' logs at its end.
+            validated: The weights that its validation saw, if they are others.
         """
         if self.floor is not None:
             outcomes = [group.came_to for group in self._groups]
             stepping = self._stepping
             numbers = () if stepping is None else stepping.numbers()
-            self.floor.end_epoch(epoch, logs or {}, outcomes, numbers)
+            seen = outcomes, numbers, validated
+            self.floor.end_epoch(epoch, logs or {}, *seen)
             self._hold_back()
 
     def restore(self) -> bool:

@@ -88,7 +88,7 @@ class EndWeights:
         """Notes the weights at the end of an epoch."""
         self._lengths = self._now()
 
-    def say_changed(self) -> None:
+    def say_changed(self, in_list: Sequence[keras.callbacks.Callback]) -> None:
         """Prints that the model has other weights than the figures are of, if so."""
         if self._lengths is None:
             return
@@ -101,9 +101,23 @@ class EndWeights:
                 "which the next figures are: another callback, or the optimizer, "
                 "changed them as training ended"
             )
+            optimizer = self._callback.model.optimizer
+            optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+            has_averages = getattr(optimizer, "use_ema", False)
+            if self._has_floor and has_averages and not averages(in_list):
+                self._messages.print(
+                    "with use_ema=True these are averages, which the floor did not "
+                    "judge. Give keras.callbacks.SwapEMAWeights() too, with which "
+                    "validation sees them"
+                )
 
     def _now(self) -> np.ndarray:
         return variables.squared_lengths(self._callback.model.trainable_weights)
+
+
+def averages(in_list: Sequence[keras.callbacks.Callback]) -> bool:
+    """Whether a callback in the list has validation see averages of the weights."""
+    return any(isinstance(c, keras.callbacks.SwapEMAWeights) for c in in_list)
 
 
 def _has_floor(callback: keras.callbacks.Callback) -> bool:

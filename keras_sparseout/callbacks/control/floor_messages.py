@@ -18,12 +18,26 @@ def say_stopped(
     messages.print(f"{subject} stopped at {figure:.3f} of {target:g}: {why}")
 
 
-def say_restored(messages: ControllerMessages, epoch: int, why: str) -> None:
-    """Prints that the model has the weights of an earlier epoch, counted from 1."""
+def say_restored(
+    messages: ControllerMessages, epoch: int, why: str, averaged: bool
+) -> None:
+    """Prints that the model has the weights of an earlier epoch, counted from 1.
+
+    Args:
+        messages: What the controller says.
+        epoch: The epoch.
+        why: What broke the floor in the last one.
+        averaged: Whether these are averages, which its validation saw.
+    """
     messages.print(
         f"the model has the weights of epoch {epoch} again, the sparsest that kept the "
         f"floor. In the last epoch {why}"
     )
+    if averaged:
+        messages.print(
+            "these weights are the averages that the validation of that epoch saw. The "
+            "next figures are of the weights that it had in training"
+        )
 
 
 def say_begun_late(

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import keras
+import numpy as np
 
 from keras_sparseout.callbacks.callback_list import calling_list
 from keras_sparseout.callbacks.control.controlled_layers import ControlledLayers
-from keras_sparseout.callbacks.control.end_weights import EndWeights
+from keras_sparseout.callbacks.control.end_weights import EndWeights, averages
 from keras_sparseout.callbacks.control.messages import ControllerMessages
 from keras_sparseout.callbacks.control.moving_statistics import MovingStatistics
 from keras_sparseout.callbacks.control.run_backup import (
@@ -34,6 +35,10 @@ class Upkeep:
         saves: Whether the state is in no layer, so that a file is needed.
         has_floor: Whether validation tells how far to push. It then sees the model as
             it will be when training has ended.
+
+    Attributes:
+        validated_weights: Those that the validation of the epoch saw, if a
+            SwapEMAWeights puts averages in for it; otherwise none.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Upkeep:
             self._backup.check_list(in_list, part)
         self._weights = EndWeights(callback, has_floor, messages)
         self._weights.check_list(in_list)
+        self.validated_weights: list[np.ndarray] = []
 
     def resume(self, epoch: int, control: ControlledLayers) -> None:
         """In the first epoch of a run, goes on from the file, if there is one.
@@ -94,12 +100,16 @@ class Upkeep:
 
     def begin_validation(self) -> None:
         """With a floor, prepares these statistics for the steps of a validation."""
+        self.validated_weights = []
         if self._has_floor:
             self._statistics.begin_validation()
 
     def begin_test_batch(self) -> None:
         """In such a validation, gives the layers these statistics for the next step."""
         self._statistics.arm()
+        # Here all callbacks have begun the validation.
+        if self._has_floor and not self.validated_weights and averages(self._in_list):
+            self.validated_weights = self._callback.model.get_weights()
 
     def end_test_batch(self) -> None:
         """Undoes that, if Keras made no step."""
@@ -112,6 +122,7 @@ class Upkeep:
     def end_epoch(self, epoch: int, control: ControlledLayers) -> None:
         """Saves the state after an epoch."""
         self._weights.end_epoch()
+        self.validated_weights = []
         if self._backup is not None:
             self._backup.end_epoch(epoch, control)
 
@@ -129,6 +140,6 @@ class Upkeep:
         """Says what was found, and leaves the model statistics that are up to date."""
         # Again, as other callbacks may have restored other weights.
         if not control.restore():
-            self._weights.say_changed()
+            self._weights.say_changed(self._in_list)
         control.conclude(batches, self._progress.of_whole_run)
         self._statistics.conclude(batches)

@@ -30,12 +30,14 @@ def first_epoch(**kwargs):
     )
 
 
-def train(*callbacks, optimizer=None, first=0):
+def train(*callbacks, optimizer=None, first=0, validated=False):
     keras.utils.set_random_seed(0)
     model = classifier(regularizer=lambda name: keras.layers.ReLU(name=name))
     model.compile(optimizer or keras.optimizers.Adam(0.01), "mse", jit_compile=False)
     options = {"batch_size": 160, "epochs": first + 3, "verbose": 0}
     options["initial_epoch"] = first
+    if validated:
+        options.update(validation_data=(X[:160], Y[:160]), validation_batch_size=160)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(X, Y, callbacks=list(callbacks), **options)
@@ -104,6 +106,41 @@ def test_a_floor_restores_its_weights_after_all_other_callbacks(first, capsys):
     assert out.count("the model has the weights of epoch 2 again") == 1
     assert OTHERS not in out
     assert "Leave restore_best_weights out: the floor restores" in said[-1]
+
+
+class ValidatedScores(keras.callbacks.Callback):
+    """Puts a score of the validation into the logs; keeps the weights that it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = []
+
+    def on_test_batch_end(self, batch, logs=None):
+        self.weights.append(self.model.get_weights())
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_score"] = (1.0, 1.0, 0.0)[epoch]
+
+
+@pytest.mark.parametrize(("first", "by_epoch"), [(True, False), (False, True)])
+def test_a_floor_restores_the_averages_that_validation_saw(first, by_epoch, capsys):
+    scores, swap = ValidatedScores(), keras.callbacks.SwapEMAWeights(by_epoch)
+    control = SparsityController(0.9, min_metric=("val_score", 0.5, "max"))
+    both = [control, swap] if first else [swap, control]
+    optimizer = keras.optimizers.SGD(0.1, use_ema=True)
+    weights, _ = train(scores, *both, optimizer=optimizer, validated=True)
+    assert len(scores.weights) == 3
+    assert is_same(weights, scores.weights[1])
+    out = capsys.readouterr().out
+    assert "the model has the weights of epoch 2 again" in out
+    assert out.count("these weights are the averages that the validation") == 1
+
+
+def test_averages_that_a_floor_did_not_judge_are_named(capsys):
+    optimizer = keras.optimizers.SGD(0.1, use_ema=True)
+    train(SparsityController(0.9, min_metric=("loss", 1e9)), optimizer=optimizer)
+    out = capsys.readouterr().out
+    assert "with use_ema=True these are averages, which the floor did not judge" in out
 
 
 def test_of_two_floors_only_one_can_be_kept():
