@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Literal, NoReturn, TypeAlias
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import keras
 
@@ -273,13 +273,24 @@ def _activation(layer: keras.layers.Layer) -> str | None:
     """The name of a layer's activation function, None if it has none."""
     if isinstance(layer, keras.layers.TimeDistributed):
         return _activation(layer.layer)
-    function = getattr(layer, "activation", None)
+    function = _function(layer)
     return None if function is None else getattr(function, "__name__", "")
+
+
+def _function(layer: keras.layers.Layer) -> Any:
+    """The attribute `activation` of a layer; an RNN without has that of its cell."""
+    if isinstance(layer, keras.layers.RNN) and not hasattr(layer, "activation"):
+        layer = layer.cell
+        # The output is that of the last one of stacked cells. Others are wrapped.
+        while layer is not None and not hasattr(layer, "activation"):
+            inner = getattr(layer, "cells", None) or [getattr(layer, "cell", None)]
+            layer = inner[-1]
+    return getattr(layer, "activation", None)
 
 
 def _kinds(layer: keras.layers.Layer) -> set[str]:
     """Returns the names of a layer's type and of its activation, in lower case."""
-    activation = getattr(layer, "activation", None)
+    activation = _function(layer)
     name = getattr(activation, "__name__", type(activation).__name__)
     return {type(layer).__name__.lower(), name.lower()} - {"nonetype"}
 

@@ -6,7 +6,7 @@ import pytest
 from counted import rectified, rows
 from keras import layers as kl
 
-from keras_sparseout import SparsityTracker, activation_sparsity
+from keras_sparseout import SparseoutCellWrapper, SparsityTracker, activation_sparsity
 from keras_sparseout.measure import layer_selection
 
 
@@ -72,6 +72,24 @@ def test_it_gives_the_layer_around_it_its_kind(
     assert layer_selection.has_output_activation(layer) == ends_a_model
     small = keras.Sequential([keras.Input((4,)), layer, kl.ReLU(name="last")])
     assert [w.name for w in layer_selection.select(small)] == [*names, "last"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "is_rectifier", "names"),
+    [
+        (kl.LSTMCell(3), False, ["layer"]),
+        ([kl.LSTMCell(3, activation="linear"), kl.GRUCell(2)], False, ["layer"]),
+        ([kl.GRUCell(2), kl.SimpleRNNCell(3, activation="linear")], False, []),
+        (SparseoutCellWrapper(kl.SimpleRNNCell(3, "relu")), True, ["layer"]),
+    ],
+)
+def test_an_rnn_has_the_activation_of_its_last_cell(cell, is_rectifier, names):
+    layer = kl.RNN(cell, name="layer")
+    small = keras.Sequential([keras.Input((4, 2)), layer, kl.Softmax(name="last")])
+    assert [w.name for w in layer_selection.select(small)] == [*names, "last"]
+    assert layer_selection.is_rectifier(layer) == is_rectifier
+    if is_rectifier:
+        assert [w.layer for w in layer_selection.select(small, ["relu"])] == [layer]
 
 
 def test_names_and_expressions_go_before():
