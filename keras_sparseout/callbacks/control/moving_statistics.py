@@ -43,6 +43,7 @@ class MovingStatistics:
         # The statistics as epochs began, with the number of batches until then.
         self._before: list[tuple[int, dict[str, Statistics]]] = []
         self._validated: dict[str, Statistics] = {}
+        self._begins_validation = False
 
     def begin_epoch(self, batches: int) -> None:
         """Notes the statistics after so many `batches`."""
@@ -58,8 +59,8 @@ class MovingStatistics:
             yield
 
     def begin_validation(self) -> None:
-        """Prepares recomputed statistics for the steps until `end_validation`."""
-        self._validated = self._recompute() if self._before else {}
+        """Has the steps until `end_validation` take recomputed statistics."""
+        self._validated, self._begins_validation = {}, bool(self._before)
 
     def arm(self) -> None:
         """Gives the layers these statistics for the time of the next test step.
@@ -67,6 +68,10 @@ class MovingStatistics:
         Between the steps they have their own: where validation raises, Keras calls no
         callback that could give them back.
         """
+        # Not before: another callback may put averages of the weights in, as
+        # SwapEMAWeights does when validation begins.
+        if self._begins_validation:
+            self._validated, self._begins_validation = self._recompute(), False
         if self._validated:
             in_place = functools.partial(self._statistics.in_place, self._validated)
             train_step.arm_around(self._statistics.model, "test", in_place)
@@ -78,7 +83,7 @@ class MovingStatistics:
 
     def end_validation(self) -> None:
         """Forgets the recomputed statistics."""
-        self._validated = {}
+        self._validated, self._begins_validation = {}, False
 
     def conclude(self, batches: int) -> None:
         """Recomputes the statistics, and says so; or says that they lag.

@@ -134,6 +134,17 @@ def test_a_floor_of_accuracy_is_about_the_recomputed_statistics():
     assert model.evaluate(X, Y, verbose=0) == pytest.approx(history["val_loss"][-1])
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_floor_recomputes_them_for_the_averages_that_validation_sees(first):
+    model, swap = net(), keras.callbacks.SwapEMAWeights()
+    optimizer = keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9)
+    model.compile(optimizer, "mse", jit_compile=False)
+    both = [floor(), swap] if first else [swap, floor()]
+    data = {"validation_data": (X, Y), "validation_batch_size": 160, "epochs": 2}
+    history = fit(model, *both, **data)
+    assert model.evaluate(X, Y, verbose=0) == pytest.approx(history["val_loss"][-1])
+
+
 class Break(Exception):
     pass
 
