@@ -56,7 +56,7 @@ def insert(
 
     Returns:
         The new model, of the class of `model`, with what the `get_config` of that class
-        adds to that of Keras as arguments, and with its attributes that are numbers or
+        adds to that of Keras as arguments, and with its attributes of numbers or
         strings. If its `__init__` takes other arguments, the new model is a plain one;
         where that would compute or train otherwise, it is an error. Where
         something is inserted after the last layer, its output is the model's; an output

@@ -1,6 +1,7 @@
 """Copies of models of a user's own class compute, and train, as the models do."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers as L
 from rebuilt import X, assert_same_outputs
@@ -79,9 +80,43 @@ def test_arguments_of_ones_own_are_those_of_the_config(model):
     assert_same_outputs(outer, copied(outer, f"{model.name}/d"), X)
 
 
+class Untold(keras.Model):
+    def __init__(self, inputs, outputs, power=1, **kwargs):
+        super().__init__(inputs, outputs, **kwargs)
+        self.power = power
+
+    def call(self, *args, **kwargs):
+        return super().call(*args, **kwargs) ** self.power
+
+
 def test_arguments_that_nothing_tells_are_an_error():
-    with pytest.raises(ValueError, match="class Scaled, whose `__init__` takes more"):
-        copied(functional(Scaled, scale=3.0))
+    with pytest.raises(ValueError, match="class Untold, whose `__init__` takes more"):
+        copied(functional(Untold, power=2))
+
+
+class Listed(InOrder):
+    def get_config(self):
+        return keras.Sequential.get_config(self)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [functional(Scaled, scale=3.0), in_order(Listed, scale=3.0)],
+    ids=lambda model: type(model).__name__,
+)
+def test_what_attributes_tell_needs_no_config(model):
+    new = copied(model)
+    assert type(new) is type(model)
+    assert_same_outputs(model, new, X)
+
+
+def test_copies_share_no_list():
+    model = in_order(Listed)
+    model.options = {"powers": [1, 2], "name": ("a", np.float32(3))}
+    new = copied(model)
+    assert new.options == {"powers": [1, 2], "name": ("a", 3)}
+    new.options["powers"].append(3)
+    assert model.options["powers"] == [1, 2]
 
 
 class Wrong(InOrder):

@@ -1,13 +1,14 @@
 """Models of a user's own class: makes a copy of one from its graph."""
 
-import dis
 import inspect
 import itertools
+import numbers
 import types
 from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_sparseout.models.copying.clear_names import is_of_keras
 from keras_sparseout.models.copying.layer_copies import config_of
@@ -24,7 +25,7 @@ _IN_CONFIGS = {
     *("layers", "input_layers", "output_layers", "build_input_shape"),
 }
 _VARIOUS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+_PLAIN = (numbers.Number, np.bool_, str, bytes, type(None))
 
 
 def constructor_of(model: keras.Model, *, is_inner: bool) -> type[keras.Model]:
@@ -71,7 +72,7 @@ def make(
     """Makes a copy of a model from a graph, with what is its own.
 
     These are the arguments that its `get_config` adds to those of Keras, and attributes
-    that are numbers or strings, also those that were set from outside.
+    of numbers or strings, also those that were set from outside.
 
     Args:
         model: The model.
@@ -85,7 +86,7 @@ def make(
     if constructor is not type(model) or not _own(model):
         return constructor(*graph, name=model.name)
     more: dict[str, Any] = {}
-    if _takes_more(model):
+    if _has_config(model) and _initializers(model):
         config = config_of(model)
         more = {key: config[key] for key in config if key not in _IN_CONFIGS}
     try:
@@ -102,9 +103,9 @@ def make(
         ) from error
     for name, value in vars(model).items():
         if name not in of_keras and _is_plain(value):
-            its_own = vars(new).get(name)
-            if _is_plain(its_own) and (name not in vars(new) or its_own != value):
-                setattr(new, name, value)
+            known, its_own = name in vars(new), vars(new).get(name)
+            if not known or (_is_plain(its_own) and its_own != value):
+                setattr(new, name, _copied(value))
     return new
 
 
@@ -137,29 +138,33 @@ def _has_config(model):
 def _takes_more(model):
     """Whether the `__init__` of a class of a model takes more than a plain one."""
     known = {"self", *_graph_of(model), *_IN_CONFIGS}
-    made_by = [vars(cls).get("__init__") for cls in _own(model)]
-    for init in made_by:
-        if isinstance(init, types.FunctionType):
-            parameters = inspect.signature(init).parameters.values()
-            named = {p.name for p in parameters if p.kind not in _VARIOUS}
-            if named - known or _reads_keywords(init):
-                return True
+    for init in _initializers(model):
+        parameters = inspect.signature(init).parameters.values()
+        if {p.name for p in parameters if p.kind not in _VARIOUS} - known:
+            return True
     return False
 
 
-def _reads_keywords(init):
-    """Whether a function takes something out of its `**kwargs`, for itself."""
-    keywords = inspect.getfullargspec(init).varkw
-    code = [*dis.get_instructions(init)]
-    for number, each in enumerate(code):
-        if each.opname.startswith("LOAD") and each.argval == keywords:
-            # Where they are passed on, a call follows; else a method, or a key.
-            after = code[number + 1 : number + 3]
-            is_of_keras = any(a.argval in ("name", "trainable", "dtype") for a in after)
-            if after[0].opname != "DICT_MERGE" and not is_of_keras:
-                return True
-    return False
+def _initializers(model):
+    """Returns the `__init__` of each class of a model that has one of its own."""
+    own = [vars(cls).get("__init__") for cls in _own(model)]
+    return [init for init in own if isinstance(init, types.FunctionType)]
 
 
 def _is_plain(value):
+    """Whether a value is a number, a string, or made of some."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
     return isinstance(value, _PLAIN)
+
+
+def _copied(value):
+    """Returns a plain value, which the two models do not share."""
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        kind = tuple if isinstance(value, tuple) else list
+        return kind(map(_copied, value))
+    return value
