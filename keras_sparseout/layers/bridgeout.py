@@ -161,16 +161,18 @@ class Bridgeout(WeightNoise):
             )
 
     @WrappedCall
-    def call(self, *args: Any, training: bool = False, **kwargs: Any) -> Any:
+    def call(
+        self, inputs: Any, *args: Any, training: bool = False, **kwargs: Any
+    ) -> Any:
         """Calls the wrapped layer, in training on perturbed weights."""
         is_noisy = training and self._is_checked and not self._adds_no_noise(kwargs)
-        given = [*args, *kwargs.values()]
         # The wrapped layer tells which other arguments it takes.
-        if is_noisy and len(given) == 1 and table_lookup.is_lookup(self.layer, *given):
+        has_inputs_alone = not (args or kwargs)
+        if is_noisy and has_inputs_alone and table_lookup.is_lookup(self.layer, inputs):
             found = self._find_weights()
             if len(found) == 1 and found[0].variable is self.layer.embeddings:
-                return self._look_up(found[0], *given)
-        return super().call(*args, training=training, **kwargs)
+                return self._look_up(found[0], inputs)
+        return super().call(inputs, *args, training=training, **kwargs)
 
     def _look_up(self, weight, inputs):
         """What the wrapped layer returns, with noise on the looked-up rows alone."""

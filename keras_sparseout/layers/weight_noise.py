@@ -167,19 +167,20 @@ class WeightNoise(PerSequenceNoise, WrapperOfCalls):
         raise NotImplementedError
 
     @WrappedCall
-    def call(self, *args: Any, training: bool = False, **kwargs: Any) -> Any:
+    def call(
+        self, inputs: Any, *args: Any, training: bool = False, **kwargs: Any
+    ) -> Any:
         """Calls the wrapped layer, in training on perturbed weights."""
-        args, kwargs = self._with_input_first(args, kwargs)
         if not training or self._adds_no_noise(kwargs):
-            outputs = self.layer(*args, training=training, **kwargs)
+            outputs = self.layer(inputs, *args, training=training, **kwargs)
             if not self._is_checked:
                 self._check_weights(called=True)
             return outputs
         if not self._is_checked:
-            self._make_weights(*args, training=False, **kwargs)
+            self._make_weights(inputs, *args, training=False, **kwargs)
         values = self.noise_of_sequence() if self._is_cell else self.draw()
         with Overlay(values) as overlay:
-            outputs = self.layer(*args, training=training, **kwargs)
+            outputs = self.layer(inputs, *args, training=training, **kwargs)
         for loss in overlay.losses:
             self.add_loss(loss)
         return outputs

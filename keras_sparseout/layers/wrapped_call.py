@@ -1,6 +1,5 @@
 """A wrapper whose call has the arguments of the call of the layer that it wraps."""
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +15,7 @@ class WrappedCall:
     whose `call` is no `WrappedCall` has the arguments that it names itself.
 
     Args:
-        function: The method, with `*args`, `training` and `**kwargs`.
+        function: The method, with `inputs`, `*args`, `training` and `**kwargs`.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -27,7 +26,15 @@ class WrappedCall:
     ) -> Callable[..., Any]:
         if layer is None:
             return self.function
-        bound: Any = functools.partial(self.function, layer)
+        first = next(iter(layer._call_arguments.parameters))
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            args, kwargs = layer._with_input_first(args, kwargs)
+            if not args and first in kwargs:
+                args = (kwargs.pop(first),)
+            return self.function(layer, *args, **kwargs)
+
+        bound: Any = call
         bound.__signature__ = layer._call_arguments
         return bound
 

@@ -33,6 +33,7 @@ def _lines(name, value):
         return
     for attribute in sorted(dir(value)):
         member = inspect.getattr_static(value, attribute)
+        member = getattr(member, "function", member)  # Of a WrappedCall.
         if attribute.startswith("_") or not _is_ours(value, attribute):
             continue
         if hasattr(member, "__set__"):  # A property, or a knob.
