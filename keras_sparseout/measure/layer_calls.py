@@ -83,7 +83,7 @@ class LayerCalls:
             if not builds or any(call.watched is watched for call in self.seen):
                 self._in_other_graphs.add(watched.name)
         else:
-            axis = watched.units_axis(hooks.rank_of(x))
+            axis = watched.units_axis(hooks.rank_of(x), mask)
             units_last = x if axis == -1 else ops.moveaxis(x, axis, -1)
             self.seen.append(LayerCall(watched, units_last, mask, x))
 

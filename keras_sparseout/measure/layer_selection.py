@@ -280,12 +280,17 @@ def _activation(layer: keras.layers.Layer) -> str | None:
 def _function(layer: keras.layers.Layer) -> Any:
     """The attribute `activation` of a layer; an RNN without has that of its cell."""
     if isinstance(layer, keras.layers.RNN) and not hasattr(layer, "activation"):
-        layer = layer.cell
-        # The output is that of the last one of stacked cells. Others are wrapped.
-        while layer is not None and not hasattr(layer, "activation"):
-            inner = getattr(layer, "cells", None) or [getattr(layer, "cell", None)]
-            layer = inner[-1]
+        return _function_of_cell(layer.cell)
     return getattr(layer, "activation", None)
+
+
+def _function_of_cell(cell: Any) -> Any:
+    if cell is None or hasattr(cell, "activation"):
+        return getattr(cell, "activation", None)
+    # The output is that of the last one of stacked cells. Others are wrapped.
+    inner = [*getattr(cell, "cells", []), getattr(cell, "cell", None)]
+    inner.append(getattr(cell, "layer", None))
+    return _function_of_cell(next((c for c in reversed(inner) if c is not None), None))
 
 
 def _kinds(layer: keras.layers.Layer) -> set[str]:

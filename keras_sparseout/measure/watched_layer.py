@@ -63,20 +63,26 @@ class WatchedLayer:
             return None
         return shapes[self.units_axis(len(shapes))]
 
-    def units_axis(self, rank: int) -> int:
+    def units_axis(self, rank: int, mask: Any = None) -> int:
         """Returns the dimension of the units of activations of this rank.
 
         It is -1, or that of the channels where these come before the positions. A
         layer without a data format of its own, such as a ReLU, has that of Keras, if
-        its activations are maps or volumes.
+        its activations are maps or volumes. What a mask covers are timesteps, also
+        where a layer normalizes along them.
         """
-        return _units_axis(self.layer, rank)
+        axis = _units_axis(self.layer, rank)
+        return -1 if mask is not None and axis < len(mask.shape) else axis
 
 
 def _units_axis(layer: keras.layers.Layer, rank: int) -> int:
     if isinstance(layer, keras.layers.TimeDistributed):
         axis = _units_axis(layer.layer, rank - 1)
         return axis if axis < 0 else axis + 1
+    if isinstance(layer, keras.layers.Bidirectional):
+        return _units_axis(layer.forward_layer, rank)
+    if isinstance(layer, keras.layers.Wrapper):
+        return _units_axis(layer.layer, rank)
     axes = keras.tree.flatten(layer.axis) if isinstance(layer, _NORMALIZED) else []
     if rank and len(axes) == 1:
         axis = axes[0] % rank

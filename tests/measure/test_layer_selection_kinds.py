@@ -6,7 +6,13 @@ import pytest
 from counted import rectified, rows
 from keras import layers as kl
 
-from keras_sparseout import SparseoutCellWrapper, SparsityTracker, activation_sparsity
+from keras_sparseout import (
+    Bridgeout,
+    Shakeout,
+    SparseoutCellWrapper,
+    SparsityTracker,
+    activation_sparsity,
+)
 from keras_sparseout.measure import layer_selection
 
 
@@ -81,6 +87,8 @@ def test_it_gives_the_layer_around_it_its_kind(
         ([kl.LSTMCell(3, activation="linear"), kl.GRUCell(2)], False, ["layer"]),
         ([kl.GRUCell(2), kl.SimpleRNNCell(3, activation="linear")], False, []),
         (SparseoutCellWrapper(kl.SimpleRNNCell(3, "relu")), True, ["layer"]),
+        (Bridgeout(kl.SimpleRNNCell(3, "relu"), 0.5), True, ["layer"]),
+        ([kl.GRUCell(2), Shakeout(kl.SimpleRNNCell(3), 0.5, 0.1)], False, ["layer"]),
     ],
 )
 def test_an_rnn_has_the_activation_of_its_last_cell(cell, is_rectifier, names):

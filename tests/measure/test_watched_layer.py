@@ -8,11 +8,13 @@ from keras import layers as kl
 
 from keras_sparseout import (
     ActivationPenalty,
+    Bridgeout,
     Sparseout,
     SparsityTracker,
     SpatialSparseout2D,
     TargetSparsity,
     activation_sparsity,
+    metrics,
 )
 from keras_sparseout.measure.watched_layer import WatchedLayer
 
@@ -65,6 +67,10 @@ MAPS = [-1, -1, 1, 1, -1]  # Images and volumes.
         (lambda: kl.BatchNormalization(axis=-3), [-1, -1, 1, 2, 3], [-1, -1, 1, 2, 3]),
         (kl.BatchNormalization, NONE, NONE),
         (lambda: kl.LayerNormalization(axis=(1, 2)), NONE, MAPS),
+        # What is around another layer.
+        (lambda: kl.SpectralNormalization(kl.Dense(2)), NONE, NONE),
+        (lambda: Bridgeout(kl.Dense(2), 0.5), NONE, NONE),
+        (lambda: Bridgeout(kl.Conv2D(2, 1, **FIRST), 0.5), ALL, ALL),
         # Behind the timesteps.
         (lambda: kl.TimeDistributed(kl.Dense(2)), NONE, NONE),
         (lambda: kl.TimeDistributed(kl.ReLU()), NONE, [-1, -1, -1, 2, 2]),
@@ -88,6 +94,8 @@ def test_maps_of_a_recurrent_convolution_are_behind_the_timesteps(sequences, axi
     watched = WatchedLayer("layer", layer, "output", False)
     assert watched.units_axis(len(shape)) == axis
     assert shape[axis] == 2
+    both = WatchedLayer("layer", kl.Bidirectional(layer), "output", False)
+    assert both.units_axis(len(shape)) == axis
     assert WatchedLayer("layer", layer, "input", False).units_axis(5) == 2
 
 
@@ -130,6 +138,16 @@ def test_so_they_are_of_maps_for_each_timestep():
     assert hoyer == pytest.approx(last[0], rel=1e-5)
     assert units.shape == (3,)
     np.testing.assert_allclose(units, last[1], rtol=1e-6)
+
+
+def test_what_a_mask_covers_are_no_units():
+    x = np.abs(images(6, 4, 4)) + 1
+    x[:, 2:] = 0  # Padding.
+    layers = [kl.Masking(), kl.BatchNormalization(axis=1, epsilon=0.0, name="a")]
+    model = keras.Sequential([keras.Input((4, 4)), *layers])
+    (row,) = activation_sparsity(model, x, layers="a").rows
+    # At inference of a new layer it passes its input on.
+    assert row["hoyer"] == pytest.approx(metrics.hoyer(x[:, :2]).mean(), 1e-5)
 
 
 @pytest.mark.parametrize("run_eagerly", [False, True])

@@ -99,7 +99,7 @@ class PenaltyPush:
         if self.refused:
             return structure
         mask = hooks.mask_of_call(self.watched, x, inputs, mask)
-        axis = self.watched.units_axis(rank)
+        axis = self.watched.units_axis(rank, mask)
         settings = self._kind, axis, self._sample_size
         # Without this object: what changes a gradient is kept for ever.
         measured = self._measured, self._column
