@@ -144,10 +144,11 @@ class WeightNoise(PerSequenceNoise, WrapperOfCalls):
         """Raises unless `perturb_weight` can take `weight`."""
         validation.check_floating(weight.variable.dtype, weight.variable.name)
         inside = weight_lookup.layers_within(self.layer)
-        nested_layers.check_traceable(
-            *(inside, lambda y: any(v is weight.variable for v in y.weights)),
-            *("layer", "the weights that are perturbed"),
-        )
+        if not self._is_rate_0():
+            nested_layers.check_traceable(
+                *(inside, lambda y: any(v is weight.variable for v in y.weights)),
+                *("layer", "the weights that are perturbed"),
+            )
         for inner in inside:
             normalizes = isinstance(inner, keras.layers.SpectralNormalization)
             if normalizes and inner.built and inner.kernel is weight.variable:

@@ -75,10 +75,9 @@ class WrapperOfCalls(keras.layers.Wrapper):
 def _with_training(arguments: inspect.Signature) -> inspect.Signature:
     """Returns the arguments, with `training` by keyword, as Keras passes it."""
     kind = inspect.Parameter
+    # False also where the layer inside has True: noise is there in training alone.
     training = kind("training", kind.KEYWORD_ONLY, default=False)
     given = dict(arguments.parameters)
-    own = given.pop("training", training)
-    if own.default is not kind.empty:
-        training = training.replace(default=own.default)
+    given.pop("training", None)
     last = [given.pop(p.name) for p in [*given.values()] if p.kind is kind.VAR_KEYWORD]
     return inspect.Signature([*given.values(), training, *last])

@@ -124,3 +124,20 @@ def test_a_file_with_another_number_of_weights_is_refused(held):
     with pytest.raises(ValueError, match=rule):
         layer.load_own_variables(store)
     np.testing.assert_array_equal(layer.seed_generator.state.numpy(), before)
+
+
+def test_a_class_that_names_its_weights_in_files_itself_reads_them():
+    class Named(ks.Sparseout):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.gain = self.add_weight(shape=(), name="gain")
+
+        def load_own_variables(self, store):
+            super().load_own_variables(store)
+            self.gain.assign(store["gain"])
+
+    store = {"gain": np.float32(3)}
+    ks.Sparseout(0.3).save_own_variables(store)
+    layer = Named(0.3)
+    layer.load_own_variables(store)
+    assert float(layer.gain.numpy()) == 3

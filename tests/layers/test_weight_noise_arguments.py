@@ -132,6 +132,13 @@ def test_a_layer_that_traces_itself_is_refused(make, training):
 
 
 @every_layer
+def test_one_that_traces_itself_may_be_without_noise(make):
+    dense = L.Dense(2)
+    layer = make(Compiled(dense), 0.0, SECOND[make])
+    np.testing.assert_array_equal(layer(ones(1, 4), training=True), dense(ones(1, 4)))
+
+
+@every_layer
 def test_one_that_traces_itself_may_be_beside_the_weights(make):
     inner = Compiled(L.ReLU())
     layer = make(keras.Sequential([L.Dense(2), inner]), 0.5, SECOND[make], seed=1)

@@ -78,6 +78,18 @@ def test_an_argument_of_that_name_of_another_layer_leaves_the_noise():
     assert not np.allclose(noisy, layer(x, reverse=True))
 
 
+@pytest.mark.parametrize(("make", "second"), [(Bridgeout, 1.5), (Shakeout, 0.1)])
+def test_noise_is_there_in_training_alone_whatever_the_layer_takes_for_it(make, second):
+    class Eager(L.Dense):
+        def call(self, x, training=True):
+            return super().call(x)
+
+    layer = make(Eager(32), 0.5, second)
+    x = ones(1, 4)
+    np.testing.assert_array_equal(layer(x), layer.layer(x))
+    assert not np.allclose(layer(x, training=True), layer.layer(x))
+
+
 def test_the_rank_of_the_input_is_checked_as_by_the_layer_itself():
     layer = Bridgeout(L.Conv1D(2, 2), 0.5)
     with pytest.raises(ValueError, match="incompatible with the layer"):
