@@ -57,11 +57,11 @@ def insert(
     Returns:
         The new model, of the class of `model`, with what the `get_config` of that class
         adds to that of Keras as arguments, and with its attributes of numbers or
-        strings. If its `__init__` takes other arguments, the new model is a plain one;
-        where that would compute or train otherwise, it is an error. Where
-        something is inserted after the last layer, its output is the model's; an output
-        that had its name from the layer now has it from the new one, and losses and
-        metrics given by that name follow.
+        strings. If its `__init__` takes other arguments, or adds layers to those that
+        it gets, the new model is a plain one; where that would compute or train
+        otherwise, it is an error. Where something is inserted after the last layer, its
+        output is the model's; an output that had its name from the layer now has it
+        from the new one, and losses and metrics given by that name follow.
 
     Raises:
         ValueError: if `model` is a subclassed model, or one of its layers can't be made

@@ -1,5 +1,7 @@
 """Copies of models of a user's own class compute, and train, as the models do."""
 
+import collections
+
 import keras
 import numpy as np
 import pytest
@@ -156,3 +158,168 @@ def test_numbers_and_strings_that_were_set_from_outside_stay():
     new = copied(model)
     assert_same_outputs(model, new, X)
     assert (new.weight, new.kind) == (0.5, "second")
+
+
+class Ends(keras.Model):
+    def __init__(self, inputs, outputs, **kwargs):
+        super().__init__(inputs, L.Softmax()(outputs), **kwargs)
+
+
+class EndsInOrder(keras.Sequential):
+    def __init__(self, layers, **kwargs):
+        super().__init__(layers, **kwargs)
+        self.add(L.Softmax())
+
+
+class Dict(keras.Model):
+    def __init__(self, inputs, outputs, **kwargs):
+        super().__init__(inputs, {"out": outputs}, **kwargs)
+
+
+class Deep(keras.Sequential):
+    def __init__(self, layers=2, **kwargs):
+        super().__init__([keras.Input((8,))], **kwargs)
+        for number in range(layers):
+            self.add(L.Dense(4, name="d" if number == 0 else f"d{number}"))
+
+
+class Sized(keras.Model):
+    def __init__(self, inputs: int, outputs: int, **kwargs):
+        x = keras.Input((inputs,))
+        super().__init__(x, L.Dense(outputs, name="d")(x), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("model", "plain"),
+    [
+        (functional(Ends), keras.Model),
+        (in_order(EndsInOrder), keras.Sequential),
+        (functional(Dict), keras.Model),
+        (Deep(2), keras.Sequential),
+        (Sized(8, 2), keras.Model),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_class_that_makes_its_own_graph_becomes_a_plain_model(model, plain):
+    new = copied(model)
+    assert isinstance(new, plain)
+    assert type(new).__module__.startswith("keras.")
+    assert len(new.layers) == len(model.layers) + 1
+    assert_same_outputs(model, new, X)
+
+
+class EndsInSteps(EndsInOrder):
+    def train_step(self, *args):
+        raise NotImplementedError
+
+
+class SizedDoubled(Sized):
+    def call(self, *args, **kwargs):
+        return super().call(*args, **kwargs) * 2
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (in_order(EndsInSteps), "`train_step` .* changes the graph that it is given"),
+        (
+            SizedDoubled(8, 2),
+            r"SizedDoubled\(inputs, outputs\) raises \w+: Cannot",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_where_a_plain_model_would_not_do_the_error_says_what_the_class_does(
+    model, message
+):
+    with pytest.raises(ValueError, match=message):
+        copied(model)
+
+
+class Own(keras.losses.Loss):
+    def __init__(self, factor=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, y_true, y_pred):
+        return self.factor * keras.ops.mean((y_true - y_pred) ** 2, axis=-1)
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+class Lossy(keras.Model):
+    def __init__(self, *args, **kwargs):
+        first, others = kwargs.pop("first", None), kwargs.pop("others", [])
+        super().__init__(*args, **kwargs)
+        self.first, self.others = first, others
+
+    def compute_loss(self, x, y, y_pred, sample_weight=None, training=True):
+        return self.first(y, y_pred) + sum(loss(y, y_pred) for loss in self.others)
+
+    def get_config(self):
+        write = keras.saving.serialize_keras_object
+        own = {"first": write(self.first), "others": [*map(write, self.others)]}
+        return {**super().get_config(), **own}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        read = keras.saving.deserialize_keras_object
+        config = {**config, "first": read(config["first"])}
+        config["others"] = [*map(read, config["others"])]
+        return super().from_config(config, custom_objects)
+
+
+def test_objects_in_the_config_are_made_anew():
+    others = [Own(3.0), keras.losses.MeanAbsoluteError()]
+    model = functional(Lossy, first=Own(2.0), others=others)
+    new = copied(model)
+    assert new.first is not model.first
+    assert new.first.factor == 2.0
+    assert [type(loss) for loss in new.others] == [Own, keras.losses.MeanAbsoluteError]
+    assert new.others[0].factor == 3.0
+    y, y_pred = np.zeros((4, 2), "float32"), np.ones((4, 2), "float32")
+    assert float(new.compute_loss(None, y, y_pred)) == 6.0
+    new.compile("sgd")
+    new.fit(X[:4], y, verbose=0)
+
+
+class Counted(keras.Model):
+    def __init__(self, *args, **kwargs):
+        scale = kwargs.pop("scale", 1.0)
+        super().__init__(*args, **kwargs)
+        self.depth = len(self.layers)
+        self.names = [layer.name for layer in self.layers]
+        self.limit, self.scale = 10 * self.depth, scale
+        self.layers[-1].trainable = False
+
+
+class CountedInOrder(keras.Sequential):
+    def __init__(self, layers, **kwargs):
+        super().__init__(layers, **kwargs)
+        self.depth = len(self.layers)
+        self.names = [layer.name for layer in self.layers]
+        self.limit = 10 * self.depth
+
+
+def test_what_a_class_computes_from_its_layers_is_computed_anew():
+    model = functional(Counted, scale=3.0)
+    model.limit, model.layers[-1].trainable = 7, True
+    new = copied(model)
+    assert (new.depth, new.limit, new.scale) == (3, 7, 3.0)
+    assert new.names == [layer.name for layer in new.layers]
+    # The old model is as it was.
+    assert (model.depth, model.layers[-1].trainable) == (2, True)
+    model = in_order(CountedInOrder)
+    model.limit = 7
+    new = copied(model)
+    assert (new.depth, new.limit) == (2, 7)
+    assert new.names == [layer.name for layer in new.layers]
+
+
+def test_a_named_tuple_does_not_become_another_type():
+    model, kind = in_order(CountedInOrder), collections.namedtuple("Size", "a b")
+    model.size, model.pair = kind(1, 2), (1, 2)
+    new = copied(model)
+    assert new.pair == (1, 2)
+    assert not hasattr(new, "size")

@@ -4,14 +4,14 @@ import inspect
 import itertools
 import numbers
 import types
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_sparseout.models.copying.clear_names import is_of_keras
-from keras_sparseout.models.copying.layer_copies import config_of
+from keras_sparseout.models.copying.clear_names import ClearNames, is_of_keras
+from keras_sparseout.models.copying.layer_copies import config_of, custom_objects
 
 # What a class of models may have of its own, so that a plain model does not do.
 _OF_CALLS = {"call", "__call__", "compute_mask"}
@@ -28,85 +28,161 @@ _VARIOUS = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 _PLAIN = (numbers.Number, np.bool_, str, bytes, type(None))
 
 
-def constructor_of(model: keras.Model, *, is_inner: bool) -> type[keras.Model]:
-    """Returns the class that makes a copy of a model with a graph from its graph.
+class _NotMade(Exception):
+    """A class makes no copy; the message goes on after its name."""
 
-    It is the model's own class, or a plain one if that class has another `__init__`.
+
+def copy_of(
+    model: keras.Model,
+    graph: tuple[Any, ...],
+    unchanged: Callable[[], tuple[Any, ...]],
+    *,
+    is_inner: bool,
+) -> keras.Model:
+    """Makes a copy of a model from a graph, of its own class if that makes one.
+
+    Such a copy has the arguments that the `get_config` of its class adds to those of
+    Keras, and the model's attributes of numbers or strings, also those that were set
+    from outside. What the class computes from the layers stays as it is computed.
 
     Args:
         model: The model.
+        graph: The inputs and outputs, or the layers.
+        unchanged: Makes a graph of new layers that is as that of the model.
         is_inner: Whether it is inside another model, which trains it.
 
     Raises:
-        ValueError: if a plain model would compute, or train, otherwise.
+        ValueError: if a plain model would compute, or train, otherwise, and its class
+            makes no copy.
     """
-    if isinstance(model, keras.Sequential):
-        plain, own = keras.Sequential, _OF_CALLS
-    else:
-        plain = type(keras.Model(model.input, model.output))
-        own = _OF_CALLS if is_inner else {*_OF_CALLS, *_OF_TRAINING}
-    if type(model) is plain:
-        return plain
-    if _takes_graph(model) and (_has_config(model) or not _takes_more(model)):
-        return type(model)
+    kind = keras.Sequential if len(graph) == 1 else keras.Model
+    if not _own(model):
+        return kind(*graph, name=model.name)
+    try:
+        new = _of_own_class(model, graph)
+    except _NotMade as error:
+        _check_is_plain(model, error, is_inner=is_inner)
+        return kind(*graph, name=model.name)
+    _set_attributes(model, new, unchanged)
+    return new
+
+
+def _check_is_plain(model, error, *, is_inner):
+    """Raises if a plain model would compute, or train, otherwise."""
+    own = _OF_CALLS if is_inner else {*_OF_CALLS, *_OF_TRAINING}
     changed = sorted(own & {name for cls in _own(model) for name in vars(cls)})
     if changed:
-        kind = type(model).__name__
+        kind, graph = type(model).__name__, f"({', '.join(_graph_of(model))})"
         raise ValueError(
-            "`model` must be made by (inputs, outputs) or (layers) if its class has "
-            f"a `{changed[0]}` of its own. Received: model={model.name!r} of class "
-            f"{kind}, whose `__init__` takes more. Give keras.Model(model.input, "
-            "model.output), which has the same layers; or let that `__init__` begin "
-            f"with (inputs, outputs) or (layers), and give {kind} a `get_config` that "
-            "adds the other arguments to those of Keras."
-        )
-    return plain
-
-
-def make(
-    model: keras.Model,
-    constructor: type[keras.Model],
-    graph: tuple[Any, ...],
-    of_keras: Mapping[str, Any],
-) -> keras.Model:
-    """Makes a copy of a model from a graph, with what is its own.
-
-    These are the arguments that its `get_config` adds to those of Keras, and attributes
-    of numbers or strings, also those that were set from outside.
-
-    Args:
-        model: The model.
-        constructor: What `constructor_of` returns for it.
-        graph: The inputs and outputs, or the layers.
-        of_keras: The attributes that a plain model has.
-
-    Raises:
-        ValueError: if the class does not take the arguments.
-    """
-    if constructor is not type(model) or not _own(model):
-        return constructor(*graph, name=model.name)
-    more: dict[str, Any] = {}
-    if _has_config(model) and _initializers(model):
-        config = config_of(model)
-        more = {key: config[key] for key in config if key not in _IN_CONFIGS}
-    try:
-        new = constructor(*graph, name=model.name, **more)
-    except Exception as error:
-        if not more:
-            raise
-        raise ValueError(
-            "`model` must be of a class whose `__init__` takes what its `get_config` "
-            f"adds to the config of Keras. Received: model={model.name!r} of class "
-            f"{type(model).__name__}, for which {type(model).__name__}(..., "
-            f"{', '.join(f'{key}=...' for key in more)}) raises "
-            f"{type(error).__name__}: {error}. Let it take them."
+            f"`model` must be of a class that makes a copy from {graph} if it has a "
+            f"`{changed[0]}` of its own. Received: model={model.name!r} of class "
+            f"{kind}, {error}. Give keras.Model(model.input, model.output), which has "
+            f"the same layers; or let that `__init__` begin with {graph}, pass this on "
+            f"as it is, and take what a `get_config` of {kind} adds to that of Keras."
         ) from error
-    for name, value in vars(model).items():
-        if name not in of_keras and _is_plain(value):
-            known, its_own = name in vars(new), vars(new).get(name)
-            if not known or (_is_plain(its_own) and its_own != value):
-                setattr(new, name, _copied(value))
+
+
+def _of_own_class(model, graph):
+    """Makes a model of the class of a model from a graph, or raises `_NotMade`."""
+    if not _takes_graph(model):
+        raise _NotMade("whose `__init__` takes other arguments")
+    if _takes_more(model) and not _has_config(model):
+        raise _NotMade("whose `__init__` takes more")
+    more: dict[str, Any] = {}
+    # The class may change the lists that it is given.
+    given = keras.tree.map_structure(lambda each: each, graph)
+    try:
+        if _has_config(model) and _initializers(model):
+            config = config_of(model)
+            more = {key: config[key] for key in config if key not in _IN_CONFIGS}
+            more = _with_objects(more, model)
+        new = type(model)(*given, name=model.name, **more)
+    except Exception as error:
+        call = ", ".join([*_graph_of(model), *(f"{key}=..." for key in more)])
+        raise _NotMade(
+            f"for which {type(model).__name__}({call}) raises "
+            f"{type(error).__name__}: {f'{error}'.rstrip('.')}"
+        ) from error
+    if not _is_made_of(new, graph):
+        raise _NotMade("whose `__init__` changes the graph that it is given")
     return new
+
+
+def _with_objects(more, model):
+    """Returns arguments with new objects where the config describes some."""
+    names = ClearNames()
+    described = {key: value for key, value in more.items() if _has_objects(value)}
+    described = names.config(described, model)
+    with keras.saving.custom_object_scope({**custom_objects(model), **names.objects}):
+        return {**more, **{key: _read(value) for key, value in described.items()}}
+
+
+def _is_object(value):
+    """Whether a value of a config is what Keras writes for an object."""
+    return isinstance(value, dict) and {"class_name", "config"} <= set(value)
+
+
+def _has_objects(value):
+    if _is_object(value):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return _container(value) is not None and any(map(_has_objects, inner))
+
+
+def _read(value):
+    """Returns a value of a config with new objects for those that it describes."""
+    if _is_object(value):
+        return keras.saving.deserialize_keras_object(value)
+    kind = _container(value)
+    if kind is dict:
+        return {key: _read(each) for key, each in value.items()}
+    return value if kind is None else kind(map(_read, value))
+
+
+def _is_made_of(new, graph):
+    """Whether a model has the very graph: these tensors, or these layers."""
+    if len(graph) == 1:
+        graph = [each for each in graph[0] if isinstance(each, keras.layers.Layer)]
+        of_new = new.layers
+    else:
+        of_new = new.input, new.output
+    try:
+        are_same = keras.tree.map_structure(lambda a, b: a is b, graph, of_new)
+    except (TypeError, ValueError):  # Another structure.
+        return False
+    return all(keras.tree.flatten(are_same))
+
+
+def _set_attributes(model, new, unchanged):
+    """Gives a copy the plain attributes that the class does not compute from layers."""
+    plain = keras.Sequential()
+    if not isinstance(model, keras.Sequential):
+        plain = keras.Model(new.input, new.output)
+    of_class: dict[str, Any] | None = None
+    for name, value in vars(model).items():
+        if name in vars(plain) or not _is_plain(value):
+            continue
+        if name in vars(new):
+            its_own = vars(new)[name]
+            if not _is_plain(its_own) or its_own == value:
+                continue
+            if of_class is None:
+                of_class = _attributes_of_class(model, unchanged)
+            if name in of_class and of_class[name] == value:
+                continue
+        setattr(new, name, _copied(value))
+
+
+def _attributes_of_class(model, unchanged):
+    """Returns the plain attributes that the class gives a model with the same layers.
+
+    The layers are new ones: an `__init__` may change those that it gets.
+    """
+    try:
+        twin = _of_own_class(model, unchanged())
+    except Exception:  # Whatever a layer raises that is not in the new model.
+        return {}
+    return {name: value for name, value in vars(twin).items() if _is_plain(value)}
 
 
 def _own(model):
@@ -152,19 +228,29 @@ def _initializers(model):
 
 
 def _is_plain(value):
-    """Whether a value is a number, a string, or made of some."""
-    if isinstance(value, dict):
+    """Whether a value is a number, a string, or lists, tuples or dicts of some."""
+    kind = _container(value)
+    if kind is dict:
         value = [*value, *value.values()]
-    if isinstance(value, (list, tuple)):
+    if kind is not None:
         return all(map(_is_plain, value))
     return isinstance(value, _PLAIN)
 
 
+def _container(value):
+    """Returns the type of a list, tuple or dict, None for those with more in them."""
+    for kind in (list, tuple, dict):
+        # Keras puts lists and dicts into types of its own, which it tracks.
+        if type(value) is kind or (
+            isinstance(value, kind) and is_of_keras(type(value))
+        ):
+            return kind
+    return None
+
+
 def _copied(value):
     """Returns a plain value, which the two models do not share."""
-    if isinstance(value, dict):
+    kind = _container(value)
+    if kind is dict:
         return {key: _copied(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        kind = tuple if isinstance(value, tuple) else list
-        return kind(map(_copied, value))
-    return value
+    return value if kind is None else kind(map(_copied, value))

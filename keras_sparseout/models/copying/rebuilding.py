@@ -86,23 +86,23 @@ class _Rebuilding:
 
     def copy_model(self, model: keras.Model, *, is_inner: bool = True) -> keras.Model:
         """Makes a model anew, without its state."""
-        constructor = own_classes.constructor_of(model, is_inner=is_inner)
-        if isinstance(model, keras.Sequential):
-            new = self._copy_sequential(model, constructor)
-        else:
-            new = self._copy_functional(model, constructor)
+        new = own_classes.copy_of(
+            model,
+            self._graph(model),
+            lambda: _Rebuilding({}, model)._graph(model),
+            is_inner=is_inner,
+        )
         if new.dtype_policy != model.dtype_policy:
             # Keras takes that of today: it says what is cast, and whether losses scale.
             new.dtype_policy = model.dtype_policy
         self.made[id(model)] = (model, new)
         return new
 
-    def _copy_functional(self, model, constructor):
-        new = self._copy_graph(model, model.input, model.output)
-        if type(new) is constructor:
-            return new
-        graph = new.input, new.output
-        return own_classes.make(model, constructor, graph, vars(new))
+    def _graph(self, model):
+        """Makes what a model is made of anew: inputs and outputs, or layers."""
+        if isinstance(model, keras.Sequential):
+            return self._graph_in_sequence(model)
+        return self._copy_graph(model, model.input, model.output)
 
     def _copy_graph(self, model, inputs, outputs):
         # The same layers in a model that is not compiled: Keras would compile the copy.
@@ -113,7 +113,7 @@ class _Rebuilding:
             clone_function=self.step,
             call_function=self._call,
         )
-        return _with_different_outputs(new, twin)
+        return new.input, _different_outputs(new, twin)
 
     def _call(self, step, *args, **kwargs):
         if kwargs.get("training") and self._loses(step.change.layer):
@@ -123,21 +123,20 @@ class _Rebuilding:
                 raise _is_read(self._variables[id(value)], step.change.layer)
         return step(*args, **kwargs)
 
-    def _copy_sequential(self, model, constructor):
+    def _graph_in_sequence(self, model):
         steps = [self.step(layer) for layer in model.layers]
         inputs = _inputs_of(model)
         if any(step.change.function is not None for step in steps):
-            return self._copy_as_functional(model, inputs)
+            return self._graph_of_operations(model, inputs)
         layers = layers_in_sequence(steps, inputs[0] if inputs else None)
         if inputs:
             # A Sequential model hides the layer of its input.
             twin = keras.Model(inputs[0], model.outputs[0])
             layers.insert(0, _new_inputs(twin))
-        plain = vars(keras.Sequential())
-        return own_classes.make(model, constructor, (layers,), plain)
+        return (layers,)
 
-    def _copy_as_functional(self, model, inputs):
-        """Copies a Sequential model some of whose layers become operations."""
+    def _graph_of_operations(self, model, inputs):
+        """Makes the graph of a Sequential model some of whose layers are operations."""
         if not inputs or type(model) is not keras.Sequential:
             rule, remedy = "be built", "Call it once"
             if inputs:
@@ -242,8 +241,8 @@ def _new_inputs(model):
     return keras.tree.map_structure(new_input, model.input)
 
 
-def _with_different_outputs(new, old):
-    """Returns `new` with as many different outputs as `old` has.
+def _different_outputs(new, old):
+    """Returns the outputs of `new`, as many different ones as `old` has.
 
     Where layers are gone, two outputs may be one tensor. Then losses and metrics that
     were given by their names would not know which is which.
@@ -257,11 +256,7 @@ def _with_different_outputs(new, old):
             kind, dtype = keras.layers.Activation, output.dtype
             output = kind("linear", name=name, dtype=dtype)(output)
         outputs.append(output)
-    pairs = zip(outputs, keras.tree.flatten(new.output), strict=True)
-    if all(output is its_own for output, its_own in pairs):
-        return new
-    packed = keras.tree.pack_sequence_as(new.output, outputs)
-    return keras.Model(new.input, packed, name=new.name)
+    return keras.tree.pack_sequence_as(new.output, outputs)
 
 
 def _take_regularizer(old, new):
