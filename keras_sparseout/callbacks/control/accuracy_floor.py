@@ -156,7 +156,8 @@ class AccuracyFloor:
             outcomes: What each group came to.
             control: Numbers of the control in the step, which belong to the weights.
             validated: The weights that the validation saw, if they are not those of the
-                model now: averages that another callback put in.
+                model now: averages that another callback put in. They are held if the
+                limits are of the validation.
 
         Raises:
             ValueError: if the logs of the first epoch do not have what is asked for. An
@@ -176,7 +177,8 @@ class AccuracyFloor:
         known = np.where(np.isfinite(known), known, instead)
         kept = self._limits.keeps(score, [*self._scores, score])
         self._epochs.append(_Epoch(epoch, score, kept, known))
-        self._hold(control, validated)
+        # Figures of training are of the model's own weights.
+        self._hold(control, validated if self._limits.all_by_validation else ())
         self._aim()
 
     def restore(self) -> tuple[np.ndarray, list[np.ndarray]] | None:

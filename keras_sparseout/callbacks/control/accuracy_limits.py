@@ -57,6 +57,14 @@ class AccuracyLimits:
         """Whether the loss is that of the validation data."""
         return self._loss_key == "val_loss"
 
+    @property
+    def all_by_validation(self) -> bool:
+        """Whether all that it looks at is of the validation data."""
+        keys = [] if self._min_metric is None else [self._min_metric[0]]
+        if self._max_loss_increase is not None:
+            keys.append(self._loss_key or "")
+        return all(key.startswith("val_") for key in keys)
+
     def resume(self, by_validation: bool) -> None:
         """Goes on with the loss of an earlier run."""
         self._loss_key = "val_loss" if by_validation else "loss"

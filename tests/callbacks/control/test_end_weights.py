@@ -136,6 +136,17 @@ def test_a_floor_restores_the_averages_that_validation_saw(first, by_epoch, caps
     assert out.count("these weights are the averages that the validation") == 1
 
 
+def test_a_floor_of_another_figure_restores_the_weights_before_averaging(capsys):
+    scores, swap = Scores(), keras.callbacks.SwapEMAWeights()
+    control = SparsityController(0.9, min_metric=("score", 0.5, "max"))
+    optimizer = keras.optimizers.SGD(0.1, use_ema=True)
+    weights, _ = train(scores, control, swap, optimizer=optimizer, validated=True)
+    assert is_same(weights, scores.weights[1])
+    out = capsys.readouterr().out
+    assert "the model has the weights of epoch 2 again" in out
+    assert "averages" not in out
+
+
 def test_averages_that_a_floor_did_not_judge_are_named(capsys):
     optimizer = keras.optimizers.SGD(0.1, use_ema=True)
     train(SparsityController(0.9, min_metric=("loss", 1e9)), optimizer=optimizer)
