@@ -81,6 +81,7 @@ class AccuracyFloor:
         aims: The figures to aim at, a vector; None until an epoch kept the floor.
         ramp: Part of the batches that are left in which the figures rise to the aims.
         new_ramp: Whether that begins with the next epoch.
+        judges_averages: Whether the last figures were of averages of the weights.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class AccuracyFloor:
         self._held_averaged = False
         self.aims: np.ndarray | None = None
         self.ramp, self.new_ramp = 0.0, False
+        self.judges_averages = False
 
     @property
     def waits(self) -> bool:
@@ -178,7 +180,9 @@ class AccuracyFloor:
         kept = self._limits.keeps(score, [*self._scores, score])
         self._epochs.append(_Epoch(epoch, score, kept, known))
         # Figures of training are of the model's own weights.
-        self._hold(control, validated if self._limits.all_by_validation else ())
+        judged = validated if self._limits.all_by_validation else ()
+        self.judges_averages = len(judged) > 0
+        self._hold(control, judged)
         self._aim()
 
     def restore(self) -> tuple[np.ndarray, list[np.ndarray]] | None:

@@ -88,8 +88,12 @@ class EndWeights:
         """Notes the weights at the end of an epoch."""
         self._lengths = self._now()
 
-    def say_changed(self, in_list: Sequence[keras.callbacks.Callback]) -> None:
-        """Prints that the model has other weights than the figures are of, if so."""
+    def say_changed(self, averages_judged: bool) -> None:
+        """Prints that the model has other weights than the figures are of, if so.
+
+        Args:
+            averages_judged: Whether a floor, if there is one, judged averages.
+        """
         if self._lengths is None:
             return
         now = self._now()
@@ -104,11 +108,12 @@ class EndWeights:
             optimizer = self._callback.model.optimizer
             optimizer = getattr(optimizer, "inner_optimizer", optimizer)
             has_averages = getattr(optimizer, "use_ema", False)
-            if self._has_floor and has_averages and not averages(in_list):
+            if has_averages and not averages_judged:
                 self._messages.print(
                     "with use_ema=True these are averages, which the floor did not "
-                    "judge. Give keras.callbacks.SwapEMAWeights() too, with which "
-                    "validation sees them"
+                    "judge. Give validation_data, keras.callbacks.SwapEMAWeights(), "
+                    "with which validation sees them, and a floor of a figure of "
+                    "validation, such as val_loss"
                 )
 
     def _now(self) -> np.ndarray:

@@ -140,6 +140,7 @@ class Upkeep:
         """Says what was found, and leaves the model statistics that are up to date."""
         # Again, as other callbacks may have restored other weights.
         if not control.restore():
-            self._weights.say_changed(self._in_list)
+            floor = control.floor
+            self._weights.say_changed(floor is None or floor.judges_averages)
         control.conclude(batches, self._progress.of_whole_run)
         self._statistics.conclude(batches)

@@ -147,11 +147,28 @@ def test_a_floor_of_another_figure_restores_the_weights_before_averaging(capsys)
     assert "averages" not in out
 
 
-def test_averages_that_a_floor_did_not_judge_are_named(capsys):
+@pytest.mark.parametrize(
+    ("key", "swaps", "validated", "judged"),
+    [
+        ("loss", False, False, False),
+        ("loss", True, False, False),
+        ("loss", True, True, False),
+        ("val_loss", False, True, False),
+        ("val_loss", True, True, True),
+    ],
+)
+def test_averages_that_a_floor_did_not_judge_are_named(
+    key, swaps, validated, judged, capsys
+):
+    control = SparsityController(0.9, min_metric=(key, 1e9))
+    swap = [keras.callbacks.SwapEMAWeights()] if swaps else []
     optimizer = keras.optimizers.SGD(0.1, use_ema=True)
-    train(SparsityController(0.9, min_metric=("loss", 1e9)), optimizer=optimizer)
+    train(control, *swap, optimizer=optimizer, validated=validated)
     out = capsys.readouterr().out
-    assert "with use_ema=True these are averages, which the floor did not judge" in out
+    assert OTHERS in out
+    line = "with use_ema=True these are averages, which the floor did not judge"
+    assert (line not in out) == judged
+    assert ("Give validation_data, keras.callbacks.SwapEMAWeights()," in out) != judged
 
 
 def test_of_two_floors_only_one_can_be_kept():
