@@ -81,6 +81,7 @@ class Palette(kl.Layer):
     [
         (Patches, normal(2, 8, 8, 3)),
         (lambda: kl.MelSpectrogram(fft_length=8, num_mel_bins=4), normal(2, 32)),
+        (lambda: kl.STFTSpectrogram(frame_length=8), normal(2, 32, 1)),
         (Correlations, normal(2, 5, 4)),
         (Palette, np.zeros((2, 5), "int32")),
     ],

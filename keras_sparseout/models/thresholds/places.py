@@ -171,12 +171,19 @@ def _read(
         for w in layer_selection.all_layers(model)
         if layer_macs.is_countable(w.layer)
     ]
+    # Their kernels are variables, but of a fixed transform.
+    constants = [
+        (variable, ops.convert_to_numpy(variable))
+        for w in layer_selection.all_layers(model)
+        if isinstance(w.layer, keras.layers.STFTSpectrogram)
+        for variable in w.layer.variables
+    ]
     dtypes: dict[str, str] = {}
     data: set[str] = set()
 
     def call(batch):
         step = LayerCalls(model, list(dict.fromkeys([*watched, *kernels])))
-        with keras.StatelessScope(), step.reading():
+        with keras.StatelessScope(constants), step.reading():
             outputs = model(batch, training=False)
         called = step.calls()
         weighted = _behind_weights(graph.tensors_in(batch), graph.tensors_in(outputs))
