@@ -88,8 +88,9 @@ class Palette(kl.Layer):
 )
 def test_what_products_without_weights_make_of_the_data_is_data(layer, x):
     model = keras.Sequential([keras.Input(x.shape[1:], dtype=x.dtype), layer()])
-    # Its weights, of a mean and a variance, are no factors of products either.
+    # Weights of normalizations are no factors of products either.
     model.add(kl.BatchNormalization())
+    model.add(kl.LayerNormalization())
     model.add(layer() if layer is Correlations else kl.Flatten())
     frozen = kl.Dense(4, name="first", trainable=False)
     for added in (frozen, kl.ReLU(), kl.Dense(2, name="second")):
@@ -97,6 +98,25 @@ def test_what_products_without_weights_make_of_the_data_is_data(layer, x):
     places = choose(model, x)
     assert names_of(places) == ["second"]
     assert "the data themselves go in: first." in places.notes[0]
+
+
+class Gate(kl.Layer):
+    """A product with a kernel that the data scale."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4))
+
+    def call(self, x):
+        scale = keras.ops.mean(x, axis=(1, 2))[:, None, None]
+        return keras.ops.matmul(x, self.kernel * scale)
+
+
+def test_a_kernel_that_the_data_scale_is_a_weight():
+    # A normalization before it does not make a difference.
+    for first in (kl.BatchNormalization, kl.LayerNormalization, kl.ReLU):
+        layers = [first(), Gate(), kl.ReLU(), kl.Dense(2, name="head")]
+        model = keras.Sequential([keras.Input((5, 3)), *layers])
+        assert names_of(choose(model, normal(2, 5, 3))) == ["head"]
 
 
 def test_layers_inside_others_are_out_of_reach():

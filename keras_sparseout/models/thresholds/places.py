@@ -9,12 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_sparseout.backend import graph, operation_macs, tracing
+from keras_sparseout.backend import graph, tracing
 from keras_sparseout.measure import layer_selection
 from keras_sparseout.measure.layer_calls import LayerCalls
 from keras_sparseout.measure.layer_selection import LayerChoice
 from keras_sparseout.measure.watched_layer import WatchedLayer
 from keras_sparseout.models.copying.model_graphs import layers_called_in
+from keras_sparseout.models.thresholds.weighted import behind_weights
 from keras_sparseout.summary import layer_macs
 from keras_sparseout.utils.validation import some_of
 
@@ -186,7 +187,7 @@ def _read(
         with keras.StatelessScope(constants), step.reading():
             outputs = model(batch, training=False)
         called = step.calls()
-        weighted = _behind_weights(graph.tensors_in(batch), graph.tensors_in(outputs))
+        weighted = behind_weights(graph.tensors_in(batch), graph.tensors_in(outputs))
         finite: dict[str, Any] = {}
         for w, _, _, x in step.seen:
             dtype = keras.backend.standardize_dtype(x.dtype)
@@ -212,35 +213,6 @@ def _read(
                 "numpy.isfinite, then in the layers before this one."
             )
     return _Fed(dtypes, data, samples)
-
-
-def _behind_weights(inputs: Sequence[Any], outputs: Sequence[Any]) -> set[str]:
-    """Names of the operations whose values come from products with weights.
-
-    Or from rows of a table of them, as an Embedding takes. Products with constants, as
-    in a spectrogram or where patches are cut out, or of the data with themselves, leave
-    data what they are.
-    """
-    if not outputs:
-        return set()
-    traced = outputs[0].graph
-    active = graph.dependents(traced, inputs)
-    weights = graph.dependents(traced, graph.variables(traced)) - active
-    sources = [
-        operation.outputs[0]
-        for operation in traced.get_operations()
-        if operation.name in active
-        and operation.outputs
-        and any(x.op.name in weights for x in _factors(operation))
-    ]
-    return graph.dependents(traced, sources)
-
-
-def _factors(operation: graph.Operation) -> Sequence[Any]:
-    """The factors of the products in an operation, or the table that it looks up in."""
-    if operation.type in ("Gather", "GatherV2", "ResourceGather"):
-        return operation.inputs[:1]
-    return operation.inputs if operation_macs.has_products(operation) else ()
 
 
 def _within_reach(model: keras.Model) -> set[int]:
