@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_sparseout.measure import layer_sums
+from keras_sparseout.measure.layer_calls import LayerCall
 from keras_sparseout.metrics import get
 
 COMPILED = (
@@ -32,7 +33,8 @@ def layers(seed=0):
 
 def sums(activations, metrics):
     watched = types.SimpleNamespace(name="a layer")
-    return layer_sums.packed_sums([(watched, x, None) for x in activations], metrics)
+    calls = [LayerCall(watched, x, None, x) for x in activations]
+    return layer_sums.packed_sums(calls, metrics)
 
 
 def in_a_graph(names, shapes=((None, 3, 5), (None, 8))):
